@@ -1,0 +1,164 @@
+"""Result: what one run yielded; written atomically, read back strictly, and as rows of a DataFrame."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from replicate.errors import UsageError
+from replicate.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+STATUSES = ("converged", "not_converged", "diverged", "error")
+
+
+class BadRecordError(ValueError):
+    """A `result.json` that this program did not finish writing, or did not write for this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The record of one run, `result.json`.
+
+    Args:
+        run: what was run.
+        status: one of STATUSES.
+        test_accuracy: of the last iteration, in %; None where the run did not come to its end.
+        train_loss: mean cross-entropy since the last row of the curve but one, in nats; None likewise.
+        iteration: optimiser steps taken.
+        init: one entry a weight layer (maxout: a piece): what the initialisation did, and the variance after it.
+        seconds: wall-clock time of the whole run.
+        images_per_second: training images over the time of the training loop less its evaluations.
+        data_label: name of the data set for people.
+        fingerprint: sha256 of the data set's content; `unknown` if the run failed before the data was read.
+        commit: commit of the code, or `unknown`.
+        dirty: whether replicate/ or experiments/ differed from the commit; None where unknown.
+        versions: of Python and the libraries that matter.
+        device: name of the device.
+        options: Options of the run, as plain data.
+        finished: when, UTC, ISO 8601.
+        error: traceback, for status `error`.
+    """
+
+    run: Run
+    status: str
+    test_accuracy: float | None
+    train_loss: float | None
+    iteration: int
+    init: list[dict[str, Any]]
+    seconds: float
+    images_per_second: float | None
+    data_label: str
+    fingerprint: str
+    commit: str
+    dirty: bool | None
+    versions: dict[str, str]
+    device: str
+    options: dict[str, Any]
+    finished: str
+    error: str | None = None
+
+    def write(self, folder: Path) -> Path:
+        """Write `folder/result.json` so that it is there whole or not at all."""
+        record = {"schema": SCHEMA, "run_id": self.run.run_id, **asdict(self)}
+        # JSON has no NaN: a record must be readable by every JSON reader.
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_atomically(folder / "result.json", text)
+
+
+def write_atomically(path: Path, text: str) -> Path:
+    """Write a text file by way of a temporary one in the same folder, so that no reader ever sees half of it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read(path: Path) -> Result:
+    """Read a `result.json`.
+
+    Raises:
+        BadRecordError: half-written, of another schema, with missing or unknown keys, or with a run_id that is not its run's
+            or not its folder's. The message names the file and what is wrong.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise BadRecordError(f"{path}: not a result: the file holds no JSON object")
+        if record.pop("schema", None) != SCHEMA:
+            raise BadRecordError(f"{path}: not a result of schema {SCHEMA}")
+        run_id = record.pop("run_id", None)
+        names = {field.name for field in fields(Result)}
+        if odd := sorted(names ^ record.keys()):
+            raise BadRecordError(f"{path}: missing or unknown key {odd[0]!r}")
+        result = Result(**{**record, "run": Run(**record["run"])})
+    except (UsageError, TypeError, ValueError) as error:
+        if isinstance(error, BadRecordError):
+            raise
+        raise BadRecordError(f"{path}: not a whole result: {error}") from None
+    if not run_id == result.run.run_id == path.parent.name:
+        raise BadRecordError(f"{path}: holds run {run_id}, whose settings give {result.run.run_id}")
+    if result.status not in STATUSES:
+        raise BadRecordError(f"{path}: unknown status {result.status!r}")
+    if result.status in STATUSES[:2] and not isinstance(result.test_accuracy, int | float):
+        raise BadRecordError(f"{path}: a finished run without a test accuracy")
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What an output folder holds of the runs asked for.
+
+    Args:
+        results: run_id -> Result, in the order asked for.
+        bad: records that could not be read, each with its reason.
+        others: number of records in the folder that were not asked for.
+    """
+
+    results: Mapping[str, Result]
+    bad: Mapping[Path, str]
+    others: int
+
+
+def collect(out: Path, runs: Iterable[Run]) -> Records:
+    """Read the records of these runs from `out/runs/`."""
+    results, bad = {}, {}
+    paths = {run.run_id: out / "runs" / run.run_id / "result.json" for run in runs}
+    for run_id, path in paths.items():
+        try:
+            results[run_id] = read(path)
+        except FileNotFoundError:
+            continue
+        except (BadRecordError, OSError) as error:
+            bad[path] = str(error)
+    others = sum(path.parent.name not in paths for path in out.glob("runs/*/result.json"))
+    return Records(results, bad, others)
+
+
+def rows(results: Iterable[Result]) -> "pd.DataFrame":
+    """Lay results out as a DataFrame: a row a run; columns are run_id, the fields of Run and the scalars of Result."""
+    import pandas as pd  # here, so that commands that show no table start without it
+
+    scalars = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
+    labels = ("data_label", "fingerprint", "commit", "device", "finished")
+    return pd.DataFrame(
+        [
+            {"run_id": r.run.run_id, **asdict(r.run), **{name: getattr(r, name) for name in (*scalars, *labels)}}
+            for r in results
+        ]
+    )
