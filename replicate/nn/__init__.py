@@ -1,0 +1,1 @@
+"""Networks of the paper, as plans that `build` turns into modules."""
