@@ -1,7 +1,12 @@
 """Options: where and how a run is carried out. They change rounding at most, and are no part of a run's identity."""
 
-from dataclasses import dataclass
+import importlib.util
+import netrc
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from replicate.errors import unknown
 
 WANDB_MODES = ("off", "offline", "online")
 
@@ -25,3 +30,35 @@ class Options:
     threads: int = 1
     wandb: str = "off"
     experiment: str = "local"
+
+    def plain(self) -> dict[str, str | int]:
+        """Plain data for a record."""
+        return {**asdict(self), "out": str(self.out), "data_dir": str(self.data_dir)}
+
+
+def wandb_mode(asked: str | None) -> str:
+    """Settle how runs are mirrored to Weights & Biases.
+
+    Args:
+        asked: one of WANDB_MODES; None: `off` where wandb is not installed, `online` where a key is known, else
+            `offline`. Where CI is set, a key that happens to be on the machine is never used.
+
+    Raises:
+        UsageError: unknown mode.
+    """
+    if asked is not None:
+        if asked not in WANDB_MODES:
+            raise unknown("--wandb", asked, WANDB_MODES)
+        return asked
+    if importlib.util.find_spec("wandb") is None:
+        return "off"
+    return "online" if not os.environ.get("CI") and _wandb_key_known() else "offline"
+
+
+def _wandb_key_known() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return "api.wandb.ai" in netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        return False

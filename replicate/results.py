@@ -93,8 +93,8 @@ def read(path: Path) -> Result:
     """Read a `result.json`.
 
     Raises:
-        BadRecordError: half-written, of another schema, with missing or unknown keys, or with a run_id that is not its run's
-            or not its folder's. The message names the file and what is wrong.
+        BadRecordError: half-written, of another schema, with missing or unknown keys, or with a run_id that is not its
+            run's or not its folder's. The message names the file and what is wrong.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,97 @@
+# Everything starts here: `make help` lists the targets. Each sets up .venv first, if it is not there yet.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup smoke test lint format table3 table3-short table3-as-released pilot run table figures status lock
+
+PYTHON ?= python3
+BIN := .venv/bin
+REPLICATE := $(BIN)/replicate
+
+# Variables for the user, such as: make table3 DATA_DIR=/data DEVICES=0,1 PER_DEVICE=2 SEEDS=0,1
+DATA_DIR ?= data
+DEVICES ?= auto
+EXPERIMENT ?= table3
+INIT ?= lsuv
+ACTIVATION ?= relu
+SEED ?= 0
+
+space := $(subst ,, )
+SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),seed=$(subst $(space),$(comma),$(strip $(SEEDS))))
+comma := ,
+SELECT = --data-dir $(DATA_DIR) $(if $(OUT),--out $(OUT)) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
+RESOURCES = --devices $(DEVICES) $(if $(WANDB),--wandb $(WANDB))
+EACH = $(if $(PER_DEVICE),--per-device $(PER_DEVICE))
+
+# Runs that ended in an error (1) do not keep the others from their table; wrong usage (2) and a stop (3) do.
+define whole
+@code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(EACH) $(2) || code=$$?; \
+if [ $$code -le 1 ]; then \
+	$(REPLICATE) table experiments/$(1).yaml $(SELECT); \
+	$(REPLICATE) figures experiments/$(1).yaml $(SELECT); \
+fi; exit $$code
+endef
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB, and EXPERIMENT for run, table, figures, status"
+
+setup: .venv/.installed  ## make .venv and install the locked dependencies
+
+.venv/.installed: requirements.lock pyproject.toml
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python '>=3.11' .venv; \
+		uv pip install --python $(BIN)/python --require-hashes -r requirements.lock; \
+		uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .; \
+	else \
+		$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one by: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'; \
+		$(PYTHON) -m venv .venv; \
+		$(BIN)/python -m pip install --require-hashes -r requirements.lock; \
+		$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	fi
+	@touch $@
+
+smoke: .venv/.installed  ## the whole grid at toy size on embedded images, in about a minute: does everything work?
+	$(call whole,smoke,--wandb off)
+
+test: .venv/.installed  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict replicate
+
+format: .venv/.installed  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+table3: .venv/.installed  ## Table 3 by the paper's protocol, seeds 0 to 4
+	$(call whole,table3)
+
+table3-short: .venv/.installed  ## Table 3 with every iteration count divided by 5, seeds 0 to 2
+	$(call whole,table3-short)
+
+table3-as-released: .venv/.installed  ## Table 3 with the two recipes that the released code gives to maxout cells
+	$(call whole,table3-as-released)
+
+pilot: .venv/.installed  ## the whole table on a laptop's CPU, small and short: an evening
+	$(call whole,pilot)
+
+run: .venv/.installed  ## one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
+	$(REPLICATE) run experiments/$(EXPERIMENT).yaml --data-dir $(DATA_DIR) $(if $(OUT),--out $(OUT)) $(RESOURCES) \
+		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET))
+
+table: .venv/.installed  ## write the table of EXPERIMENT (table3) from the records in OUT
+	@$(REPLICATE) table experiments/$(EXPERIMENT).yaml $(SELECT)
+
+figures: .venv/.installed  ## draw the figures of EXPERIMENT from the records in OUT
+	@$(REPLICATE) figures experiments/$(EXPERIMENT).yaml $(SELECT)
+
+status: .venv/.installed  ## show what is done of EXPERIMENT, and what is left
+	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)
+
+lock:  ## resolve the dependencies anew (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
+		--no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock

@@ -1,0 +1,207 @@
+"""The commands: parse, call, print. What they do stands in the modules that they call."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from replicate import __version__
+from replicate.errors import UsageError, unknown
+from replicate.experiment import Experiment
+from replicate.options import WANDB_MODES, Options, wandb_mode
+from replicate.results import Records, collect
+from replicate.run import ACTIVATIONS, INITS, MODELS, Run
+from replicate.settings import assignments
+
+LAUNCHERS = ("local",)
+OUT = Path("results/local")
+
+# Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What every command that takes an experiment file works on."""
+
+    experiment: Experiment
+    runs: tuple[Run, ...]
+    out: Path
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "Selection":
+        """Load the file and narrow it by --set and --only."""
+        experiment = Experiment.load(args.file).with_settings(assignments("--set", args.set))
+        runs = experiment.runs(assignments("--only", args.only))
+        return cls(experiment, runs, args.out or OUT / experiment.name)
+
+    @property
+    def records(self) -> Records:
+        """What the output folder holds of the runs."""
+        return collect(self.out, self.runs)
+
+
+def matrix(args: argparse.Namespace) -> int:
+    """Carry out the runs of an experiment that have no finished result yet; start it again to go on."""
+    if args.launcher not in LAUNCHERS:
+        raise unknown("launcher", args.launcher, LAUNCHERS)
+    return _carry_out(Selection.of(args), args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out exactly one run of an experiment, its axes fixed by --set."""
+    chosen = Selection.of(args)
+    if len(chosen.runs) > 1:
+        free = [axis for axis in chosen.experiment.grid if len({getattr(one, axis) for one in chosen.runs}) > 1]
+        missing = " ".join(f"{axis}=…" for axis in free)
+        raise UsageError(f"{args.file} gives {len(chosen.runs)} runs; fix its axes to get one: --set {missing}")
+    return _carry_out(chosen, args)
+
+
+def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
+    from replicate.matrix.display import Display
+    from replicate.matrix.local import LocalLauncher
+    from replicate.matrix.plan import check_writable, left_to_do, survey
+    from replicate.matrix.scheduler import WORKER, run_all
+    from replicate.matrix.slots import make_slots
+
+    check_writable(chosen.out)
+    options = Options(
+        out=chosen.out.resolve(),
+        data_dir=args.data_dir.resolve(),
+        threads=args.threads_per_run,
+        wandb=wandb_mode(args.wandb),
+        experiment=chosen.experiment.name,
+    )
+    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
+        gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
+        todo = left_to_do(options.out, chosen.runs, fingerprints, display)
+        outcome = run_all(launcher, chosen.runs, todo, slots, options, display)
+    print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
+    print(f"records: {chosen.out}/runs")
+    return outcome.exit_code
+
+
+def status(args: argparse.Namespace) -> int:
+    """Show which runs of an experiment are done, failed and missing."""
+    from replicate.report.status import overview
+
+    chosen = Selection.of(args)
+    Console().print(overview(chosen.experiment, chosen.runs, chosen.records, chosen.out))
+    return 0
+
+
+def table(args: argparse.Namespace) -> int:
+    """Write the accuracy table beside the published one (table.md, .tex, .csv, and runs.csv), and print it."""
+    from replicate.report.table import build
+
+    chosen = Selection.of(args)
+    built = build(chosen.experiment, chosen.runs, chosen.records)
+    paths = built.write(chosen.out)
+    print(built.markdown())
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0
+
+
+def figures(args: argparse.Namespace) -> int:
+    """Draw the accuracy matrix, the learning curves and the layers' variances into OUT/figures."""
+    from replicate.report.figures import draw
+
+    chosen = Selection.of(args)
+    paths = draw(chosen.experiment, chosen.runs, chosen.records, chosen.out, chosen.out / "figures")
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0
+
+
+def names(args: argparse.Namespace) -> int:
+    """List the initialisations, activations, models and data sets."""
+    from replicate.data.sources import available
+
+    for kind, choices in (("inits", INITS), ("activations", ACTIVATIONS), ("models", MODELS)):
+        print(f"{kind + ':':<13}{', '.join(choices)}")
+    for index, line in enumerate(available(args.data_dir)):
+        print(f"{'' if index else 'data sets:':<13}{line}")
+    return 0
+
+
+FILE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "matrix": matrix,
+    "run": run,
+    "status": status,
+    "table": table,
+    "figures": figures,
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="replicate",
+        description='Replication of "All you need is a good init" (Mishkin & Matas, ICLR 2016).',
+        epilog="Begin with: replicate matrix experiments/smoke.yaml",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made = {}
+    for name, function in {**FILE_COMMANDS, "list": names}.items():
+        made[name] = commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
+        made[name].set_defaults(function=function)
+        if name != "list":
+            _add_selection(made[name])
+        made[name].add_argument(
+            "--data-dir", type=Path, default=Path("data"), help="where data sets are found, and downloaded to (data/)"
+        )
+    for name in ("matrix", "run"):
+        _add_resources(made[name], several=name == "matrix")
+    return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="experiment file, such as experiments/table3.yaml")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({OUT}/ and the experiment's name)")
+    for option, text in {
+        "--only": "keep only the runs with these values, such as init=lsuv,xavier",
+        "--set": "replace settings, such as iterations=100; a list replaces an axis, such as seed=0,1",
+    }.items():
+        parser.add_argument(option, nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
+
+
+def _add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
+    parser.add_argument(
+        "--devices", default="auto", help="auto (GPUs, else the CPU), cpu, or GPU numbers such as 0,1 (auto)"
+    )
+    if several:
+        text = "runs at a time on each device (1 on a GPU; on the CPU one for every --threads-per-run cores)"
+        parser.add_argument("--per-device", type=int, metavar="N", help=text)
+        parser.add_argument("--launcher", default="local", help=f"what starts the runs: {', '.join(LAUNCHERS)}")
+    else:
+        parser.set_defaults(per_device=1)
+    parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
+    parser.add_argument(
+        "--wandb", metavar="MODE", help=f"{', '.join(WANDB_MODES)} (online where a W&B key is known, else offline)"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out a command line.
+
+    Returns:
+        The exit code: 0 done (n/c and diverged are results), 1 some runs ended in error, 2 wrong usage, 3 stopped early
+        with more to do.
+    """
+    args = make_parser().parse_args(arguments)
+    try:
+        code: int = args.function(args)
+    except UsageError as error:
+        print(f"replicate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so
+        print("replicate: stopped", file=sys.stderr)
+        return 3
+    return code

@@ -1,0 +1,1 @@
+"""Many runs: what is left to do, on what, and how far it is. Nothing here imports torch."""

@@ -1,0 +1,86 @@
+"""What is left to do: the data at hand, the records that are there, and the runs without one."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from replicate.errors import UsageError
+from replicate.matrix.display import Display
+from replicate.matrix.local import LocalLauncher, death, tail
+from replicate.results import Records, collect
+from replicate.run import Run
+
+SURVEY = "replicate.training.survey:survey"
+
+
+def survey(
+    launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display: Display
+) -> tuple[int, dict[str, str]]:
+    """Ask a process that may load torch for the number of GPUs, and for the fingerprint of each data set.
+
+    Raises:
+        UsageError: unknown or unreadable data.
+    """
+    names = sorted({run.dataset for run in runs})
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        launcher.start("survey", SURVEY, (names, data_dir), os.environ, log)
+        while True:
+            for event in launcher.events(timeout=1.0):
+                if event.kind == "progress":
+                    display.reading(*event.value)
+                elif event.kind == "done":
+                    gpus, fingerprints = event.value
+                    return gpus, fingerprints
+                elif event.kind == "failed":
+                    raise event.value
+                else:
+                    raise RuntimeError(f"the process that reads the data died ({death(event.value)})\n{tail(log)}")
+
+
+def left_to_do(out: Path, runs: Sequence[Run], fingerprints: Mapping[str, str], display: Display) -> list[Run]:
+    """Choose the runs without a finished record; records that are no whole results are set aside, and said so.
+
+    Raises:
+        UsageError: the output folder cannot be written, or it holds a finished run on other data.
+    """
+    check_writable(out)
+    records = collect(out, runs)
+    for run_id, result in records.results.items():
+        here = fingerprints[result.run.dataset]
+        if result.status != "error" and result.fingerprint != here:
+            raise UsageError(
+                f"{run_id} in {out} was run on data with fingerprint {result.fingerprint}, but {result.run.dataset} "
+                f"here has {here}; give another --out, or the data it was run on"
+            )
+    for path, reason in records.bad.items():
+        display.note(f"{reason}; set aside as {_set_aside(path)}, and run again")
+    return [run for run in runs if not _finished(records, run)]
+
+
+def _finished(records: Records, run: Run) -> bool:
+    result = records.results.get(run.run_id)
+    return result is not None and result.status != "error"
+
+
+def check_writable(out: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        UsageError: it cannot be made or written.
+    """
+    try:
+        (out / "runs").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out / "runs"):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write to the output folder {out}: {error.strerror}; give another --out") from None
+
+
+def _set_aside(path: Path) -> str:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside.name

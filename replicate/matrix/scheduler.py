@@ -1,0 +1,143 @@
+"""The scheduler: carries out runs, one at a time in each slot, whatever becomes of them."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+from replicate import provenance
+from replicate.matrix.display import Display
+from replicate.matrix.local import Event, LocalLauncher, death, tail
+from replicate.matrix.slots import Slot
+from replicate.options import Options
+from replicate.results import Result, collect
+from replicate.run import Run
+
+WORKER = "replicate.training.train:train_run"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a matrix ended.
+
+    Args:
+        errors: runs asked for whose record is an error.
+        left: runs asked for that have no record, because the matrix was stopped.
+    """
+
+    errors: int
+    left: int
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 some runs ended in error, 3 stopped with more to do."""
+        return 3 if self.left else min(self.errors, 1)
+
+
+def run_all(
+    launcher: LocalLauncher,
+    runs: Sequence[Run],
+    todo: Sequence[Run],
+    slots: Sequence[Slot],
+    options: Options,
+    display: Display,
+    worker: str = WORKER,
+) -> Outcome:
+    """Carry out the runs that are left, each in a process of its own, and go on when one fails.
+
+    SIGINT and SIGTERM end it cleanly: no run is started any more, those running are ended without a record, and the
+    next call takes up what is left.
+
+    Args:
+        launcher: starts the processes.
+        runs: all that were asked for.
+        todo: those without a finished record, in the order in which they start.
+        slots: where runs run, one at a time in each.
+        options: of every run; the device is the slot's.
+        display: is told what happens.
+        worker: `module:function` that carries out a run.
+    """
+    waiting, free = list(todo), list(slots)
+    busy: dict[str, tuple[Run, Slot, float]] = {}
+    display.begin(len(runs) - len(todo), len(runs))
+    with _stoppable() as stopped:
+        while (waiting or busy) and not stopped():
+            while waiting and free:
+                run, slot = waiting.pop(0), free.pop(0)
+                _start(launcher, worker, run, slot, options)
+                busy[run.run_id] = run, slot, perf_counter()
+                display.started(run, slot)
+            for event in launcher.events(timeout=0.5):
+                run, slot, begin = busy[event.task]
+                if event.kind == "progress":
+                    display.progressed(run, *event.value)
+                    continue
+                del busy[event.task]
+                free.append(slot)
+                display.ended(_result(event, run, slot, options, perf_counter() - begin))
+        if stopped():
+            display.note(f"stopping {len(busy)} running runs; the same command goes on where this one ends")
+        launcher.stop()
+    found = collect(options.out, runs).results.values()
+    return Outcome(sum(result.status == "error" for result in found), len(runs) - len(found))
+
+
+def _start(launcher: LocalLauncher, worker: str, run: Run, slot: Slot, options: Options) -> None:
+    launcher.start(
+        run.run_id,
+        worker,
+        (run, replace(options, device=slot.device)),
+        {**os.environ, **slot.environment},
+        options.out / "runs" / run.run_id / "log.txt",
+    )
+
+
+def _result(event: Event, run: Run, slot: Slot, options: Options, seconds: float) -> Result:
+    """Take the result of a run that came to its end, or write the record of one that did not."""
+    if event.kind == "done":
+        done: Result = event.value
+        return done
+    folder = options.out / "runs" / run.run_id
+    reason = repr(event.value) if event.kind == "failed" else f"the process died: {death(event.value)}"
+    commit, dirty = provenance.commit()
+    result = Result(
+        run=run,
+        status="error",
+        test_accuracy=None,
+        train_loss=None,
+        iteration=0,
+        init=[],
+        seconds=seconds,
+        images_per_second=None,
+        data_label=run.dataset,
+        fingerprint="unknown",
+        commit=commit,
+        dirty=dirty,
+        versions=provenance.versions(),
+        device=slot.name,
+        options=options.plain() | {"device": slot.device},
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        error=f"{reason}\n{tail(folder / 'log.txt')}",
+    )
+    result.write(folder)
+    return result
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Within, SIGINT and SIGTERM only make the yielded function true: nothing is broken off half-way."""
+    received: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        received.append(number)
+
+    before = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -1,0 +1,60 @@
+"""Slots: the places where a run can run, made from the devices that the user names or that are found."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replicate.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for one run at a time.
+
+    Args:
+        name: for people, such as `gpu 1` or `cpu`.
+        device: `cuda` or `cpu`, as in Options.
+        environment: variables that the run's process needs to see its own device and no other.
+    """
+
+    name: str
+    device: str
+    environment: Mapping[str, str]
+
+
+def make_slots(devices: str, per_device: int | None, threads: int, gpus: int, visible: str | None = None) -> list[Slot]:
+    """Turn `--devices` and `--per-device` into slots.
+
+    Args:
+        devices: `auto` (every GPU, else the CPU), `cpu`, or GPU numbers such as `0,1`, as this process counts them.
+        per_device: runs at a time on each device; None: 1 on a GPU, and on the CPU one for every `threads` cores.
+        threads: CPU threads of a run.
+        gpus: GPUs that torch sees.
+        visible: CUDA_VISIBLE_DEVICES of this process, which numbers its GPUs; None where it is not set.
+
+    Returns:
+        The slots; those of one round over all devices come first, so that few runs spread over many devices.
+
+    Raises:
+        UsageError: an unknown or absent device, or a number below 1.
+    """
+    for name, value in (("--per-device", per_device), ("--threads-per-run", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value} is out of range; give 1 or more")
+    there = f"this machine has {gpus} GPU{'s' * (gpus != 1)} and its CPU"
+    if devices == "cpu" or (devices == "auto" and gpus == 0):
+        # No GPU is visible to a run on the CPU.
+        count = per_device or max(1, len(os.sched_getaffinity(0)) // threads)
+        return [Slot("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})] * count
+    if devices != "auto" and not re.fullmatch(r"\d+(,\d+)*", devices):
+        raise UsageError(f"unknown device {devices!r}; choose from: auto, cpu, or GPU numbers such as 0,1 ({there})")
+    numbers = range(gpus) if devices == "auto" else [int(number) for number in devices.split(",")]
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--devices {devices} names a GPU twice; for several runs on one GPU give --per-device")
+    if absent := [number for number in numbers if number >= gpus]:
+        raise UsageError(f"there is no GPU {absent[0]}: {there}")
+    # CUDA_VISIBLE_DEVICES in a child names physical GPUs (or their UUIDs), so our numbers go through our own variable.
+    tokens = [token.strip() for token in visible.split(",")] if visible else [str(n) for n in range(gpus)]
+    each = [Slot(f"gpu {n}", "cuda", {"CUDA_VISIBLE_DEVICES": tokens[n]}) for n in numbers]
+    return each * (per_device or 1)

@@ -1,0 +1,51 @@
+"""Where a number comes from: the code's commit, the libraries' versions, the processor. No torch here."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "numpy", "lsuv-replication")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def commit(root: Path = ROOT) -> tuple[str, bool | None]:
+    """Commit of the code, and whether replicate/ or experiments/ differ from it.
+
+    Without a `.git`, the commit is that of the environment variable REPLICATE_COMMIT, else `unknown`; whether the code
+    differs from it is then not known.
+    """
+    if not (root / ".git").exists():
+        return os.environ.get("REPLICATE_COMMIT") or "unknown", None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head, bool(_git(root, "status", "--porcelain", "--", "replicate", "experiments"))
+    except (OSError, subprocess.CalledProcessError):  # no git here, or no commit yet
+        return "unknown", None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries whose change may change a number."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            found[name] = "not installed"
+    return found
+
+
+def cpu_name() -> str:
+    """Name of the processor's model, for people."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,80 @@
+"""The learning curve: a row of `curve.csv` each time the training set was seen once more, and at the end."""
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from replicate.training.module import Classifier
+
+COLUMNS = ("iteration", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+PROGRESS_SECONDS = 0.5
+
+Progress = Callable[[int, float | None], None]
+
+
+class Curve(pl.Callback):
+    """Writes a row after each evaluation of the test set, and tells how far the run is.
+
+    Accuracies are in %, losses in nats. The training columns are means since the row before, with dropout and
+    augmentation on; the test columns are of the plain test images with dropout off. Once a row is written it is on the
+    disk, so a run that is cut off leaves its curve so far.
+
+    Args:
+        path: of the CSV file, which is written anew.
+        images: N, the size of the training set.
+        batch_size: images an iteration.
+        progress: called with the iteration and the latest test accuracy in %, about twice a second and at every row.
+    """
+
+    def __init__(self, path: Path, images: int, batch_size: int, progress: Progress | None = None) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.path, self.images, self.batch_size = path, images, batch_size
+        self.progress = progress or (lambda iteration, accuracy: None)
+        self.training_seconds = 0.0
+        self._resumed = self._told = time.perf_counter()
+        self._train = (float("nan"), float("nan"))
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(COLUMNS)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._resumed = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell how far the run is, not too often."""
+        if (now := time.perf_counter()) - self._told >= PROGRESS_SECONDS:
+            self._told = now
+            self.progress(trainer.global_step, self.rows[-1]["test_accuracy"] if self.rows else None)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the training columns of the row and stop the clock; reading the totals waits for the device."""
+        assert isinstance(pl_module, Classifier)
+        self._train = pl_module.take("train")
+        self.training_seconds += time.perf_counter() - self._resumed
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the row."""
+        assert isinstance(pl_module, Classifier)
+        iteration = trainer.global_step
+        # The scheduler has already stepped: at a milestone the optimiser's rate is that of the iteration to come.
+        lr = pl_module.lr * pl_module.lr_factor ** sum(milestone < iteration for milestone in pl_module.milestones)
+        epoch = iteration * self.batch_size / self.images
+        row = dict(zip(COLUMNS, (iteration, epoch, lr, *self._train, *pl_module.take("val")), strict=True))
+        self.rows.append(row)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([f"{value:.10g}" for value in row.values()])
+        if trainer.logger:
+            trainer.logger.log_metrics(_slashed(row), step=iteration)
+        self.progress(iteration, row["test_accuracy"])
+        self._resumed = time.perf_counter()
+
+
+def _slashed(row: dict[str, float]) -> dict[str, float]:
+    """Name metrics as their readers expect: `test_accuracy` -> `test/accuracy`."""
+    return {name.replace("_", "/"): value for name, value in row.items() if name != "iteration"}

@@ -1,0 +1,168 @@
+"""Train one run: the only place where nets, initialisations and data meet."""
+
+import time
+import traceback
+import warnings
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+
+from replicate import provenance
+from replicate.data.datamodule import DeviceData
+from replicate.data.preprocess import PREPROCESSINGS
+from replicate.data.sources import Dataset, load
+from replicate.init import initialize_
+from replicate.nn.activations import ACTIVATIONS
+from replicate.nn.fitnet import PLANS, build
+from replicate.options import Options
+from replicate.results import Result
+from replicate.run import Run
+from replicate.training.curve import Curve, Progress
+from replicate.training.module import Classifier, DivergedError
+from replicate.training.streams import stream, stream_seed
+from replicate.training.wandb import finish, wandb_logger
+
+
+def train_run(run: Run, options: Options, progress: Progress | None = None) -> Result:
+    """Train one run and write its `curve.csv` and `result.json` to `options.out/runs/<run_id>/`.
+
+    Meant for a process of its own: it sets torch's threads, seeds and flags, and Lightning leaves some of its own.
+
+    Args:
+        run: what to train.
+        options: where and how.
+        progress: called about twice a second with the iteration and the latest test accuracy in %.
+
+    Returns:
+        The record as written. A run that fails is a record too, with status `error` and its traceback.
+    """
+    begin = time.perf_counter()
+    folder = options.out / "runs" / run.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {
+        "status": "error",
+        "test_accuracy": None,
+        "train_loss": None,
+        "iteration": 0,
+        "init": [],
+        "images_per_second": None,
+        "data_label": run.dataset,
+        "fingerprint": "unknown",
+        "error": None,
+    }
+    try:
+        _configure(options)
+        dataset = load(run.dataset, options.data_dir)
+        record |= {"data_label": dataset.label, "fingerprint": dataset.fingerprint}
+        logger = wandb_logger(run, options, dataset.fingerprint, folder)
+        curve = Curve(folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress)
+        try:
+            _train(run, options, dataset, curve, logger, record)
+        finally:
+            record["seconds"] = time.perf_counter() - begin
+            kept = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
+            finish(logger, {key: record[key] for key in kept})
+    except Exception:
+        record |= {"status": "error", "error": traceback.format_exc()}
+    commit, dirty = provenance.commit()
+    result = Result(
+        run=run,
+        **{**record, "seconds": time.perf_counter() - begin},
+        commit=commit,
+        dirty=dirty,
+        versions=provenance.versions() | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
+        device=torch.cuda.get_device_name() if options.device == "cuda" else provenance.cpu_name(),
+        options=options.plain(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    result.write(folder)
+    return result
+
+
+def _configure(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    # `32-true` means float32: no TF32 in convolutions (torch's default) nor in matrix products.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    # Lightning advises DataLoader workers; here the whole set lies on the device.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: Any, record: dict[str, Any]) -> None:
+    """Build, initialise and train; what is known at any moment stands in the record."""
+    device = torch.device(options.device)
+    train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
+    data = DeviceData(
+        train_images.to(device),
+        torch.as_tensor(dataset.train_labels).to(device),
+        test_images.to(device),
+        torch.as_tensor(dataset.test_labels).to(device),
+        batch_size=run.batch_size,
+        iterations=run.iterations,
+        pad=run.pad,
+        mirror=run.mirror,
+        generator=stream(run.seed, "batches"),
+    )
+    activation = ACTIVATIONS[run.activation]
+    net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes)).to(
+        device
+    )
+    torch.manual_seed(stream_seed(run.seed, "lsuv"))  # dropout during LSUV
+    reports = initialize_(
+        net,
+        run.init,
+        data.training_batches(stream(run.seed, "lsuv"), run.lsuv_batch_size),
+        generator=stream(run.seed, "init"),
+        negative_slope=activation.negative_slope,
+        tol=run.lsuv_tol,
+        max_iter=run.lsuv_max_iter,
+        dropout=run.lsuv_dropout,
+    )
+    record["init"] = [asdict(report) for report in reports]
+    torch.manual_seed(stream_seed(run.seed, "dropout"))
+
+    model = Classifier(
+        net,
+        lr=run.lr,
+        momentum=run.momentum,
+        weight_decay=run.weight_decay,
+        milestones=run.milestones,
+        lr_factor=run.lr_factor,
+    )
+    trainer = _trainer(run, options, curve, logger)
+    try:
+        trainer.fit(model, datamodule=data)
+    except DivergedError:
+        record |= {"status": "diverged", "iteration": trainer.global_step}
+        return
+    last = curve.rows[-1]
+    chance = 100 / len(dataset.classes)
+    record |= {
+        "status": "converged" if last["test_accuracy"] > 1.5 * chance else "not_converged",
+        "test_accuracy": last["test_accuracy"],
+        "train_loss": last["train_loss"],
+        "iteration": trainer.global_step,
+        "images_per_second": run.iterations * run.batch_size / curve.training_seconds,
+    }
+
+
+def _trainer(run: Run, options: Options, curve: Curve, logger: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=options.device,
+        devices=1,
+        max_epochs=-1,
+        max_steps=run.iterations,
+        precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
+        gradient_clip_val=run.clip_norm,
+        callbacks=[curve],
+        logger=logger or False,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[LightningEnvironment()],  # a SLURM job's variables must not make this a SLURM run
+    )
