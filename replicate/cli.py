@@ -124,8 +124,8 @@ def names(args: argparse.Namespace) -> int:
 
     for kind, choices in (("inits", INITS), ("activations", ACTIVATIONS), ("models", MODELS)):
         print(f"{kind + ':':<13}{', '.join(choices)}")
-    for index, line in enumerate(available(args.data_dir)):
-        print(f"{'' if index else 'data sets:':<13}{line}")
+    sets = [name if here else f"{name} (not in {args.data_dir} yet)" for name, here in available(args.data_dir)]
+    print(f"{'data sets:':<13}{', '.join(sets)}")
     return 0
 
 

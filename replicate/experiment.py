@@ -68,9 +68,9 @@ class Experiment:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise UsageError(f"{path}: cannot read the experiment file: {reason}") from None
         except yaml.YAMLError as error:
-            where = getattr(error, "problem_mark", None)
+            where, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
             line = f" (line {where.line + 1})" if where else ""
-            raise UsageError(f"{path}: not a YAML file{line}: {getattr(error, 'problem', None) or error}") from None
+            raise UsageError(f"{path}: not a YAML file{line}: {' '.join(problem.split())}") from None
         try:
             experiment = cls._parse(content, path)
             experiment.runs()  # every run of the grid is valid, and there is at least one

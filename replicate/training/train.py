@@ -9,12 +9,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment
 
 from replicate import provenance
 from replicate.data.datamodule import DeviceData
+from replicate.data.dataset import Dataset
 from replicate.data.preprocess import PREPROCESSINGS
-from replicate.data.sources import Dataset, load
+from replicate.data.sources import load
 from replicate.init import initialize_
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import PLANS, build
@@ -94,22 +95,22 @@ def _configure(options: Options) -> None:
 
 def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: Any, record: dict[str, Any]) -> None:
     """Build, initialise and train; what is known at any moment stands in the record."""
-    device = torch.device(options.device)
     train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
     data = DeviceData(
-        train_images.to(device),
-        torch.as_tensor(dataset.train_labels).to(device),
-        test_images.to(device),
-        torch.as_tensor(dataset.test_labels).to(device),
+        train_images,
+        torch.tensor(dataset.train_labels),
+        test_images,
+        torch.tensor(dataset.test_labels),
         batch_size=run.batch_size,
         iterations=run.iterations,
         pad=run.pad,
         mirror=run.mirror,
         generator=stream(run.seed, "batches"),
+        device=options.device,
     )
     activation = ACTIVATIONS[run.activation]
     net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes)).to(
-        device
+        options.device
     )
     torch.manual_seed(stream_seed(run.seed, "lsuv"))  # dropout during LSUV
     reports = initialize_(
@@ -133,7 +134,7 @@ def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: A
         milestones=run.milestones,
         lr_factor=run.lr_factor,
     )
-    trainer = _trainer(run, options, curve, logger)
+    trainer = _trainer(run, options, len(data.epoch_ends), curve, logger)
     try:
         trainer.fit(model, datamodule=data)
     except DivergedError:
@@ -150,12 +151,12 @@ def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: A
     }
 
 
-def _trainer(run: Run, options: Options, curve: Curve, logger: Any) -> pl.Trainer:
+def _trainer(run: Run, options: Options, epochs: int, curve: Curve, logger: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator=options.device,
         devices=1,
-        max_epochs=-1,
-        max_steps=run.iterations,
+        max_epochs=epochs,
+        reload_dataloaders_every_n_epochs=1,
         precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
         gradient_clip_val=run.clip_norm,
         callbacks=[curve],

@@ -1,0 +1,73 @@
+"""Batches: the endless stream of fresh permutations, and the iterations at which a pass over the data ends."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""indices int64 (b,), crop offsets int64 (b, 2) in 0 to 2·pad, mirror bool (b,)."""
+
+
+class BatchStream(Iterator[Batch]):
+    """Which images a run sees, in which order, and how each is cropped and mirrored; without end.
+
+    Batches are cut from a stream of fresh permutations: each has exactly `batch_size` images and may straddle two
+    passes, nothing is dropped. (The released data layer reads one fixed order; reshuffling is our choice.)
+
+    All random numbers of a pass are drawn when it begins, from one CPU generator and always in the same order:
+    permutation, offsets, mirror bits. They are drawn even where padding or mirroring is off, so that switching it off
+    does not move the order of the images; and batches are the same on every device, whatever the batch size.
+
+    Args:
+        n: number of images.
+        batch_size: images in a batch; may exceed n.
+        generator: of the CPU; the stream is its only user.
+        pad: offsets are uniform on 0 to 2·pad.
+        device: where the batches are wanted; the numbers are copied there once a pass.
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, generator: torch.Generator, pad: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.n, self.batch_size, self.generator, self.pad, self.device = n, batch_size, generator, pad, device
+        self.taken = 0
+        """Batches given out so far."""
+        self._pass = self._draw()
+        self._position = 0  # within the pass
+
+    def __next__(self) -> Batch:
+        parts = []
+        missing = self.batch_size
+        while missing > 0:
+            if self._position == self.n:
+                self._pass, self._position = self._draw(), 0
+            part = slice(self._position, min(self._position + missing, self.n))
+            parts.append(tuple(numbers[part] for numbers in self._pass))
+            missing -= part.stop - part.start
+            self._position = part.stop
+        self.taken += 1
+        indices, offsets, mirror = (torch.cat(numbers) for numbers in zip(*parts, strict=True))
+        return indices, offsets, mirror
+
+    def _draw(self) -> Batch:
+        order = torch.randperm(self.n, generator=self.generator)
+        offsets = torch.randint(2 * self.pad + 1, (self.n, 2), generator=self.generator)
+        mirror = torch.randint(2, (self.n,), generator=self.generator).bool()
+        return order.to(self.device), offsets.to(self.device), mirror.to(self.device)
+
+
+def epoch_ends(n: int, batch_size: int, iterations: int) -> list[int]:
+    """List the iterations with a row in the learning curve: ceil(k·n / batch_size) for k = 1, 2, …, and the last.
+
+    For 50,000 images in batches of 128: 391, 782, 1172, …
+
+    Args:
+        n: number of training images.
+        batch_size: images in a batch; where it exceeds n, passes end in every iteration.
+        iterations: the last iteration.
+    """
+    if batch_size >= n:
+        return list(range(1, iterations + 1))
+    ends = [-(-k * n // batch_size) for k in range(1, iterations * batch_size // n + 1)]  # strictly increasing
+    return ends if ends and ends[-1] == iterations else [*ends, iterations]

@@ -1,0 +1,132 @@
+"""DeviceData: a whole data set on the device, and its batches as Lightning wants them."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from replicate.data.augment import augment
+from replicate.data.batches import BatchStream, epoch_ends
+
+TEST_BATCH = 500
+"""Test images in a batch; the accuracy does not depend on it."""
+
+Pairs = Iterator[tuple[Tensor, Tensor]]
+
+
+class TrainingEpoch:
+    """The batches of one epoch of Lightning: the next `length` of an endless stream.
+
+    It has a length because Lightning, where it finds none, fetches one batch ahead: the next epoch would miss it.
+    """
+
+    def __init__(self, batches: Pairs, length: int) -> None:
+        self.batches, self.length = batches, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Pairs:
+        return islice(self.batches, self.length)
+
+
+class PlainBatches:
+    """Images and labels in their order, as they are, `TEST_BATCH` at a time."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = torch.split(images, TEST_BATCH), torch.split(labels, TEST_BATCH)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Pairs:
+        return zip(self.images, self.labels, strict=True)
+
+
+class DeviceData(LightningDataModule):
+    """A preprocessed data set that lives on the device, and the batches of one run.
+
+    An epoch of Lightning lasts from one row of the learning curve to the next (`epoch_ends`), so that its validation at
+    the end of each epoch makes the rows; the stream of batches goes on across epochs. The epochs differ in length, so
+    the Trainer must ask for each: `Trainer(reload_dataloaders_every_n_epochs=1, max_epochs=len(data.epoch_ends))`.
+
+    Args:
+        train_images: float32 (N, 3, h, w), preprocessed.
+        train_labels: int64 (N,).
+        test_images: float32 (n, 3, h, w), preprocessed.
+        test_labels: int64 (n,).
+        generator: of the CPU; draws the order of the images, their crops and their mirroring.
+        batch_size: images in a training batch.
+        iterations: training batches in all.
+        pad: zero pixels on each side before the random crop.
+        mirror: mirror training images with probability 1/2.
+        device: where all of it is put.
+    """
+
+    def __init__(
+        self,
+        train_images: Tensor,
+        train_labels: Tensor,
+        test_images: Tensor,
+        test_labels: Tensor,
+        *,
+        generator: torch.Generator,
+        batch_size: int,
+        iterations: int,
+        pad: int,
+        mirror: bool,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        self.train_images, self.train_labels = train_images.to(device), train_labels.to(device)
+        self.test_images, self.test_labels = test_images.to(device), test_labels.to(device)
+        self.pad, self.mirror, self.device = pad, mirror, device
+        self.epoch_ends = epoch_ends(len(train_images), batch_size, iterations)
+        self.stream = self._stream(generator, batch_size)
+        self._pairs = self._training_pairs()
+
+    def training_batches(self, generator: torch.Generator, batch_size: int) -> Iterator[Tensor]:
+        """Yield augmented training images (batch_size, 3, h, w) without end, from a stream of their own.
+
+        Args:
+            generator: of the CPU; not the one that draws the training batches.
+            batch_size: images in a batch.
+        """
+        for indices, offsets, mirror in self._stream(generator, batch_size):
+            yield self._augmented(indices, offsets, mirror)
+
+    def train_dataloader(self) -> TrainingEpoch:
+        """Return the batches from where training stands to the next row of the learning curve."""
+        # Lightning sets the attribute from outside its class
+        if self.trainer is not None and self.trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
+            raise ValueError(
+                "DeviceData needs Trainer(reload_dataloaders_every_n_epochs=1): its epochs differ in length"
+            )
+        taken = self.stream.taken
+        end = next((end for end in self.epoch_ends if end > taken), taken)
+        return TrainingEpoch(self._pairs, end - taken)
+
+    def val_dataloader(self) -> PlainBatches:
+        """Return the plain test images, without augmentation."""
+        return PlainBatches(self.test_images, self.test_labels)
+
+    def test_dataloader(self) -> PlainBatches:
+        """Return the plain test images, without augmentation."""
+        return self.val_dataloader()
+
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> object:
+        """Return the batch: it is on the device already."""
+        return batch
+
+    def _stream(self, generator: torch.Generator, batch_size: int) -> BatchStream:
+        return BatchStream(len(self.train_images), batch_size, generator, self.pad, self.device)
+
+    def _training_pairs(self) -> Pairs:
+        for indices, offsets, mirror in self.stream:
+            yield self._augmented(indices, offsets, mirror), self.train_labels[indices]
+
+    def _augmented(self, indices: Tensor, offsets: Tensor, mirror: Tensor) -> Tensor:
+        # The mirror bits are drawn in any case, see BatchStream.
+        return augment(self.train_images[indices], offsets, mirror & self.mirror, self.pad)

@@ -1,0 +1,128 @@
+"""Experiment files: the shipped ones, the expansion, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from replicate.errors import UsageError
+from replicate.experiment import Experiment
+from replicate.run import Run
+
+ROOT = Path(__file__).parents[1]
+SMALL = """
+grid:
+  init: [lsuv, xavier]
+  activation: [relu, tanh]
+  seed: [0, 1]
+exclude: [{init: xavier, activation: tanh}]
+run: {iterations: 10, milestones: [5], weight_decay: 5e-4}
+overrides:
+  - {when: {init: xavier}, set: {momentum: 0.5, lr: 0.001}}
+"""
+
+
+def load(folder: Path, text: str) -> Experiment:
+    path = folder / "small.yaml"
+    path.write_text(text)
+    return Experiment.load(path)
+
+
+def test_the_shipped_experiments_are_the_issue_of_the_paper() -> None:
+    sizes = {"table3": 115, "table3-short": 69, "table3-as-released": 115, "pilot": 23, "smoke": 23}
+    found = {path.stem: Experiment.load(path) for path in (ROOT / "experiments").glob("*.yaml")}
+    assert {name: len(found[name].runs()) for name in sizes} == sizes
+    for run in found["table3"].runs():  # uniform: the defaults of Run are the paper's protocol
+        assert run == Run(run.init, run.activation, run.seed)
+    short = {(run.iterations, run.milestones) for run in found["table3-short"].runs()}
+    assert short == {(18_000, (8_000, 12_000, 16_000))}
+    pilot = {(run.iterations, run.milestones, run.width, run.precision) for run in found["pilot"].runs()}
+    assert pilot == {(3_000, (1333, 2000, 2667), 0.25, "32-true")}
+
+
+def test_as_released_differs_in_two_cells() -> None:
+    uniform = {run.run_id for run in Experiment.load(ROOT / "experiments/table3.yaml").runs()}
+    released = Experiment.load(ROOT / "experiments/table3-as-released.yaml").runs()
+    other = [run for run in released if run.run_id not in uniform]
+    assert {(run.init, run.activation) for run in other} == {("msra", "maxout"), ("xavier", "maxout")}
+    msra, xavier = (next(run for run in other if run.init == init) for init in ("msra", "xavier"))
+    assert (msra.lr, msra.momentum, msra.milestones, msra.clip_norm) == (0.001, 0.5, (80_000,), 50.0)
+    assert (xavier.lr, xavier.momentum, xavier.milestones, xavier.clip_norm) == (0.01, 0.5, (40_000, 60_000, 80_000), None)
+
+
+def test_expansion_by_hand(tmp_path: Path) -> None:
+    experiment = load(tmp_path, SMALL)
+    assert experiment.name == "small"
+    lsuv = [Run("lsuv", act, seed, iterations=10, milestones=[5]) for seed in (0, 1) for act in ("relu", "tanh")]
+    xavier = [Run("xavier", "relu", s, iterations=10, milestones=[5], momentum=0.5, lr=0.001) for s in (0, 1)]
+    # seeds in the outer loop: all cells of seed 0 come before any of seed 1
+    assert experiment.runs() == (*lsuv[:2], xavier[0], *lsuv[2:], xavier[1])
+
+
+def test_only_and_set(tmp_path: Path) -> None:
+    experiment = load(tmp_path, SMALL)
+    assert [run.seed for run in experiment.runs({"init": "xavier"})] == [0, 1]
+    assert len(experiment.runs({"init": ["lsuv", "xavier"], "seed": 1})) == 3
+    replaced = experiment.with_settings({"seed": [7, 8, 9], "width": 0.5})
+    assert {(run.seed, run.width) for run in replaced.runs()} == {(7, 0.5), (8, 0.5), (9, 0.5)}
+    assert {run.lr for run in experiment.with_settings({"lr": 0.1}).runs()} == {0.1}  # wins over the file's override
+    assert {run.width for run in experiment.with_settings({"width": [0.5, 1]}).runs()} == {0.5, 1.0}
+    assert experiment.with_settings({"milestones": [2, 4]}).runs()[0].milestones == (2, 4)
+    assert len(experiment.with_settings({"milestones": [[2], [4]]}).runs()) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the experiment file is empty"),
+        ("grid: [", r"not a YAML file \(line 1\)"),
+        ("- a\n- b", "the file must be a mapping"),
+        ("\x00", "not a YAML file"),
+        ("runs: {}", "unknown key in the file 'runs'.*choose from: name, grid"),
+        ("run: {init: lsuv}", "grid must be a mapping"),
+        ("grid: {init: lsuv}", "grid.init must be a list of values, not 'lsuv'"),
+        ("grid: {init: []}", "grid.init is empty"),
+        ("grid: {init: [lsuv, lsuv]}", "grid.init holds 'lsuv' twice"),
+        ("grid: {width: [1, 1.0]}", "grid.width holds 1.0 twice"),
+        ("grid: {inti: [lsuv]}", r"unknown field of a run 'inti' \(did you mean 'init'\?\)"),
+        ("grid: {init: [lsuv]}", "activation is missing"),
+        ("grid: {init: [lsuv], activation: [gelu]}", r"unknown activation 'gelu' \(did you mean 'relu'\?\); choose from: maxout"),
+        ("grid: {init: [lsuv]}\nrun: {init: xavier}", "init stands both in grid and in run"),
+        ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: fast}", "lr must be a number, not 'fast'"),
+        ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: -1}", "lr = -1.0 is out of range"),
+        ("grid: {init: [lsuv]}\nrun: {activation: relu}\nexclude: [{init: lsuv}]", "exclude covers the whole grid"),
+        ("grid: {init: [lsuv]}\nexclude: [{}]", "exclude holds an empty entry"),
+        ("grid: {init: [lsuv]}\nexclude: lsuv", "exclude must be a list"),
+        ("grid: {init: [lsuv]}\noverrides: [{if: 1}]", "unknown key in an override 'if'; choose from: when, set"),
+        ("grid: {init: [lsuv]}\noverrides: [{when: {seed: 0}}]", "set must be a mapping"),
+        ("grid: {init: [lsuv]}\nname: a/b", "name must be a plain word"),
+        ("grid: {init: [lsuv]}\ntable: {rows: depth}", "unknown axis in table.rows 'depth'"),
+        ("grid: {init: [lsuv]}\ntable: {reference: no.csv}", "table names 'no.csv', which is in no folder above"),
+        (
+            "grid: {init: [lsuv, xavier]}\nrun: {activation: relu}\noverrides: [{when: {init: lsuv}, set: {init: xavier}}]",
+            "two runs of the grid have the same settings",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).startswith(str(tmp_path / "small.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no.yaml: cannot read the experiment file: No such file or directory"):
+        Experiment.load(tmp_path / "no.yaml")
+    with pytest.raises(UsageError, match="Is a directory"):
+        Experiment.load(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        Experiment.load(tmp_path / "latin.yaml")
+
+
+def test_only_over_nothing_is_refused(tmp_path: Path) -> None:
+    experiment = load(tmp_path, SMALL)
+    with pytest.raises(UsageError, match="unknown init in --only 'msra'; choose from: lsuv, xavier"):
+        experiment.runs({"init": "msra"})
+    with pytest.raises(UsageError, match="unknown activation in --only 'tanh'"):
+        experiment.runs({"init": "xavier", "activation": "tanh"})
