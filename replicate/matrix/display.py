@@ -53,8 +53,8 @@ class Display:
         """Tell that so many of the runs had been finished before."""
         self._done, self._total = finished, total
         self._update("runs", finished, total)
-        if finished:
-            self._console.print(f"{finished} of {total} runs are finished already")
+        done = f", {finished} are done already" if finished else ""
+        self.note(f"{total} run{'s' * (total != 1)}{done}")
 
     def started(self, run: Run, slot: Slot) -> None:
         """Tell that a run was given to a slot."""
