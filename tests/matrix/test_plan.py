@@ -1,0 +1,94 @@
+"""What is left to do, and the records that stand in the way."""
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from workers import record
+
+from replicate.errors import UsageError
+from replicate.matrix.display import Display
+from replicate.matrix.local import LocalLauncher
+from replicate.matrix.plan import check_writable, left_to_do, survey
+from replicate.options import Options
+from replicate.run import Run
+
+RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(3)]
+HERE = {"synthetic": "f" * 64}
+
+
+class Heard(Display):
+    def __init__(self) -> None:
+        self.text = StringIO()
+        super().__init__(Console(file=self.text, width=500))
+
+
+def folder(out: Path, run: Run) -> Path:
+    return out / "runs" / run.run_id
+
+
+def test_finished_runs_are_not_left_failed_ones_are(tmp_path: Path) -> None:
+    record(RUNS[0], Options(tmp_path)).write(folder(tmp_path, RUNS[0]))
+    replace(record(RUNS[1], Options(tmp_path)), status="diverged", test_accuracy=None).write(folder(tmp_path, RUNS[1]))
+    failed = replace(record(RUNS[2], Options(tmp_path)), status="error", fingerprint="unknown", error="boom")
+    failed.write(folder(tmp_path, RUNS[2]))
+    assert left_to_do(tmp_path, RUNS, HERE, Heard()) == [RUNS[2]]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "not a whole result"),
+        ('{"schema": 1, "run_id": "lsuv-re', "not a whole result"),
+        ("[]", "holds no JSON object"),
+        ('{"accuracy": 99}', "not a result of schema 1"),
+    ],
+)
+def test_a_record_that_is_none_is_named_and_set_aside(tmp_path: Path, content: str, reason: str) -> None:
+    path = folder(tmp_path, RUNS[0]) / "result.json"
+    path.parent.mkdir(parents=True)
+    for number in (1, 2):  # nothing set aside before is overwritten
+        path.write_text(content)
+        heard = Heard()
+        assert left_to_do(tmp_path, RUNS, HERE, heard) == RUNS
+        assert not path.exists()
+        assert path.with_name(f"result.json.set-aside-{number}").read_text() == content
+        assert str(path) in heard.text.getvalue()
+        assert reason in heard.text.getvalue()
+
+
+def test_a_record_of_another_run_is_set_aside(tmp_path: Path) -> None:
+    record(RUNS[1], Options(tmp_path)).write(folder(tmp_path, RUNS[0]))
+    heard = Heard()
+    assert RUNS[0] in left_to_do(tmp_path, RUNS, HERE, heard)
+    assert "set aside as result.json.set-aside-1" in heard.text.getvalue()
+
+
+def test_a_finished_run_on_other_data_is_an_error_that_names_both(tmp_path: Path) -> None:
+    record(RUNS[0], Options(tmp_path)).write(folder(tmp_path, RUNS[0]))
+    before = (folder(tmp_path, RUNS[0]) / "result.json").read_bytes()
+    with pytest.raises(UsageError, match=f"{'f' * 64}.*{'0' * 64}") as caught:
+        left_to_do(tmp_path, RUNS, {"synthetic": "0" * 64}, Heard())
+    assert RUNS[0].run_id in str(caught.value)
+    assert (folder(tmp_path, RUNS[0]) / "result.json").read_bytes() == before
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot write to the output folder .*file/out: Not a directory"):
+        check_writable(tmp_path / "file" / "out")
+    check_writable(tmp_path / "new" / "out")
+    assert list((tmp_path / "new" / "out" / "runs").iterdir()) == []
+
+
+def test_the_survey_finds_the_data_in_another_process(launcher: LocalLauncher, tmp_path: Path) -> None:
+    gpus, fingerprints = survey(launcher, RUNS, tmp_path, Heard())
+    assert gpus >= 0
+    assert len(fingerprints["synthetic"]) == 64
+
+
+def test_data_that_is_not_there_is_the_users_error(launcher: LocalLauncher, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere"):
+        survey(launcher, [Run("lsuv", "relu", dataset="folder:nowhere")], tmp_path, Heard())

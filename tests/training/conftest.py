@@ -1,0 +1,30 @@
+"""Runs small enough to train in a test."""
+
+from pathlib import Path
+
+import pytest
+
+from replicate.options import Options
+from replicate.run import Run
+
+
+@pytest.fixture
+def tiny() -> Run:
+    """A 4-channel net on the synthetic images, for 8 iterations."""
+    return Run(
+        "lsuv",
+        "relu",
+        dataset="synthetic",
+        width=0.125,
+        iterations=8,
+        milestones=[4],
+        batch_size=16,
+        lsuv_batch_size=16,
+        precision="32-true",
+    )
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    """Write to a folder of the test's own."""
+    return Options(out=tmp_path / "out", data_dir=tmp_path / "data")

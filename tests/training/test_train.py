@@ -1,0 +1,126 @@
+"""Training a run, for real, on the synthetic images."""
+
+import csv
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from replicate.data import batches as data_batches
+from replicate.options import Options
+from replicate.results import read
+from replicate.run import INITS, Run
+from replicate.training.train import train_run
+
+
+def curve(options: Options, run: Run) -> list[dict[str, str]]:
+    with (options.out / "runs" / run.run_id / "curve.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_record_and_its_curve(tiny: Run, options: Options) -> None:
+    heard: list[tuple[int, float | None]] = []
+    run = replace(tiny, batch_size=500, lsuv_batch_size=16)  # 2,000 images: a pass is 4 iterations
+    result = train_run(run, options, lambda *news: heard.append(news))
+    assert result == read(options.out / "runs" / run.run_id / "result.json")
+    assert result.error is None
+    assert result.status in ("converged", "not_converged")
+    assert (result.iteration, result.data_label, result.device) == (8, "synthetic shapes", result.device)
+    assert len(result.fingerprint) == 64
+    assert [entry["layer"] for entry in result.init] == [f"conv{i}" for i in range(1, 18)] + ["fc1", "fc2"]
+    assert result.images_per_second > 0
+    assert result.versions["torch"] == torch.__version__.partition("+")[0]
+    rows = curve(options, run)
+    assert list(rows[0]) == "iteration epoch lr train_loss train_accuracy test_loss test_accuracy".split()
+    assert [(row["iteration"], row["epoch"], row["lr"]) for row in rows] == [("4", "1", "0.01"), ("8", "2", "0.001")]
+    assert float(rows[-1]["test_accuracy"]) == pytest.approx(result.test_accuracy)
+    assert float(rows[-1]["train_loss"]) == pytest.approx(result.train_loss)
+    assert heard[-1] == (8, result.test_accuracy)
+
+
+def test_the_same_run_twice_gives_the_same_numbers(tiny: Run, options: Options, tmp_path: Path) -> None:
+    first = train_run(tiny, options)
+    torch.manual_seed(123)  # what happened in the process before must not matter
+    second = train_run(tiny, replace(options, out=tmp_path / "again"))
+    assert curve(options, tiny) == curve(replace(options, out=tmp_path / "again"), tiny)
+    assert first.init == second.init
+    assert train_run(replace(tiny, seed=1), options).train_loss != first.train_loss
+
+
+def test_all_inits_of_a_seed_see_the_same_training_batches(
+    tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Recorded where batches are made: every batch given out in training, LSUV's own stream apart.
+    taken: dict[int, list[str]] = {}
+    original = data_batches.BatchStream.__next__
+
+    def record(self: data_batches.BatchStream) -> data_batches.Batch:
+        batch = original(self)
+        digest = hashlib.sha256(b"".join(numbers.numpy().tobytes() for numbers in batch)).hexdigest()
+        taken.setdefault(id(self), []).append(digest)
+        return batch
+
+    monkeypatch.setattr(data_batches.BatchStream, "__next__", record)
+    seen = {}
+    for init in INITS:
+        taken.clear()
+        result = train_run(replace(tiny, init=init, activation="tanh", iterations=5), options)
+        assert result.error is None
+        (seen[init],) = [tuple(digests) for digests in taken.values() if len(digests) == 5]
+    assert len(set(seen.values())) == 1
+
+
+def test_a_loss_that_is_not_finite_is_a_record(tiny: Run, options: Options) -> None:
+    result = train_run(replace(tiny, lr=1000, iterations=50), options)
+    assert result.status == "diverged"
+    assert result.test_accuracy is None
+    assert result.error is None
+    assert 0 < result.iteration < 50
+    text = (options.out / "runs" / result.run.run_id / "result.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_a_failure_is_a_record_with_its_traceback(tiny: Run, options: Options) -> None:
+    result = train_run(replace(tiny, dataset="folder:nowhere"), options)
+    assert result.status == "error"
+    assert "nowhere" in result.error
+    assert result.fingerprint == "unknown"
+    assert read(options.out / "runs" / result.run.run_id / "result.json") == result
+
+
+def test_chance_is_not_convergence(tiny: Run, options: Options) -> None:
+    result = train_run(replace(tiny, init="orthonormal", activation="sigmoid", lr=1e-9), options)
+    assert result.test_accuracy < 15  # ten classes: up to 1.5 × 10 % counts as chance
+    assert result.status == "not_converged"
+
+
+@pytest.mark.parametrize("activation", ["maxout", "vlrelu"])
+def test_bf16_trains_from_the_same_weights_as_float32(tiny: Run, options: Options, activation: str) -> None:
+    full = train_run(replace(tiny, activation=activation), options)
+    mixed = train_run(replace(tiny, activation=activation, precision="bf16-mixed"), options)
+    assert mixed.init == full.init  # initialised in float32, whatever the precision
+    assert mixed.train_loss == pytest.approx(full.train_loss, rel=0.05)
+    assert mixed.train_loss != full.train_loss
+
+
+def test_clipping_changes_the_run_only_where_the_gradient_is_longer(tiny: Run, options: Options) -> None:
+    free = train_run(tiny, options).train_loss
+    assert train_run(replace(tiny, clip_norm=1e6), options).train_loss == pytest.approx(free, rel=1e-5)
+    assert train_run(replace(tiny, clip_norm=1e-3), options).train_loss != pytest.approx(free, rel=1e-5)
+
+
+def test_wandb_offline_keeps_a_closed_run(tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    result = train_run(tiny, replace(options, wandb="offline", experiment="trial"))
+    assert result.error is None
+    assert wandb.run is None
+    (folder,) = (options.out / "runs" / tiny.run_id / "wandb").glob("offline-run-*")
+    assert folder.name.endswith(f"{tiny.run_id}-{result.fingerprint[:6]}")
+    (log,) = folder.glob("*.wandb")
+    content = log.read_bytes()
+    assert all(word in content for word in (b"test/accuracy", b"train/loss", b"trial", b"lsuv-replication"))

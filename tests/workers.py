@@ -1,0 +1,83 @@
+"""Tasks that tests let the launcher carry out in processes of their own."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from replicate.options import Options
+from replicate.results import Result
+from replicate.run import Run
+
+Send = Callable[..., None]
+
+
+def environment(names: list[str], send: Send) -> dict[str, str | None]:
+    """Return variables of this process's environment."""
+    return {name: os.environ.get(name) for name in names}
+
+
+def fail(message: str, send: Send) -> None:
+    """Print, then raise."""
+    print("about to fail")
+    raise ValueError(message)
+
+
+def die(number: int, send: Send) -> None:
+    """Be killed by a signal."""
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def leave(code: int, send: Send) -> None:
+    """Exit without a word."""
+    os._exit(code)
+
+
+def endless(path: Path, send: Send) -> None:
+    """Write this process's number to a file and go on for ever, deaf to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    path.write_text(str(os.getpid()))
+    while True:
+        send(0, 0)
+        time.sleep(0.05)
+
+
+def record(run: Run, options: Options, device: str = "a test") -> Result:
+    """Make a whole record of a run, as a training would."""
+    return Result(
+        run=run,
+        status="converged",
+        test_accuracy=50.0 + run.seed,
+        train_loss=1.0,
+        iteration=run.iterations,
+        init=[],
+        seconds=0.1,
+        images_per_second=10.0,
+        data_label="synthetic shapes",
+        fingerprint="f" * 64,
+        commit="unknown",
+        dirty=None,
+        versions={},
+        device=device,
+        options=options.plain(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def train(run: Run, options: Options, send: Send) -> Result:
+    """Stand in for a training where the scheduler is the subject: seed 1 raises, seed 2 is killed, seed 3 is slow."""
+    send(1, None)
+    if run.seed == 1:
+        raise ValueError("seed 1 fails")
+    if run.seed == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if run.seed == 3:
+        time.sleep(60)
+    visible: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
+    result = record(run, options, f"{options.device} sees {visible!r}")
+    result.write(options.out / "runs" / run.run_id)
+    return result
