@@ -101,7 +101,7 @@ def table(args: argparse.Namespace) -> int:
     from replicate.report.table import build
 
     chosen = Selection.of(args)
-    built = build(chosen.experiment, chosen.runs, chosen.records)
+    built = build(chosen.experiment, chosen.runs, chosen.records, chosen.out)
     paths = built.write(chosen.out)
     print(built.markdown())
     print("\n".join(f"wrote {path}" for path in paths))

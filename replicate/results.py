@@ -1,18 +1,15 @@
-"""Result: what one run yielded; written atomically, read back strictly, and as rows of a DataFrame."""
+"""Result: what one run yielded; written atomically, and read back strictly."""
 
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from replicate.errors import UsageError
 from replicate.run import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SCHEMA = 1
 STATUSES = ("converged", "not_converged", "diverged", "error")
@@ -44,6 +41,7 @@ class Result:
         options: Options of the run, as plain data.
         finished: when, UTC, ISO 8601.
         error: traceback, for status `error`.
+        classes: of the data set; None if the run failed before the data was read.
     """
 
     run: Run
@@ -63,6 +61,7 @@ class Result:
     options: dict[str, Any]
     finished: str
     error: str | None = None
+    classes: int | None = None
 
     def write(self, folder: Path) -> Path:
         """Write `folder/result.json` so that it is there whole or not at all."""
@@ -89,6 +88,10 @@ def write_atomically(path: Path, text: str) -> Path:
     return path
 
 
+def _names(optional: bool) -> set[str]:
+    return {field.name for field in fields(Result) if optional or field.default is MISSING}
+
+
 def read(path: Path) -> Result:
     """Read a `result.json`.
 
@@ -103,8 +106,8 @@ def read(path: Path) -> Result:
         if record.pop("schema", None) != SCHEMA:
             raise BadRecordError(f"{path}: not a result of schema {SCHEMA}")
         run_id = record.pop("run_id", None)
-        names = {field.name for field in fields(Result)}
-        if odd := sorted(names ^ record.keys()):
+        known, needed = _names(optional=True), _names(optional=False)
+        if odd := sorted((needed - record.keys()) | (record.keys() - known)):
             raise BadRecordError(f"{path}: missing or unknown key {odd[0]!r}")
         result = Result(**{**record, "run": Run(**record["run"])})
     except (UsageError, TypeError, ValueError) as error:
@@ -148,17 +151,3 @@ def collect(out: Path, runs: Iterable[Run]) -> Records:
             bad[path] = str(error)
     others = sum(path.parent.name not in paths for path in out.glob("runs/*/result.json"))
     return Records(results, bad, others)
-
-
-def rows(results: Iterable[Result]) -> "pd.DataFrame":
-    """Lay results out as a DataFrame: a row a run; columns are run_id, the fields of Run and the scalars of Result."""
-    import pandas as pd  # here, so that commands that show no table start without it
-
-    scalars = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
-    labels = ("data_label", "fingerprint", "commit", "device", "finished")
-    return pd.DataFrame(
-        [
-            {"run_id": r.run.run_id, **asdict(r.run), **{name: getattr(r, name) for name in (*scalars, *labels)}}
-            for r in results
-        ]
-    )

@@ -46,7 +46,12 @@ def test_as_released_differs_in_two_cells() -> None:
     assert {(run.init, run.activation) for run in other} == {("msra", "maxout"), ("xavier", "maxout")}
     msra, xavier = (next(run for run in other if run.init == init) for init in ("msra", "xavier"))
     assert (msra.lr, msra.momentum, msra.milestones, msra.clip_norm) == (0.001, 0.5, (80_000,), 50.0)
-    assert (xavier.lr, xavier.momentum, xavier.milestones, xavier.clip_norm) == (0.01, 0.5, (40_000, 60_000, 80_000), None)
+    assert (xavier.lr, xavier.momentum, xavier.milestones, xavier.clip_norm) == (
+        0.01,
+        0.5,
+        (40_000, 60_000, 80_000),
+        None,
+    )
 
 
 def test_expansion_by_hand(tmp_path: Path) -> None:
@@ -85,7 +90,10 @@ def test_only_and_set(tmp_path: Path) -> None:
         ("grid: {width: [1, 1.0]}", "grid.width holds 1.0 twice"),
         ("grid: {inti: [lsuv]}", r"unknown field of a run 'inti' \(did you mean 'init'\?\)"),
         ("grid: {init: [lsuv]}", "activation is missing"),
-        ("grid: {init: [lsuv], activation: [gelu]}", r"unknown activation 'gelu' \(did you mean 'relu'\?\); choose from: maxout"),
+        (
+            "grid: {init: [lsuv], activation: [gelu]}",
+            r"unknown activation 'gelu' \(did you mean 'relu'\?\); choose from: maxout",
+        ),
         ("grid: {init: [lsuv]}\nrun: {init: xavier}", "init stands both in grid and in run"),
         ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: fast}", "lr must be a number, not 'fast'"),
         ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: -1}", "lr = -1.0 is out of range"),
@@ -98,7 +106,8 @@ def test_only_and_set(tmp_path: Path) -> None:
         ("grid: {init: [lsuv]}\ntable: {rows: depth}", "unknown axis in table.rows 'depth'"),
         ("grid: {init: [lsuv]}\ntable: {reference: no.csv}", "table names 'no.csv', which is in no folder above"),
         (
-            "grid: {init: [lsuv, xavier]}\nrun: {activation: relu}\noverrides: [{when: {init: lsuv}, set: {init: xavier}}]",
+            "grid: {init: [lsuv, xavier]}\nrun: {activation: relu}\n"
+            "overrides: [{when: {init: lsuv}, set: {init: xavier}}]",
             "two runs of the grid have the same settings",
         ),
     ],
@@ -111,7 +120,7 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no.yaml: cannot read the experiment file: No such file or directory"):
+    with pytest.raises(UsageError, match=r"no\.yaml: cannot read the experiment file: No such file or directory"):
         Experiment.load(tmp_path / "no.yaml")
     with pytest.raises(UsageError, match="Is a directory"):
         Experiment.load(tmp_path)

@@ -35,7 +35,9 @@ def test_run_id_is_the_hash_that_the_contract_names() -> None:
 
 def test_values_as_yaml_reads_them_give_the_same_run() -> None:
     # YAML reads 5e-4 as a string, 1 as an integer, 9e4 as a string and a list where the type is a tuple.
-    read = Run("lsuv", "maxout", "0", weight_decay="5e-4", width=1, iterations="9e4", milestones=[40000, 60000.0, 80000])
+    read = Run(
+        "lsuv", "maxout", "0", weight_decay="5e-4", width=1, iterations="9e4", milestones=[40000, 60000.0, 80000]
+    )
     assert read == TABLE3
     assert read.run_id == TABLE3.run_id
     assert isinstance(read.width, float)
@@ -77,7 +79,10 @@ def test_every_setting_counts(name: str, data: st.DataObject) -> None:
         ({"clip_norm": 0}, "clip_norm = 0.0 is out of range"),
         ({"milestones": 40000}, "milestones must be a list of whole numbers, not 40000"),
         ({"milestones": [60000, 40000]}, r"milestones = \[60000, 40000\] must increase"),
-        ({"milestones": [40000, 90000]}, r"milestones = \[40000, 90000\] must lie between 1 and iterations - 1 = 89999"),
+        (
+            {"milestones": [40000, 90000]},
+            r"milestones = \[40000, 90000\] must lie between 1 and iterations - 1 = 89999",
+        ),
         ({"lsuv_tol": 0}, "lsuv_tol = 0.0 is out of range"),
     ],
 )

@@ -64,6 +64,7 @@ def record(run: Run, options: Options, device: str = "a test") -> Result:
         versions={},
         device=device,
         options=options.plain(),
+        classes=10,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -129,7 +129,8 @@ def _install(data_dir: Path, release: Release) -> None:
 
 
 def _download(folder: Path, release: Release) -> None:
-    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]  # here, so that reading what is there needs no torch
+    # here, so that reading what is there needs no torch
+    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # a command's output is its answer, not a progress bar
@@ -138,7 +139,8 @@ def _download(folder: Path, release: Release) -> None:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"cannot download CIFAR-10 from {release.url} ({reason}): put {ARCHIVE} into {folder.parent}, name the "
-            "folder that holds it with --data-dir, or take other data with --set dataset=synthetic or dataset=folder:NAME"
+            "folder that holds it with --data-dir, or take other data with --set dataset=synthetic or "
+            "--set dataset=folder:NAME"
         ) from None
 
 
@@ -160,7 +162,7 @@ def _unpack(archive: Path, folder: Path, release: Release) -> None:
 class _Unpickler(pickle.Unpickler):
     """Builds arrays of numbers and nothing else.
 
-    The files were written by Python 2 and an old NumPy, whose `dtype(…, 0, 1)` new versions warn of.
+    The files were written by Python 2 and an old NumPy, whose `dtype(…, 0, 1)` NumPy 2.4.0 to 2.4.4 warn of.
     """
 
     def find_class(self, module: str, name: str) -> Any:

@@ -39,7 +39,7 @@ def gcn_mean_image(train_images: Images, test_images: Images) -> tuple[Tensor, T
 def _gcn(images: Images) -> Tensor:
     out = torch.empty(images.shape)
     for start in range(0, len(images), CHUNK):
-        # A copy, for the source may be a read-only memory map; in float64, so that the order of summation does not show.
+        # a copy, for the source may be a read-only map; in float64, so that the order of summation does not show
         chunk = torch.from_numpy(images[start : start + CHUNK].astype("float64"))
         flat = chunk.flatten(1)  # n c h w -> n c·h·w
         flat -= flat.mean(1, keepdim=True)

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from replicate.experiment import Experiment
+from replicate.report.axes import title
 from replicate.results import Records
 from replicate.run import Run
 
@@ -27,12 +28,12 @@ def overview(experiment: Experiment, runs: Sequence[Run], records: Records, out:
     table = Table(title=f"{experiment.name} in {out}", title_justify="left")
     table.add_column(rows)
     for column in dict.fromkeys(getattr(run, columns) for run in runs):
-        table.add_column(str(column), justify="right")
+        table.add_column(title(column), justify="right")
     for row in dict.fromkeys(getattr(run, rows) for run in runs):
         cells = []
         for column in dict.fromkeys(getattr(run, columns) for run in runs):
             cells.append(_cell([r for r in runs if getattr(r, rows) == row and getattr(r, columns) == column], records))
-        table.add_row(str(row), *cells)
+        table.add_row(title(row), *cells)
     return Group(table, _totals(runs, records))
 
 

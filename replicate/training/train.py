@@ -54,11 +54,16 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         "data_label": run.dataset,
         "fingerprint": "unknown",
         "error": None,
+        "classes": None,
     }
     try:
         _configure(options)
         dataset = load(run.dataset, options.data_dir)
-        record |= {"data_label": dataset.label, "fingerprint": dataset.fingerprint}
+        record |= {
+            "data_label": dataset.label,
+            "fingerprint": dataset.fingerprint,
+            "classes": len(dataset.classes),
+        }
         logger = wandb_logger(run, options, dataset.fingerprint, folder)
         curve = Curve(folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress)
         try:

@@ -83,5 +83,5 @@ def test_the_variance_after_all_is_reported_for_every_scheme() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_choices() -> None:
-    with pytest.raises(UsageError, match="unknown init 'lsvu'.*choose from: lsuv, orthonormal, "):
+    with pytest.raises(UsageError, match=r"unknown init 'lsvu'.*choose from: lsuv, orthonormal, "):
         initialize_(torch.nn.Linear(1, 1), "lsvu", batches())

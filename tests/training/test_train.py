@@ -34,7 +34,7 @@ def test_a_run_leaves_its_record_and_its_curve(tiny: Run, options: Options) -> N
     assert result.images_per_second > 0
     assert result.versions["torch"] == torch.__version__.partition("+")[0]
     rows = curve(options, run)
-    assert list(rows[0]) == "iteration epoch lr train_loss train_accuracy test_loss test_accuracy".split()
+    assert ",".join(rows[0]) == "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy"
     assert [(row["iteration"], row["epoch"], row["lr"]) for row in rows] == [("4", "1", "0.01"), ("8", "2", "0.001")]
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(result.test_accuracy)
     assert float(rows[-1]["train_loss"]) == pytest.approx(result.train_loss)

@@ -1,0 +1,1 @@
+"""From results to numbers, and from numbers to tables and figures."""

@@ -1,0 +1,188 @@
+"""Published numbers: read them from CSV, say where ours compare with them, and give a verdict on each."""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from replicate.errors import UsageError
+from replicate.report.axes import checked, title
+from replicate.report.statistics import LEVEL, Cell, Pooled, prediction_half_width
+from replicate.run import Run
+
+Published = float | Literal["n/c"]  # test accuracy in %, or failed to converge; a dash is no entry at all
+MIN_RUNS = 3  # below, a cell is not judged
+DASHES = ("", "-", "–")  # not run
+JUDGED = ("consistent", "higher", "lower")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings of one cell in the released code that depart from the paper's protocol.
+
+    Args:
+        settings: field of Run -> its value.
+        comparable: whether the published number can have been made by it.
+    """
+
+    settings: Mapping[str, Any]
+    comparable: bool
+
+
+# Released code, by init and activation. The one of MSRA × maxout was made so that the cell trains; the paper has n/c.
+RELEASED: Mapping[tuple[str, str], Recipe] = MappingProxyType(
+    {
+        ("xavier", "maxout"): Recipe({"momentum": 0.5}, comparable=True),
+        ("msra", "maxout"): Recipe(
+            {"milestones": (80_000,), "lr": 0.001, "momentum": 0.5, "clip_norm": 50.0}, comparable=False
+        ),
+    }
+)
+# What the cell is, and precision, which changes rounding alone (the released code trains in float32).
+FREE = ("init", "activation", "seed", "precision")
+PROTOCOL = {field.name: field.default for field in fields(Run) if field.name not in FREE}
+
+
+def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any], Published]:
+    """Read a table of published numbers: the first line holds the column values, the first field of a line the row's.
+
+    Args:
+        path: CSV file; an entry is an accuracy in %, `n/c`, or a dash or nothing for what was not run.
+        rows: field of Run that makes the rows; it is the file's first entry.
+        columns: field of Run that makes the columns.
+
+    Returns:
+        (row value, column value) -> number or `n/c`; dashes are left out.
+
+    Raises:
+        UsageError: unreadable, or wrong content; the message names the file and the line.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, [entry.strip() for entry in line]) for line in reader if any(line)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot read the published numbers: {reason}") from None
+    if not lines:
+        raise UsageError(f"{path}: the file of published numbers is empty")
+    heads: list[Any] = []
+    table: dict[Any, dict[Any, Published]] = {}
+    for line, (first, *entries) in lines:
+        try:
+            if not heads:
+                heads = _heads(first, entries, rows, columns)
+                continue
+            if len(entries) != len(heads):
+                raise UsageError(f"{len(entries)} entries for {len(heads)} columns")
+            row = checked(rows, first)
+            if row in table:
+                raise UsageError(f"row {row!r} stands there twice")
+            table[row] = {
+                head: _number(entry) for head, entry in zip(heads, entries, strict=True) if entry not in DASHES
+            }
+        except UsageError as error:
+            raise UsageError(f"{path}, line {line}: {error}") from None
+    return {(row, column): number for row, numbers in table.items() for column, number in numbers.items()}
+
+
+def _heads(corner: str, names: list[str], rows: str, columns: str) -> list[Any]:
+    if corner != rows:
+        raise UsageError(f"the first entry must be {rows!r}, the table's rows, not {corner!r}")
+    heads = [checked(columns, name) for name in names]
+    if not heads or len(set(heads)) < len(heads):
+        raise UsageError("the columns must be at least one, and all different")
+    return heads
+
+
+def _number(entry: str) -> Published:
+    if entry == "n/c":
+        return "n/c"
+    try:
+        value = float(entry)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise UsageError(f"{entry!r} is no accuracy; give a number from 0 to 100, n/c, or - for not run")
+    return value
+
+
+def incomparable(run: Run) -> str:
+    """Say why a run's number does not compare with the published one; empty if it does.
+
+    It compares if nothing but the precision departs from the protocol behind the published number: CIFAR-10, width 1,
+    90,000 iterations and all other defaults of Run, or the recipe released for its cell.
+    """
+    departures = {name: getattr(run, name) for name, default in PROTOCOL.items() if getattr(run, name) != default}
+    recipe = RELEASED.get((run.init, run.activation))
+    if recipe and recipe.settings.items() <= departures.items():
+        if not recipe.comparable:
+            return "the released recipe for this cell was made so that it trains"
+        for name in recipe.settings:
+            del departures[name]
+    return "; ".join(f"{name} {title(value)} (paper: {title(PROTOCOL[name])})" for name, value in departures.items())
+
+
+def recipe_note(run: Run) -> str | None:
+    """A footnote for a cell that the released code trains by a recipe of its own and this run does not; else None."""
+    recipe = RELEASED.get((run.init, run.activation))
+    if recipe is None or all(getattr(run, name) == value for name, value in recipe.settings.items()):
+        return None
+    settings = ", ".join(f"{name} {title(value)}" for name, value in recipe.settings.items())
+    made = "" if recipe.comparable else ", made so that it trains"
+    return (
+        f"The released code trains this cell by a recipe of its own{made} ({settings}); here it is trained uniformly."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What our cell says on a published number. Ours is `higher` or `lower` than the paper's.
+
+    Args:
+        word: `consistent`, `higher`, `lower`, `not judged`, `not comparable`, or empty where the paper has no number.
+        reason: why it is not judged or not comparable, else empty.
+        difference: our mean less the published number, in percentage points, where they compare.
+        half_width: of the 95 % prediction interval of one more run around our mean, in percentage points.
+    """
+
+    word: str
+    reason: str = ""
+    difference: float | None = None
+    half_width: float | None = None
+
+
+def verdict(cell: Cell, published: Published | None, spread: Pooled | None) -> Verdict:
+    """Judge a published number: is it where one more run of ours would fall?
+
+    Args:
+        cell: our cell.
+        published: the paper's number, `n/c`, or None for a dash.
+        spread: standard deviation of a run, pooled over our table.
+    """
+    mean = cell.mean
+    half = None if mean is None or spread is None else prediction_half_width(spread, cell.converged)
+    if published is None:
+        return Verdict("", "no published number", half_width=half)
+    if reason := incomparable(cell.run):
+        return Verdict("not comparable", reason, half_width=half)
+    difference = None if mean is None or published == "n/c" else mean - published
+    if cell.n < MIN_RUNS:
+        return Verdict("not judged", f"n = {cell.n} < {MIN_RUNS}", difference, half)
+    if published == "n/c":
+        word = "consistent" if cell.nc else "higher"
+    elif difference is None:
+        word = "lower"
+    elif half is None:
+        return Verdict("not judged", "no spread to judge by", difference)
+    else:
+        word = "consistent" if abs(difference) <= half else "higher" if difference > 0 else "lower"
+    return Verdict(word, "", difference, half)
+
+
+def expected_outside(verdicts: Iterable[Verdict]) -> float:
+    """How many numbers one expects outside their prediction intervals by chance alone: 5 % of those judged by one."""
+    return (1 - LEVEL) * sum(v.word in JUDGED and v.difference is not None for v in verdicts)

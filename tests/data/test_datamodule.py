@@ -1,0 +1,171 @@
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor, nn
+
+from replicate.data.augment import augment
+from replicate.data.batches import BatchStream
+from replicate.data.datamodule import DeviceData
+
+N, TEST = 50, 1203
+Pair = tuple[Tensor, Tensor]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def device_data(batch_size: int = 8, iterations: int = 22, pad: int = 2, mirror: bool = True) -> DeviceData:
+    return DeviceData(
+        torch.randn(N, 3, 4, 4, generator=seeded(1)),
+        torch.arange(N),
+        torch.randn(TEST, 3, 4, 4, generator=seeded(2)),
+        torch.arange(TEST),
+        generator=seeded(3),
+        batch_size=batch_size,
+        iterations=iterations,
+        pad=pad,
+        mirror=mirror,
+    )
+
+
+def expected_batches(data: DeviceData, batch_size: int, pad: int, mirrored: bool = True) -> list[Pair]:
+    """The first 30 batches, from the parts."""
+    stream = BatchStream(N, batch_size, seeded(3), pad)
+    return [
+        (augment(data.train_images[indices], offsets, mirror & mirrored, pad), data.train_labels[indices])
+        for indices, offsets, mirror in islice(stream, 30)
+    ]
+
+
+class Recorder(LightningModule):
+    """Keeps every batch it is given, and the step at which it was validated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(48, 1)
+        self.seen: list[Pair] = []
+        self.validated: list[int] = []
+        self.tested: list[Pair] = []
+
+    def training_step(self, batch: Pair) -> Tensor:
+        self.seen.append(batch)
+        return self.layer(batch[0].flatten(1)).square().mean()
+
+    def on_validation_epoch_start(self) -> None:
+        self.validated.append(self.global_step)
+        self.tested = []
+
+    def validation_step(self, batch: Pair) -> None:
+        self.tested.append(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+def trainer(folder: Path, max_epochs: int, reload: int = 1) -> Trainer:
+    return Trainer(
+        accelerator="cpu", devices=1, max_epochs=max_epochs, reload_dataloaders_every_n_epochs=reload,
+        check_val_every_n_epoch=1, num_sanity_val_steps=0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "iterations", "rows"),
+    [
+        (8, 22, [7, 13, 19, 22]),  # 50 / 8 = 6.25
+        (8, 19, [7, 13, 19]),
+        (8, 5, [5]),
+        (10, 15, [5, 10, 15]),
+        (64, 4, [1, 2, 3, 4]),
+    ],
+)
+def test_training_sees_exactly_the_stream_and_is_validated_at_the_rows(
+    tmp_path: Path, batch_size: int, iterations: int, rows: list[int]
+):
+    data = device_data(batch_size, iterations)
+    assert data.epoch_ends == rows
+    module = Recorder()
+    fit = trainer(tmp_path, len(rows))
+    fit.fit(module, datamodule=data)
+
+    assert fit.global_step == iterations
+    assert module.validated == rows
+    assert data.stream.taken == iterations
+    expected = expected_batches(data, batch_size, 2)[:iterations]
+    assert len(module.seen) == iterations
+    for (images, labels), (true_images, true_labels) in zip(module.seen, expected, strict=True):
+        assert torch.equal(images, true_images)
+        assert torch.equal(labels, true_labels)
+
+
+def test_validation_sees_the_plain_test_images(tmp_path: Path):
+    data = device_data()
+    module = Recorder()
+    trainer(tmp_path, 4).fit(module, datamodule=data)
+    assert torch.equal(torch.cat([images for images, _ in module.tested]), data.test_images)
+    assert torch.equal(torch.cat([labels for _, labels in module.tested]), data.test_labels)
+    assert [len(labels) for _, labels in module.tested] == [500, 500, 203]
+    assert len(data.test_dataloader()) == 3
+
+
+def test_the_number_of_steps_may_end_the_training(tmp_path: Path):
+    data = device_data()
+    module = Recorder()
+    fit = trainer(tmp_path, -1)
+    fit.fit_loop.epoch_loop.max_steps = 22
+    fit.fit(module, datamodule=data)
+    assert fit.global_step == 22
+    assert module.validated == [7, 13, 19, 22]
+
+
+def test_a_trainer_that_keeps_the_first_epochs_length_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="reload_dataloaders_every_n_epochs=1"):
+        trainer(tmp_path, 4, reload=0).fit(Recorder(), datamodule=device_data())
+
+
+def test_an_epoch_that_is_asked_for_again_takes_nothing():
+    data = device_data()
+    first, second = data.train_dataloader(), data.train_dataloader()
+    iter(first)
+    assert len(first) == len(second) == 7
+    batches = list(second)
+    assert torch.equal(batches[0][1], expected_batches(data, 8, 2)[0][1])
+    assert len(data.train_dataloader()) == 6
+
+
+def test_without_mirroring_the_order_and_the_crops_stay():
+    data = device_data(mirror=False)
+    for (images, labels), (plain, expected) in zip(
+        data.train_dataloader(), expected_batches(data, 8, 2, mirrored=False), strict=False
+    ):
+        assert torch.equal(images, plain)
+        assert torch.equal(labels, expected)
+
+
+def test_without_augmentation_the_images_are_as_they_are():
+    data = device_data(pad=0, mirror=False)
+    for (images, labels), (_, expected) in zip(data.train_dataloader(), expected_batches(data, 8, 2), strict=False):
+        assert torch.equal(labels, expected)
+        assert torch.equal(images, data.train_images[labels])
+
+
+def test_batches_for_lsuv_come_from_a_stream_of_their_own():
+    data = device_data()
+    stream = BatchStream(N, 12, seeded(9), 2)
+    for images in islice(data.training_batches(seeded(9), 12), 10):
+        indices, offsets, mirror = next(stream)
+        assert torch.equal(images, augment(data.train_images[indices], offsets, mirror, 2))
+    assert data.stream.taken == 0
+    for (images, _), (expected, _) in zip(data.train_dataloader(), expected_batches(data, 8, 2), strict=False):
+        assert torch.equal(images, expected)
+
+
+def test_batches_stay_where_they_are():
+    data = device_data()
+    batch = (data.train_images, data.train_labels)
+    assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch

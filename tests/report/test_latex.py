@@ -1,0 +1,47 @@
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from replicate.experiment import Experiment
+from replicate.report.latex import escape
+from replicate.report.table import build
+from replicate.results import Records, Result
+
+
+def test_escape() -> None:
+    assert escape("a_b & 5 % ± #1 {x}~^\\") == (
+        r"a\_b \& 5 \% $\pm$ \#1 \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    )
+
+
+@pytest.fixture
+def text(small: Experiment, small_results: list[Result], make_records: Callable[..., Records]) -> str:
+    named = [replace(result, data_label="cifar10_jpeg 100%") for result in small_results]
+    return build(replace(small, name="small_one"), small.runs(), make_records(named), Path("out")).latex()
+
+
+def test_every_line_of_the_grid_has_every_column(text: str) -> None:
+    assert r"\begin{tabular}{lcc}" in text
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 1 + 2 * 3
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {2}
+
+
+def test_the_grid_holds_ours_and_the_papers(text: str) -> None:
+    assert r"LSUV & 94.0 $\pm$ 0.2 & 92.2 $\pm$ 0.1 \\" in text
+    assert r"& \scriptsize (n=3) & \scriptsize (n=2, 1 n/c) \\" in text
+    assert r"\scriptsize paper & \scriptsize 93.94 $\approx$ & \scriptsize 92.11 \\" in text
+    assert r"OrthoNorm-MSRA scaled & -- & n/c \\" in text
+    assert r"&  & \scriptsize (1/1) \dots{} 1/3 \\" in text
+
+
+def test_it_is_plain_latex(text: str) -> None:
+    assert text.isascii()
+    assert r"cifar10\_jpeg 100\%" in text
+    assert r"\label{tab:small-one}" in text
+    assert text.count("{") == text.count("}")
+    opened, closed = re.findall(r"\\begin\{(\w+)\}", text), re.findall(r"\\end\{(\w+)\}", text)
+    assert opened == ["table", "tabular"] == closed[::-1]
