@@ -68,7 +68,6 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
     from replicate.matrix.scheduler import WORKER, run_all
     from replicate.matrix.slots import make_slots
 
-    check_writable(chosen.out)
     options = Options(
         out=chosen.out.resolve(),
         data_dir=args.data_dir.resolve(),
@@ -76,6 +75,7 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
         wandb=wandb_mode(args.wandb),
         experiment=chosen.experiment.name,
     )
+    check_writable(options.out)
     with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
         gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,13 +1,15 @@
-"""A launcher whose server loads next to nothing."""
+"""A launcher. All tests share its server, which is started once and has torch loaded as in a real matrix."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from replicate.matrix.local import LocalLauncher
+from replicate.matrix.scheduler import WORKER
 
 
 @pytest.fixture
-def launcher() -> Iterator[LocalLauncher]:
-    with LocalLauncher(preload="workers") as launcher:
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalLauncher]:
+    monkeypatch.setattr("replicate.matrix.local.STOP_SECONDS", 0.2)  # some tasks ignore the polite signal
+    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher:
         yield launcher

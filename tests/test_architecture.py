@@ -1,0 +1,97 @@
+"""The architecture: imports point one way, and quick commands load nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "replicate"
+BASE = {"errors", "run"}
+# What each part may import of the others; the parts above `results` know nothing of each other but through it.
+MAY = {
+    "__main__": {"cli"},
+    "cli": {"experiment", "options", "results", "settings", "matrix", "report", "data", "__init__"},
+    "report": {"experiment", "results"},
+    "matrix": {"options", "results", "provenance"},
+    "training": {"nn", "init", "data", "options", "results", "provenance"},
+    "nn": set(),
+    "init": set(),
+    "data": set(),
+    "results": set(),
+    "experiment": set(),
+    "settings": set(),
+    "options": set(),
+    "provenance": set(),
+    "run": set(),
+    "errors": set(),
+    "__init__": set(),
+}
+NO_TORCH = {"cli", "report", "matrix", "results", "experiment", "settings", "options", "provenance", "run", "errors"}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, those inside functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def parts() -> list[tuple[str, Path]]:
+    return [(path.relative_to(ROOT).parts[0].removesuffix(".py"), path) for path in sorted(ROOT.rglob("*.py"))]
+
+
+def test_every_part_is_known() -> None:
+    assert {part for part, _ in parts()} == set(MAY)
+
+
+@pytest.mark.parametrize(("part", "path"), parts(), ids=lambda value: str(value).removeprefix(str(ROOT)))
+def test_imports_point_one_way(part: str, path: Path) -> None:
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("replicate.") and name.count(".")}
+    inside = {name for name in names if (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()}
+    assert inside <= MAY[part] | BASE | {part}
+
+
+@pytest.mark.parametrize(("part", "path"), parts(), ids=lambda value: str(value).removeprefix(str(ROOT)))
+def test_torch_stays_where_it_is_needed(part: str, path: Path) -> None:
+    heavy = {name for name in imports(path) if name.split(".")[0] in ("torch", "torchvision", "pytorch_lightning")}
+    if part in NO_TORCH:
+        assert not heavy
+    if part in ("nn", "init"):
+        assert all(name.split(".")[0] == "torch" for name in heavy)
+
+
+def test_only_train_brings_nets_inits_and_data_together() -> None:
+    three = {"nn", "init", "data"}
+    users = {
+        path.name for _, path in parts() if len({p for p in three for n in imports(path) if f"replicate.{p}" in n}) > 1
+    }
+    assert users == {"train.py"}
+
+
+@pytest.mark.parametrize("command", ["--help", "status experiments/smoke.yaml", "table experiments/smoke.yaml"])
+def test_quick_commands_load_no_torch_and_no_pandas(command: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from replicate.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'pandas', 'seaborn', 'scipy.stats'} & set(sys.modules))"
+    )
+    words = command.split()
+    words += ["--out", str(tmp_path)] if len(words) > 1 else []
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT.parent, check=True
+    )
+    assert done.stdout.strip().endswith("set()")
+
+
+def test_files_are_short() -> None:
+    # About 250 lines, one job each: beyond that a file is likely two jobs in one room.
+    long = {str(path): lines for _, path in parts() if (lines := len(path.read_text().splitlines())) > 260}
+    assert not long

@@ -1,0 +1,129 @@
+"""The commands, as a user types them; what takes long is in test_end_to_end.py."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from workers import record
+
+from replicate.cli import main
+from replicate.experiment import Experiment
+from replicate.options import Options
+
+ROOT = Path(__file__).parents[1]
+SMOKE = str(ROOT / "experiments" / "smoke.yaml")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Results of two of the smoke runs: one converged, one failed."""
+    lsuv, ortho = Experiment.load(SMOKE).runs({"init": ["lsuv", "orthonormal"], "activation": "tanh"})
+    record(lsuv, Options(tmp_path)).write(tmp_path / "runs" / lsuv.run_id)
+    failed = replace(record(ortho, Options(tmp_path)), status="error", test_accuracy=None, error="boom")
+    failed.write(tmp_path / "runs" / ortho.run_id)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must be refused: exit code 2 and one line on standard error."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("replicate: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["matrix", "no.yaml"], "no.yaml: cannot read the experiment file: No such file or directory"),
+        (["matrix", SMOKE, "--set", "init=lsvu"], "unknown init 'lsvu' (did you mean 'lsuv'?); choose from: lsuv, "),
+        (["matrix", SMOKE, "--set", "activation=swish"], "unknown activation 'swish'; choose from: maxout, "),
+        (["matrix", SMOKE, "--set", "dataset=mnist"], "unknown dataset 'mnist'; choose from: cifar10, synthetic, "),
+        (
+            ["matrix", SMOKE, "--set", "speed=9"],
+            "unknown key in --set 'speed' (did you mean 'seed'?); choose from: init, ",
+        ),
+        (["matrix", SMOKE, "--set", "lr=-1"], "lr = -1.0 is out of range"),
+        (["matrix", SMOKE, "--only", "init=lsuv", "--only", "init=msra"], "--only gives init twice"),
+        (["matrix", SMOKE, "--launcher", "cloud"], "unknown launcher 'cloud'; choose from: local"),
+        (["matrix", SMOKE, "--wandb", "on"], "unknown --wandb 'on'; choose from: off, offline, online"),
+        (["matrix", SMOKE, "--out", "/dev/null/out"], "cannot write to the output folder /dev/null/out: Not a "),
+        (["run", SMOKE], "gives 23 runs; fix its axes to get one: --set init=… activation=…"),
+        (["run", SMOKE, "--set", "init=lsuv"], "gives 5 runs; fix its axes to get one: --set activation=…"),
+        (["table", SMOKE, "--out", "nothing-here"], "nothing-here holds no finished run of smoke; fill it with"),
+        (["figures", SMOKE, "--out", "nothing-here"], "nothing-here holds no finished run of smoke; fill it with"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *arguments)
+    assert not (tmp_path / "nothing-here").exists()
+
+
+def test_an_unknown_command_or_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["train"],
+        ["matrix"],
+        ["matrix", SMOKE, "--gpus", "4"],
+        ["matrix", SMOKE, "--per-device", "x"],
+        [],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+    assert "invalid choice: 'train'" in capsys.readouterr().err
+
+
+def test_status(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    assert main(["status", SMOKE, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "23 runs: 1 converged, 1 error, 21 to do" in text
+    assert "1/1" in text
+    assert "0/1 1 error" in text
+    assert main(["status", SMOKE, "--out", str(out), "--only", "init=lsuv"]) == 0
+    assert "5 runs: 1 converged, 4 to do, 1 records of other settings in the folder" in capsys.readouterr().out
+
+
+def test_table_writes_and_prints(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    assert main(["table", SMOKE, "--out", str(out), "--only", "activation=tanh"]) == 0
+    text = capsys.readouterr().out
+    assert "50.0 (n=1)" in text
+    for name in ("table.md", "table.tex", "table.csv", "runs.csv"):
+        assert f"wrote {out / name}" in text
+        assert (out / name).stat().st_size > 0
+
+
+def test_figures_writes_files(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    assert main(["figures", SMOKE, "--out", str(out)]) == 0
+    assert (out / "figures" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert f"wrote {out / 'figures' / 'accuracy.png'}" in capsys.readouterr().out
+
+
+def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for kind in ("a", "b"):
+            (tmp_path / "birds" / part / kind).mkdir(parents=True)
+    assert main(["list", "--data-dir", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "inits:       lsuv, orthonormal, orthonormal_msra, xavier, msra" in text
+    assert "activations: maxout, relu, vlrelu, tanh, sigmoid" in text
+    assert f"cifar10 (not in {tmp_path} yet), synthetic, folder:birds" in text
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("matrix", "run", "status", "table", "figures", "list"):
+        with pytest.raises(SystemExit) as caught:
+            main([command, "--help"])
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        assert "--data-dir" in text
+        if command != "list":
+            assert all(option in text for option in ("FILE", "--out", "--only", "--set"))

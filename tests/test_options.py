@@ -1,0 +1,47 @@
+"""Options, and the mode of W&B."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from replicate.errors import UsageError
+from replicate.options import Options, wandb_mode
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide the key and the settings of whoever runs the tests."""
+    for name in ("WANDB_API_KEY", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_options_are_plain_data_in_a_record() -> None:
+    assert Options(Path("out")).plain() == {
+        **{"out": "out", "data_dir": "data", "device": "cpu", "threads": 1, "wandb": "off", "experiment": "local"}
+    }
+
+
+def test_wandb_is_offline_without_a_key_and_online_with_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert wandb_mode(None) == "offline"
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert wandb_mode(None) == "online"
+    (tmp_path / ".netrc").unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert wandb_mode(None) == "online"
+    assert wandb_mode("off") == "off"
+    monkeypatch.setenv("CI", "true")  # a key that happens to be on a CI machine is never used
+    assert wandb_mode(None) == "offline"
+    assert wandb_mode("online") == "online"
+
+
+def test_wandb_is_off_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert wandb_mode(None) == "off"
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown --wandb 'of'.*choose from: off, offline, online"):
+        wandb_mode("of")

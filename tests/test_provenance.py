@@ -1,0 +1,43 @@
+"""The commit of a record."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from replicate.provenance import commit, cpu_name, versions
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_and_whether_the_code_differs_from_it(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    assert commit(tmp_path) == ("unknown", None)  # no commit yet
+    (tmp_path / "replicate").mkdir()
+    (tmp_path / "replicate" / "code.py").write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert commit(tmp_path) == (head, False)
+    (tmp_path / "notes.txt").write_text("no part of the code")
+    assert commit(tmp_path) == (head, False)
+    (tmp_path / "replicate" / "code.py").write_text("2")
+    assert commit(tmp_path) == (head, True)
+
+
+def test_without_git_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPLICATE_COMMIT", raising=False)
+    assert commit(tmp_path) == ("unknown", None)
+    monkeypatch.setenv("REPLICATE_COMMIT", "abc123")
+    assert commit(tmp_path) == ("abc123", None)
+
+
+def test_versions_and_processor() -> None:
+    assert versions()["python"] == platform.python_version()
+    assert versions()["torch"][0].isdigit()
+    assert cpu_name()

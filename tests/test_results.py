@@ -1,0 +1,101 @@
+"""Records: written whole or not at all, read strictly."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from workers import record
+
+from replicate.options import Options
+from replicate.results import BadRecordError, collect, read, write_atomically
+from replicate.run import Run
+
+RUN = Run("lsuv", "relu", 3, dataset="synthetic", milestones=[40])
+RECORDS = Path(__file__).parent / "records"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return record(RUN, Options(tmp_path)).write(tmp_path / "runs" / RUN.run_id)
+
+
+def test_a_record_reads_back_as_it_was(path: Path, tmp_path: Path) -> None:
+    result = read(path)
+    assert result.write(tmp_path / "copy" / RUN.run_id) == tmp_path / "copy" / RUN.run_id / "result.json"
+    assert read(tmp_path / "copy" / RUN.run_id / "result.json") == result
+    assert result.run == RUN
+    content = json.loads(path.read_text())
+    assert (content["schema"], content["run_id"], content["run"]["milestones"]) == (1, RUN.run_id, [40])
+
+
+def test_a_record_of_each_schema_stays_readable() -> None:
+    (kept,) = RECORDS.glob("schema-1/*/result.json")
+    result = read(kept)
+    assert (result.status, result.test_accuracy) == ("not_converged", 10.0)
+
+
+def test_no_number_that_json_does_not_know_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(record(RUN, Options(tmp_path)), train_loss=float("nan")).write(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_write_leaves_what_was_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_text()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "something else")
+    assert path.read_text() == before
+    assert [file.name for file in path.parent.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "not a result of schema 1"),
+        ({"status": "great"}, "unknown status 'great'"),
+        ({"extra": 1}, "missing or unknown key 'extra'"),
+        ({"test_accuracy": None}, "a finished run without a test accuracy"),
+        ({"run_id": "lsuv-relu-s3-00000000"}, "holds run lsuv-relu-s3-00000000, whose settings give lsuv-relu-s3-"),
+    ],
+)
+def test_what_does_not_hold_together_is_refused(path: Path, change: dict[str, object], message: str) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BadRecordError, match=message) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_setting_edited_by_hand_is_noticed(path: Path) -> None:
+    path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.02'))
+    with pytest.raises(BadRecordError, match="holds run"):
+        read(path)
+    path.write_text(path.read_text().replace('"lr": 0.02', '"lr": -1'))
+    with pytest.raises(BadRecordError, match=r"not a whole result: lr = -1\.0 is out of range"):
+        read(path)
+
+
+def test_a_record_cut_off_anywhere_is_refused(path: Path) -> None:
+    text = path.read_text()
+    for end in range(0, len(text) - 2, 37):
+        path.write_text(text[:end])
+        with pytest.raises(BadRecordError):
+            read(path)
+
+
+def test_collecting_keeps_apart_what_was_asked_for(path: Path, tmp_path: Path) -> None:
+    other, broken, missing = (replace(RUN, seed=seed) for seed in (4, 5, 6))
+    record(other, Options(tmp_path)).write(tmp_path / "runs" / other.run_id)
+    (tmp_path / "runs" / broken.run_id).mkdir()
+    (tmp_path / "runs" / broken.run_id / "result.json").write_text("{")
+    found = collect(tmp_path, [RUN, broken, missing])
+    assert list(found.results) == [RUN.run_id]
+    assert list(found.bad) == [tmp_path / "runs" / broken.run_id / "result.json"]
+    assert found.others == 1
+    assert collect(tmp_path / "nowhere", [RUN]).results == {}
