@@ -19,14 +19,6 @@ def last_events(launcher: LocalLauncher, count: int) -> dict[str, Event]:
     return last
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_each_process_has_the_environment_it_is_given_and_no_other(
     launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,4 +54,34 @@ def test_progress_comes_before_the_end(launcher: LocalLauncher, tmp_path: Path) 
     assert event == Event("progress", "endless", (0, 0))
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_no_process_is_left_after_stop(launcher: LocalLauncher, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    launcher.start("endless", "workers:endless", (pid,), os.environ, tmp_path / "log")
+    list(launcher.events(timeout=30))
+    number = int(pid.read_text())
+    assert is_alive(number)
+    launcher.stop()
+    deadline = time.monotonic() + 10  # its parent, the server, has yet to collect it
+    while is_alive(number) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(number)
+
+
+def test_a_death_in_words() -> None:
+    assert death(-9) == "killed by SIGKILL (out of memory, perhaps)"
+    assert death(-15) == "killed by SIGTERM"
+    assert death(3) == "exit code 3"
+
+
+def test_the_tail_of_no_log_is_empty(tmp_path: Path) -> None:
+    assert tail(tmp_path / "none") == ""
+    (tmp_path / "log").write_text("\n".join(str(n) for n in range(50)))
+    assert tail(tmp_path / "log", 2) == "48\n49"
