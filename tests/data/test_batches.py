@@ -112,8 +112,8 @@ def test_the_last_iteration_is_listed_once():
     assert epoch_ends(100, 1000, 3) == [1, 2, 3]
 
 
-@given(n=st.integers(1, 300), batch_size=st.integers(1, 300), iterations=st.integers(1, 400))
+@given(n=st.integers(1, 99), batch_size=st.integers(1, 50), iterations=st.integers(1, 60))
 def test_epoch_ends_by_the_definition(n: int, batch_size: int, iterations: int):
     passes = (math.ceil(Fraction(k * n, batch_size)) for k in range(1, iterations * batch_size + 1))
-    expected = {end for end in islice(passes, 130_000) if end <= iterations} | {iterations}
+    expected = {end for end in passes if end <= iterations} | {iterations}
     assert epoch_ends(n, batch_size, iterations) == sorted(expected)

@@ -113,7 +113,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "www").mkdir()
     (tmp_path / "www" / ARCHIVE).write_bytes(TAR)
     with Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path / "www"))) as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield running
         running.shutdown()
