@@ -23,6 +23,7 @@ def survey(
         UsageError: unknown or unreadable data.
     """
     names = sorted({run.dataset for run in runs})
+    display.note(f"looking for devices and data: {', '.join(names)}")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         launcher.start("survey", SURVEY, (names, data_dir), os.environ, log)
