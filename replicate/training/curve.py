@@ -50,7 +50,7 @@ class Curve(pl.Callback):
         """Tell how far the run is, not too often."""
         if (now := time.perf_counter()) - self._told >= PROGRESS_SECONDS:
             self._told = now
-            self.progress(trainer.global_step, self.rows[-1]["test_accuracy"] if self.rows else None)
+            self.progress(_iteration(pl_module), self.rows[-1]["test_accuracy"] if self.rows else None)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the training columns of the row and stop the clock; reading the totals waits for the device."""
@@ -61,9 +61,8 @@ class Curve(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the row."""
         assert isinstance(pl_module, Classifier)
-        iteration = trainer.global_step
-        # The scheduler has already stepped: at a milestone the optimiser's rate is that of the iteration to come.
-        lr = pl_module.lr * pl_module.lr_factor ** sum(milestone < iteration for milestone in pl_module.milestones)
+        iteration = pl_module.iteration
+        lr = pl_module.learning_rate(iteration - 1)  # the rate of the last step that was taken
         epoch = iteration * self.batch_size / self.images
         row = dict(zip(COLUMNS, (iteration, epoch, lr, *self._train, *pl_module.take("val")), strict=True))
         self.rows.append(row)
@@ -73,6 +72,11 @@ class Curve(pl.Callback):
             trainer.logger.log_metrics(_slashed(row), step=iteration)
         self.progress(iteration, row["test_accuracy"])
         self._resumed = time.perf_counter()
+
+
+def _iteration(module: pl.LightningModule) -> int:
+    assert isinstance(module, Classifier)
+    return module.iteration
 
 
 def _slashed(row: dict[str, float]) -> dict[str, float]:

@@ -1,12 +1,13 @@
-"""The LightningModule: a classifier by any net, trained with the paper's SGD."""
+"""The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations a step of Lightning."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Batch = tuple[Tensor, Tensor]
 
 
 class DivergedError(Exception):
@@ -16,6 +17,10 @@ class DivergedError(Exception):
 class Classifier(pl.LightningModule):
     """Softmax cross-entropy and SGD around a net that it is given.
 
+    Optimisation is manual and in chunks: one `training_step` takes a chunk of batches and makes an iteration of each,
+    for what Lightning does around a step takes longer than an iteration of a small net on a GPU. So Lightning's
+    `global_step` stands still; `iteration` counts.
+
     Args:
         net: maps images (n, c, h, w) to logits (n, classes).
         lr: initial learning rate.
@@ -24,6 +29,7 @@ class Classifier(pl.LightningModule):
         weight_decay: L2 factor on weights; biases have none (released code: `decay_mult: 0`).
         milestones: iterations after which the learning rate is multiplied by lr_factor.
         lr_factor: see milestones.
+        clip_norm: gradient-norm clipping, None for none.
     """
 
     def __init__(
@@ -35,11 +41,14 @@ class Classifier(pl.LightningModule):
         weight_decay: float,
         milestones: Sequence[int],
         lr_factor: float,
+        clip_norm: float | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.net = net
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.milestones, self.lr_factor = milestones, lr_factor
+        self.milestones, self.lr_factor, self.clip_norm = milestones, lr_factor, clip_norm
+        self.iteration = 0  # optimiser steps taken
         # Summed on the device, read once a row of the curve; for sums of up to 50,000 losses float32 is enough.
         self.totals = {stage: torch.zeros(3) for stage in ("train", "val", "test")}
 
@@ -48,33 +57,56 @@ class Classifier(pl.LightningModule):
         logits: Tensor = self.net(images)
         return logits
 
-    def step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+    def step(self, batch: Batch, stage: str) -> Tensor:
         """Mean loss of a batch of images (n, c, h, w) and labels (n,); adds to the totals of its stage."""
         images, labels = batch
         logits = self(images)
-        loss = F.cross_entropy(logits.float(), labels)
+        # bf16 logits would round the loss to 3 digits; float64 ones stay what they are.
+        loss = F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
         correct = (logits.argmax(1) == labels).sum()
-        n = torch.tensor(len(labels), device=loss.device)
-        total = torch.stack([loss.detach() * n, correct, n])
+        total = torch.stack([loss.detach() * len(labels), correct, torch.full_like(correct, len(labels))])
         self.totals[stage] = self.totals[stage].to(total.device) + total
         return loss
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """One iteration.
+    def training_step(self, chunk: Iterable[Batch], chunk_index: int) -> None:
+        """Make an iteration of each batch of the chunk.
 
         Raises:
-            DivergedError: the loss is not finite.
+            DivergedError: a loss of the chunk is not finite. `iteration` is then the number of steps before that loss.
         """
-        loss = self.step(batch, "train")
-        if not torch.isfinite(loss):
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        losses = []
+        for batch in chunk:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(self.iteration)
+            optimizer.zero_grad()
+            loss = self.step(batch, "train")
+            with torch.autocast(loss.device.type, enabled=False):  # Lightning's spans the whole chunk
+                loss.backward()  # type: ignore[no-untyped-call]
+                if self.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
+                optimizer.step()
+            losses.append(loss.detach())
+            self.iteration += 1
+        finite = torch.isfinite(torch.stack(losses))  # read once a chunk: it waits for the device
+        if not finite.all():
+            self.iteration -= len(losses) - int(finite.int().argmin())
             raise DivergedError
-        return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def learning_rate(self, iteration: int) -> float:
+        """Learning rate of an iteration, counted from 0: multiplied by lr_factor at each milestone that is reached."""
+        lr = self.lr
+        for milestone in self.milestones:
+            if milestone <= iteration:
+                lr *= self.lr_factor
+        return lr
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Evaluate a batch, at a row of the curve."""
         self.step(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def test_step(self, batch: Batch, batch_index: int) -> None:
         """Evaluate a batch, outside training."""
         self.step(batch, "test")
 
@@ -84,11 +116,9 @@ class Classifier(pl.LightningModule):
         self.totals[stage] = torch.zeros(3)
         return loss / n, 100 * correct / n
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """SGD with biases free of weight decay, and the milestones in iterations."""
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with biases free of weight decay; the learning rate is set at every iteration."""
         weights = [p for p in self.net.parameters() if p.ndim > 1]
         biases = [p for p in self.net.parameters() if p.ndim <= 1]
         groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": biases, "weight_decay": 0.0}]
-        sgd = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
-        steps = torch.optim.lr_scheduler.MultiStepLR(sgd, list(self.milestones), gamma=self.lr_factor)
-        return {"optimizer": sgd, "lr_scheduler": {"scheduler": steps, "interval": "step"}}
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)

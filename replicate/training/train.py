@@ -3,7 +3,7 @@
 import time
 import traceback
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +26,9 @@ from replicate.training.curve import Curve, Progress
 from replicate.training.module import Classifier, DivergedError
 from replicate.training.streams import stream, stream_seed
 from replicate.training.wandb import finish, wandb_logger
+
+# Iterations that Lightning gives at a time: enough to hide its own work on a GPU, few enough to show progress on a CPU.
+CHUNK = {"cpu": 4, "cuda": 64}
 
 
 def train_run(run: Run, options: Options, progress: Progress | None = None) -> Result:
@@ -98,8 +101,24 @@ def _configure(options: Options) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
-def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: Any, record: dict[str, Any]) -> None:
-    """Build, initialise and train; what is known at any moment stands in the record."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that is ready to train."""
+
+    model: Classifier
+    data: DeviceData
+    init: list[dict[str, Any]]
+
+
+def prepare(run: Run, device: str, dataset: Dataset, chunk: int | None = None) -> Prepared:
+    """Preprocess the data, build the net and initialise it.
+
+    Args:
+        run: what to train.
+        device: `cpu` or `cuda`.
+        dataset: as loaded for `run.dataset`.
+        chunk: iterations that Lightning gives at a time; None: CHUNK of the device. It changes no number.
+    """
     train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
     data = DeviceData(
         train_images,
@@ -111,12 +130,13 @@ def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: A
         pad=run.pad,
         mirror=run.mirror,
         generator=stream(run.seed, "batches"),
-        device=options.device,
+        device=device,
+        chunk=chunk or CHUNK[device],
     )
     activation = ACTIVATIONS[run.activation]
-    net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes)).to(
-        options.device
-    )
+    net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes))
+    net.to(device)
+    net.to(memory_format=torch.channels_last)  # faster convolutions, on a CPU as well
     torch.manual_seed(stream_seed(run.seed, "lsuv"))  # dropout during LSUV
     reports = initialize_(
         net,
@@ -128,9 +148,7 @@ def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: A
         max_iter=run.lsuv_max_iter,
         dropout=run.lsuv_dropout,
     )
-    record["init"] = [asdict(report) for report in reports]
     torch.manual_seed(stream_seed(run.seed, "dropout"))
-
     model = Classifier(
         net,
         lr=run.lr,
@@ -138,12 +156,21 @@ def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: A
         weight_decay=run.weight_decay,
         milestones=run.milestones,
         lr_factor=run.lr_factor,
+        clip_norm=run.clip_norm,
     )
+    return Prepared(model, data, [asdict(report) for report in reports])
+
+
+def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: Any, record: dict[str, Any]) -> None:
+    """Prepare and train; what is known at any moment stands in the record."""
+    ready = prepare(run, options.device, dataset)
+    model, data = ready.model, ready.data
+    record["init"] = ready.init
     trainer = _trainer(run, options, len(data.epoch_ends), curve, logger)
     try:
         trainer.fit(model, datamodule=data)
     except DivergedError:
-        record |= {"status": "diverged", "iteration": trainer.global_step}
+        record |= {"status": "diverged", "iteration": model.iteration}
         return
     last = curve.rows[-1]
     chance = 100 / len(dataset.classes)
@@ -151,7 +178,7 @@ def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: A
         "status": "converged" if last["test_accuracy"] > 1.5 * chance else "not_converged",
         "test_accuracy": last["test_accuracy"],
         "train_loss": last["train_loss"],
-        "iteration": trainer.global_step,
+        "iteration": model.iteration,
         "images_per_second": run.iterations * run.batch_size / curve.training_seconds,
     }
 
@@ -163,7 +190,6 @@ def _trainer(run: Run, options: Options, epochs: int, curve: Curve, logger: Any)
         max_epochs=epochs,
         reload_dataloaders_every_n_epochs=1,
         precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
-        gradient_clip_val=run.clip_norm,
         callbacks=[curve],
         logger=logger or False,
         num_sanity_val_steps=0,

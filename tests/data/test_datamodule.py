@@ -1,4 +1,5 @@
-from itertools import islice
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def device_data(batch_size: int = 8, iterations: int = 22, pad: int = 2, mirror: bool = True) -> DeviceData:
+def device_data(
+    batch_size: int = 8, iterations: int = 22, pad: int = 2, mirror: bool = True, chunk: int = 1
+) -> DeviceData:
     return DeviceData(
         torch.randn(N, 3, 4, 4, generator=seeded(1)),
         torch.arange(N),
@@ -29,6 +32,7 @@ def device_data(batch_size: int = 8, iterations: int = 22, pad: int = 2, mirror:
         iterations=iterations,
         pad=pad,
         mirror=mirror,
+        chunk=chunk,
     )
 
 
@@ -46,17 +50,20 @@ class Recorder(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.layer = nn.Linear(48, 1)
+        self.chunks: list[int] = []
         self.seen: list[Pair] = []
         self.validated: list[int] = []
         self.tested: list[Pair] = []
 
-    def training_step(self, batch: Pair) -> Tensor:
-        self.seen.append(batch)
-        return self.layer(batch[0].flatten(1)).square().mean()
+    def training_step(self, chunk: Iterator[Pair]) -> None:
+        batches = list(chunk)
+        self.chunks.append(len(batches))
+        self.seen += batches
 
     def on_validation_epoch_start(self) -> None:
-        self.validated.append(self.global_step)
+        self.validated.append(len(self.seen))
         self.tested = []
 
     def validation_step(self, batch: Pair) -> None:
@@ -84,17 +91,19 @@ def trainer(folder: Path, max_epochs: int, reload: int = 1) -> Trainer:
         (64, 4, [1, 2, 3, 4]),
     ],
 )
+@pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_training_sees_exactly_the_stream_and_is_validated_at_the_rows(
-    tmp_path: Path, batch_size: int, iterations: int, rows: list[int]
+    tmp_path: Path, batch_size: int, iterations: int, rows: list[int], chunk: int
 ):
-    data = device_data(batch_size, iterations)
+    data = device_data(batch_size, iterations, chunk=chunk)
     assert data.epoch_ends == rows
     module = Recorder()
     fit = trainer(tmp_path, len(rows))
     fit.fit(module, datamodule=data)
 
-    assert fit.global_step == iterations
     assert module.validated == rows
+    assert max(module.chunks) <= chunk
+    assert sum(module.chunks) == iterations
     assert data.stream.taken == iterations
     expected = expected_batches(data, batch_size, 2)[:iterations]
     assert len(module.seen) == iterations
@@ -113,16 +122,6 @@ def test_validation_sees_the_plain_test_images(tmp_path: Path):
     assert len(data.test_dataloader()) == 3
 
 
-def test_the_number_of_steps_may_end_the_training(tmp_path: Path):
-    data = device_data()
-    module = Recorder()
-    fit = trainer(tmp_path, -1)
-    fit.fit_loop.epoch_loop.max_steps = 22
-    fit.fit(module, datamodule=data)
-    assert fit.global_step == 22
-    assert module.validated == [7, 13, 19, 22]
-
-
 def test_a_trainer_that_keeps_the_first_epochs_length_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="reload_dataloaders_every_n_epochs=1"):
         trainer(tmp_path, 4, reload=0).fit(Recorder(), datamodule=device_data())
@@ -133,7 +132,7 @@ def test_an_epoch_that_is_asked_for_again_takes_nothing():
     first, second = data.train_dataloader(), data.train_dataloader()
     iter(first)
     assert len(first) == len(second) == 7
-    batches = list(second)
+    batches = list(chain.from_iterable(second))
     assert torch.equal(batches[0][1], expected_batches(data, 8, 2)[0][1])
     assert len(data.train_dataloader()) == 6
 
@@ -141,7 +140,7 @@ def test_an_epoch_that_is_asked_for_again_takes_nothing():
 def test_without_mirroring_the_order_and_the_crops_stay():
     data = device_data(mirror=False)
     for (images, labels), (plain, expected) in zip(
-        data.train_dataloader(), expected_batches(data, 8, 2, mirrored=False), strict=False
+        chain.from_iterable(data.train_dataloader()), expected_batches(data, 8, 2, mirrored=False), strict=False
     ):
         assert torch.equal(images, plain)
         assert torch.equal(labels, expected)
@@ -149,7 +148,9 @@ def test_without_mirroring_the_order_and_the_crops_stay():
 
 def test_without_augmentation_the_images_are_as_they_are():
     data = device_data(pad=0, mirror=False)
-    for (images, labels), (_, expected) in zip(data.train_dataloader(), expected_batches(data, 8, 2), strict=False):
+    for (images, labels), (_, expected) in zip(
+        chain.from_iterable(data.train_dataloader()), expected_batches(data, 8, 2), strict=False
+    ):
         assert torch.equal(labels, expected)
         assert torch.equal(images, data.train_images[labels])
 
@@ -161,7 +162,9 @@ def test_batches_for_lsuv_come_from_a_stream_of_their_own():
         indices, offsets, mirror = next(stream)
         assert torch.equal(images, augment(data.train_images[indices], offsets, mirror, 2))
     assert data.stream.taken == 0
-    for (images, _), (expected, _) in zip(data.train_dataloader(), expected_batches(data, 8, 2), strict=False):
+    for (images, _), (expected, _) in zip(
+        chain.from_iterable(data.train_dataloader()), expected_batches(data, 8, 2), strict=False
+    ):
         assert torch.equal(images, expected)
 
 

@@ -43,3 +43,31 @@ def test_maxout_has_two_pieces_in_convolutions_and_five_in_the_hidden_layer() ->
 
 def test_only_vlrelu_has_a_slope() -> None:
     assert {name: act.negative_slope for name, act in ACTIVATIONS.items() if act.negative_slope} == {"vlrelu": 1 / 3}
+
+
+@pytest.mark.parametrize("pieces", [2, 5])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_maxout_has_the_gradient_of_amax_and_keeps_the_layout(pieces: int, layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4 * pieces, 6, 5, generator=generator, dtype=torch.float64).contiguous(memory_format=layout)
+    x.requires_grad_()
+    weight = torch.randn(3, 4, 6, 5, generator=generator, dtype=torch.float64)
+    best = Maxout(pieces)(x)
+    (ours,) = torch.autograd.grad((best * weight).sum(), x)
+    reference = x.unflatten(1, (-1, pieces)).amax(2)
+    (theirs,) = torch.autograd.grad((reference * weight).sum(), x)
+    assert torch.equal(best, reference)
+    assert torch.equal(ours, theirs)
+    assert best.is_contiguous(memory_format=layout)
+    assert ours.is_contiguous(memory_format=layout)
+
+
+def test_maxout_gives_a_tie_to_the_first_piece() -> None:
+    x = torch.tensor([[1.0, 1.0, 1.0, 0.0, 2.0, 2.0]], requires_grad=True)
+    Maxout(3)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[1, 0, 0, 0, 1, 0]]
+
+
+def test_maxout_passes_a_nan_on() -> None:
+    assert Maxout(2)(torch.tensor([[float("nan"), 1.0, 1.0, float("nan")]])).isnan().all()
