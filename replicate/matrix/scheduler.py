@@ -80,7 +80,9 @@ def run_all(
                 free.append(slot)
                 display.ended(_result(event, run, slot, options, perf_counter() - begin))
         if stopped():
-            display.note(f"stopping; runs under way are given up: {len(busy)}; the same command goes on where this one ends")
+            display.note(
+                f"stopping; runs under way are given up: {len(busy)}; the same command goes on where this one ends"
+            )
         launcher.stop()
     found = collect(options.out, runs).results.values()
     return Outcome(sum(result.status == "error" for result in found), len(runs) - len(found))
