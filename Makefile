@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke test lint format table3 table3-short table3-as-released pilot run table figures status lock
+.PHONY: help setup smoke test lint format table3 table3-short table3-as-released pilot run table figures status bench lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -91,6 +91,9 @@ figures: .venv/.installed  ## draw the figures of EXPERIMENT from the records in
 
 status: .venv/.installed  ## show what is done of EXPERIMENT, and what is left
 	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)
+
+bench: .venv/.installed  ## measure the speed of training beside a plain Lightning loop
+	$(REPLICATE) bench --devices $(DEVICES) $(if $(OUT),--out $(OUT))
 
 lock:  ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \

@@ -87,6 +87,41 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
+def bench(args: argparse.Namespace) -> int:
+    """Measure the speed of training beside a plain Lightning loop, and write OUT/<device>.md (results/bench)."""
+    from replicate.bench.compare import Page, compare
+    from replicate.bench.queue import queue_cost
+    from replicate.matrix.display import Display
+    from replicate.matrix.local import LocalLauncher
+    from replicate.matrix.plan import check_writable, survey
+    from replicate.matrix.scheduler import WORKER
+    from replicate.matrix.slots import make_slots
+    from replicate.results import write_atomically
+
+    options = Options(out=args.out)
+    check_writable(args.out)
+    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
+        gpus, _ = survey(launcher, [], options.data_dir, display)
+        slot = make_slots(args.devices, 1, 1, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]
+        small = slot.device == "cpu"
+        chosen = Run(
+            "lsuv",
+            "relu",
+            width=args.width or (0.25 if small else 1.0),
+            precision=args.precision or ("32-true" if small else "bf16-mixed"),
+        )
+        measured = compare(launcher, chosen, slot, options, display,
+                           at_once=args.at_once, windows=args.windows, seconds=args.seconds)  # fmt: skip
+        queue = queue_cost(launcher, (1, 200))
+    ceiling, device, rows = measured
+    command = " ".join(["replicate", *sys.argv[1:]])
+    page = Page(device, command, chosen, args.seconds, args.windows, ceiling, tuple(rows), tuple(queue))
+    path = write_atomically(args.out / f"{'-'.join(device.split())}.md", page.markdown())
+    print(page.markdown())
+    print(f"wrote {path}")
+    return 0
+
+
 def status(args: argparse.Namespace) -> int:
     """Show which runs of an experiment are done, failed and missing."""
     from replicate.report.status import overview
@@ -159,7 +194,22 @@ def make_parser() -> argparse.ArgumentParser:
         )
     for name in ("matrix", "run"):
         _add_resources(made[name], several=name == "matrix")
+    _add_bench(commands.add_parser("bench", help=bench.__doc__, description=bench.__doc__, allow_abbrev=False))
     return parser
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    def numbers(text: str) -> list[int]:
+        return [int(word) for word in text.split(",")]
+
+    parser.set_defaults(function=bench)
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), metavar="DIR", help="folder (results/bench)")
+    parser.add_argument("--devices", default="auto", help="auto (a GPU, else the CPU), cpu, or a GPU's number (auto)")
+    parser.add_argument("--width", type=float, help="width of the net (1 on a GPU, 0.25 on the CPU)")
+    parser.add_argument("--precision", help="precision of training (bf16-mixed on a GPU, 32-true on the CPU)")
+    parser.add_argument("--at-once", type=numbers, default=[1, 2, 4], metavar="N,N", help="runs at once (1,2,4)")
+    parser.add_argument("--windows", type=int, default=5, metavar="N", help="windows measured (5)")
+    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="length of a window (5)")
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:

@@ -130,7 +130,7 @@ def _install(data_dir: Path, release: Release) -> None:
 
 def _download(folder: Path, release: Release) -> None:
     # here, so that reading what is there needs no torch
-    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]
+    from torchvision.datasets.utils import download_url
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # a command's output is its answer, not a progress bar

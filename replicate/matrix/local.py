@@ -61,9 +61,7 @@ class LocalLauncher:
             log: file to which its standard output and error go.
         """
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(
-            target=_child, args=(function, arguments, dict(environment), str(log), theirs), daemon=True
-        )
+        process = self._context.Process(target=_child, args=(function, arguments, dict(environment), str(log), theirs))
         process.start()
         theirs.close()  # so that the pipe ends when the process does
         self._running[task] = (process, ours)

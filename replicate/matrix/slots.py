@@ -45,7 +45,7 @@ def make_slots(devices: str, per_device: int | None, threads: int, gpus: int, vi
     there = f"this machine has {gpus} GPU{'s' * (gpus != 1)} and its CPU"
     if devices == "cpu" or (devices == "auto" and gpus == 0):
         # No GPU is visible to a run on the CPU.
-        count = per_device or max(1, _cores() // threads)
+        count = per_device or max(1, cores() // threads)
         return [Slot("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})] * count
     if devices != "auto" and not re.fullmatch(r"\d+(,\d+)*", devices):
         raise UsageError(f"unknown device {devices!r}; choose from: auto, cpu, or GPU numbers such as 0,1 ({there})")
@@ -60,6 +60,6 @@ def make_slots(devices: str, per_device: int | None, threads: int, gpus: int, vi
     return each * (per_device or 1)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use, where the system says so (macOS does not)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

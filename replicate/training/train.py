@@ -60,7 +60,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         "classes": None,
     }
     try:
-        _configure(options)
+        configure(options)
         dataset = load(run.dataset, options.data_dir)
         record |= {
             "data_label": dataset.label,
@@ -92,7 +92,8 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
     return result
 
 
-def _configure(options: Options) -> None:
+def configure(options: Options) -> None:
+    """Set what holds for the whole process: CPU threads, and float32 that is float32."""
     torch.set_num_threads(options.threads)
     # `32-true` means float32: no TF32 in convolutions (torch's default) nor in matrix products.
     torch.backends.cudnn.allow_tf32 = False
@@ -166,7 +167,7 @@ def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: A
     ready = prepare(run, options.device, dataset)
     model, data = ready.model, ready.data
     record["init"] = ready.init
-    trainer = _trainer(run, options, len(data.epoch_ends), curve, logger)
+    trainer = make_trainer(run, options, data, [curve], logger)
     try:
         trainer.fit(model, datamodule=data)
     except DivergedError:
@@ -183,14 +184,15 @@ def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: A
     }
 
 
-def _trainer(run: Run, options: Options, epochs: int, curve: Curve, logger: Any) -> pl.Trainer:
+def make_trainer(run: Run, options: Options, data: DeviceData, callbacks: list[pl.Callback], logger: Any) -> pl.Trainer:
+    """Make a Trainer for a prepared run: one device, and nothing that costs time at every iteration."""
     return pl.Trainer(
         accelerator=options.device,
         devices=1,
-        max_epochs=epochs,
+        max_epochs=len(data.epoch_ends),
         reload_dataloaders_every_n_epochs=1,
         precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
-        callbacks=[curve],
+        callbacks=callbacks,
         logger=logger or False,
         num_sanity_val_steps=0,
         enable_checkpointing=False,

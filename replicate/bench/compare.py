@@ -1,0 +1,180 @@
+"""The benchmark: the baseline and ours, side by side, alone and several at once, as a page of Markdown."""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from replicate import provenance
+from replicate.matrix.display import Display
+from replicate.matrix.local import LocalLauncher, tail
+from replicate.matrix.slots import Slot, cores
+from replicate.options import Options
+from replicate.run import Run
+
+MEASURE = "replicate.bench.measure:measure"
+CEILING = "replicate.bench.measure:matmul_rate"
+PATHS = ("baseline", "ours")
+ACTIVATIONS = ("relu", "maxout")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the page: so many processes at once, their rates added up.
+
+    Args:
+        path: `baseline` or `ours`.
+        activation: of the net.
+        at_once: processes on the device.
+        iterations_per_second: median over windows, summed over the processes.
+        images_per_second: likewise.
+        share: of the floating-point rate of a large matrix product, on a CPU of one on each core in use.
+        peak_memory: bytes, summed over the processes.
+        startup: seconds to the end of the first iteration, the slowest process.
+    """
+
+    path: str
+    activation: str
+    at_once: int
+    iterations_per_second: float
+    images_per_second: float
+    share: float
+    peak_memory: int
+    startup: float
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The result of a benchmark."""
+
+    device: str
+    command: str
+    run: Run
+    seconds: float
+    windows: int
+    ceiling: float
+    rows: tuple[Row, ...]
+    queue: tuple[tuple[int, float], ...]
+
+    def markdown(self) -> str:
+        """The page, for people."""
+        commit, dirty = provenance.commit()
+        versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
+        run = self.run
+        lines = [
+            f"# Speed on {self.device}",
+            "",
+            f"- Command: `{self.command}`",
+            f"- Code: {commit}{' with changes' if dirty else ''}; {versions}",
+            f"- Net: {run.model}, width {run.width:g}, batches of {run.batch_size}, {run.precision}; "
+            "50,000 random images",
+            f"- Medians of {self.windows} windows of {self.seconds:g} s each, after a warm-up, all processes going.",
+            f"- Ceiling: {self.ceiling / 1e12:.3g} TFLOP/s (on a CPU: of a core), a large matrix product.",
+            "- Baseline: Lightning's automatic optimisation, a DataLoader with workers, torchvision's transforms.",
+            "",
+            "| net | at once | path | iterations/s | images/s | of ceiling | of baseline | peak memory | start-up |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        base = {(row.activation, row.at_once): row.iterations_per_second for row in self.rows if row.path == "baseline"}
+        for row in self.rows:
+            ratio = row.iterations_per_second / base[row.activation, row.at_once]
+            lines.append(
+                f"| {row.activation} | {row.at_once} | {row.path} | {row.iterations_per_second:.4g} "
+                f"| {row.images_per_second:,.0f} | {100 * row.share:.1f} % | {ratio:.2f} × "
+                f"| {row.peak_memory / 2**20:,.0f} MiB | {row.startup:.1f} s |"
+            )
+        lines += [
+            "",
+            "The scheduler's own work, processor time a run:",
+            "",
+            "| runs in the queue | ms a run |",
+            "|---|---|",
+        ]
+        lines += [f"| {length} | {1000 * seconds:.2f} |" for length, seconds in self.queue]
+        return "\n".join(lines) + "\n"
+
+
+def compare(
+    launcher: LocalLauncher,
+    run: Run,
+    slot: Slot,
+    options: Options,
+    display: Display,
+    *,
+    at_once: Sequence[int],
+    windows: int,
+    seconds: float,
+) -> tuple[float, str, list[Row]]:
+    """Measure every combination of path, activation and number of processes.
+
+    Returns:
+        The device's ceiling in FLOP/s, its name, and the rows.
+    """
+    options = replace(options, device=slot.device)
+    environment = {**os.environ, **slot.environment}
+    bf16 = run.precision == "bf16-mixed"
+    (ceiling, name), *_ = _carry_out(launcher, [(CEILING, (options, bf16))], environment)
+    rows = []
+    for activation in ACTIVATIONS:
+        for count in at_once:
+            for path in PATHS:
+                display.note(f"{activation}, {count} at once, {path}")
+                rows.append(_row(launcher, path, replace(run, activation=activation), count, options, environment,
+                                 windows=windows, seconds=seconds, ceiling=ceiling))  # fmt: skip
+    return ceiling, name or provenance.cpu_name(), rows
+
+
+def _row(
+    launcher: LocalLauncher,
+    path: str,
+    run: Run,
+    count: int,
+    options: Options,
+    environment: dict[str, str],
+    *,
+    windows: int,
+    seconds: float,
+    ceiling: float,
+) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        gate = Path(folder) / "open"
+        task = (MEASURE, (path, run, options, time.time(), gate, windows, seconds))
+        speeds = _carry_out(launcher, [task] * count, environment, gate)
+    total = sum(statistics.median(speed.rates) for speed in speeds)
+    return Row(
+        path=path,
+        activation=run.activation,
+        at_once=count,
+        iterations_per_second=total,
+        images_per_second=total * run.batch_size,
+        share=total * speeds[0].operations / (ceiling * (min(count, cores()) if options.device == "cpu" else 1)),
+        peak_memory=sum(speed.peak_memory for speed in speeds),
+        startup=max(speed.startup for speed in speeds),
+    )
+
+
+def _carry_out(
+    launcher: LocalLauncher, tasks: Sequence[tuple[str, tuple[Any, ...]]], environment: dict[str, str],
+    gate: Path | None = None,
+) -> list[Any]:  # fmt: skip
+    """Carry out tasks beside each other; open the gate once each has said that it is ready."""
+    ready: set[str] = set()
+    results: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (function, arguments) in enumerate(tasks):
+            launcher.start(str(number), function, arguments, environment, Path(folder) / str(number))
+        while len(results) < len(tasks):
+            for event in launcher.events(timeout=1.0):
+                if event.kind == "done":
+                    results.append(event.value)
+                elif event.kind == "progress":
+                    ready.add(event.task)
+                    if gate and len(ready) == len(tasks):
+                        gate.touch()
+                else:
+                    raise RuntimeError(f"a measurement failed: {event.value!r}\n{tail(Path(folder) / event.task)}")
+    return results

@@ -1,0 +1,204 @@
+"""One measured training, in a process of its own: how fast it goes once it is going, and how long until it does."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from replicate.bench.plain import PlainClassifier, loader
+from replicate.data.dataset import Dataset
+from replicate.nn.fitnet import INPUT_CHANNELS
+from replicate.options import Options
+from replicate.run import Run
+from replicate.training.module import Classifier
+from replicate.training.train import configure, make_trainer, prepare
+
+IMAGES = 50_000  # as many as CIFAR-10 has; what they show does not matter
+BASELINE_WORKERS = 8  # of the DataLoader; at most one a core, or it would only hinder itself
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one process measured.
+
+    Args:
+        rates: iterations a second, a window each.
+        startup: seconds from the launch of the process to its first iteration's end.
+        peak_memory: in bytes: of the GPU's allocator, on a CPU of the process.
+        operations: floating-point operations of one iteration: 3 passes of 2 a multiply-add.
+    """
+
+    rates: tuple[float, ...]
+    startup: float
+    peak_memory: int
+    operations: int
+
+
+class _MeasuredError(Exception):
+    """Ends a training that has been measured."""
+
+
+class _Windows(pl.Callback):
+    """Counts iterations in windows of time, once all processes that are to run beside each other are going."""
+
+    def __init__(self, launched: float, gate: Path, windows: int, seconds: float, send: Callable[..., None]) -> None:
+        self.launched, self.gate, self.windows, self.seconds, self.send = launched, gate, windows, seconds, send
+        self.startup: float | None = None
+        self.rates: list[float] = []
+        self._iterations = 0
+        self._begin: tuple[float, int] | None = None
+        self._warm = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._iterations = pl_module.iteration if isinstance(pl_module, Classifier) else self._iterations + 1
+        if self.startup is None:
+            _synchronize()
+            self.startup = time.time() - self.launched
+            return
+        if not self._warm:  # the second time round, whatever is made at first use has been made
+            self._warm = True
+            self.send("ready")
+        if self._begin is None:
+            if self.gate.exists():
+                _synchronize()
+                self._begin = time.perf_counter(), self._iterations
+            return
+        since, counted = self._begin
+        if time.perf_counter() - since >= self.seconds:
+            _synchronize()
+            now = time.perf_counter()
+            self.rates.append((self._iterations - counted) / (now - since))
+            self._begin = now, self._iterations
+            if len(self.rates) == self.windows:
+                raise _MeasuredError
+
+
+def measure(
+    path: str,
+    run: Run,
+    options: Options,
+    launched: float,
+    gate: Path,
+    windows: int,
+    seconds: float,
+    send: Callable[..., None],
+) -> Speed:
+    """Train until so many windows have been measured.
+
+    Args:
+        path: `ours`, or `baseline`: a plain Lightning loop with a DataLoader.
+        run: what to train; its iterations are ignored.
+        options: device and threads.
+        launched: time.time() when this process was started.
+        gate: file whose existence opens the measurement.
+        windows: number of windows.
+        seconds: length of a window.
+        send: is told `ready` once the training goes.
+    """
+    configure(options)
+    ready = prepare(run, options.device, _noise())
+    clock = _Windows(launched, gate, windows, seconds, send)
+    try:
+        if path == "ours":
+            make_trainer(run, options, ready.data, [clock], None).fit(ready.model, datamodule=ready.data)
+        else:
+            model = PlainClassifier(
+                ready.model.net.to(memory_format=torch.contiguous_format),
+                lr=run.lr,
+                momentum=run.momentum,
+                weight_decay=run.weight_decay,
+                milestones=run.milestones,
+                lr_factor=run.lr_factor,
+            )
+            images, labels = ready.data.train_images.cpu(), ready.data.train_labels.cpu()
+            workers = min(BASELINE_WORKERS, torch.multiprocessing.cpu_count())
+            batches = loader(images, labels, run.pad, run.batch_size, workers)
+            pl.Trainer(
+                accelerator=options.device,
+                devices=1,
+                max_epochs=-1,
+                precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
+                callbacks=[clock],
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            ).fit(model, train_dataloaders=batches)
+    except _MeasuredError:
+        pass
+    operations = 3 * 2 * multiply_adds(ready.model.net) * run.batch_size
+    return Speed(tuple(clock.rates), clock.startup or 0.0, _peak_memory(options.device), operations)
+
+
+def _noise() -> Dataset:
+    """Random images, of which a few are for testing: evaluations are not what is measured."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (IMAGES + 100, 3, 32, 32), dtype=np.uint8)
+    labels = rng.integers(0, 10, IMAGES + 100)
+    names = tuple("abcdefghij")
+    return Dataset("noise", "", names, images[:IMAGES], labels[:IMAGES], images[IMAGES:], labels[IMAGES:])
+
+
+def multiply_adds(net: nn.Module) -> int:
+    """Multiply-adds of the convolutions and linear layers in one image's forward pass."""
+    total = 0
+
+    def add(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal total
+        total += module.get_parameter("weight").numel() * (output[0, 0].numel() if output.ndim == 4 else 1)
+
+    handles = [m.register_forward_hook(add) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    first = next(net.parameters())
+    with torch.no_grad():
+        net(torch.zeros(1, INPUT_CHANNELS, 32, 32, device=first.device, dtype=first.dtype))
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def matmul_rate(options: Options, bf16: bool, send: Callable[..., None]) -> tuple[float, str]:
+    """Floating-point operations a second of a large matrix product, the ceiling of this device, and the device's name.
+
+    Args:
+        options: device and threads.
+        bf16: the precision of the product, else float32 without TF32.
+        send: not used.
+    """
+    configure(options)
+    cuda = options.device == "cuda"
+    size = 8192 if cuda else 1024
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    # Random numbers: on zeros a GPU is faster than on any real data.
+    a, b = (torch.randn(size, size, device=options.device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(13):
+        _synchronize()
+        begin = time.perf_counter()
+        a @ b
+        _synchronize()
+        times.append(time.perf_counter() - begin)
+    name = torch.cuda.get_device_name() if cuda else ""
+    return 2 * size**3 / statistics.median(times[3:]), name
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak_memory(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

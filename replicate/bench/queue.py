@@ -1,0 +1,59 @@
+"""The scheduler's own cost a run, as the queue grows."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from replicate.matrix.display import Display
+from replicate.matrix.local import LocalLauncher
+from replicate.matrix.plan import left_to_do
+from replicate.matrix.scheduler import run_all
+from replicate.matrix.slots import make_slots
+from replicate.options import Options
+from replicate.results import Result
+from replicate.run import Run
+
+FINGERPRINT = "0" * 64
+
+
+def nothing(run: Run, options: Options, send: Callable[..., None]) -> Result:
+    """Stand in for a training that takes no time: write a record and be done."""
+    result = Result(
+        run=run,
+        status="diverged",
+        test_accuracy=None,
+        train_loss=None,
+        iteration=0,
+        init=[],
+        seconds=0.0,
+        images_per_second=None,
+        data_label="none",
+        fingerprint=FINGERPRINT,
+        commit="unknown",
+        dirty=None,
+        versions={},
+        device="none",
+        options=options.plain(),
+        finished="",
+    )
+    result.write(options.out / "runs" / run.run_id)
+    return result
+
+
+def queue_cost(launcher: LocalLauncher, lengths: Sequence[int]) -> list[tuple[int, float]]:
+    """Processor seconds that the scheduler itself spends a run, for queues of these lengths."""
+    costs = []
+    for length in lengths:
+        runs = [replace(Run("lsuv", "relu", dataset="synthetic"), seed=seed) for seed in range(length)]
+        with tempfile.TemporaryDirectory() as folder, Display(Console(file=StringIO())) as display:
+            begin = time.process_time()
+            todo = left_to_do(Path(folder), runs, {"synthetic": FINGERPRINT}, display)
+            slots = make_slots("cpu", None, 1, gpus=0)
+            run_all(launcher, runs, todo, slots, Options(Path(folder)), display, worker=f"{__name__}:nothing")
+            costs.append((length, (time.process_time() - begin) / length))
+    return costs

@@ -1,0 +1,155 @@
+"""The fast path is the same training as a plain Lightning loop: in float64, loss by loss."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from replicate.bench.plain import PlainClassifier
+from replicate.data.datamodule import DeviceData
+from replicate.init import initialize_
+from replicate.nn.activations import ACTIVATIONS
+from replicate.nn.fitnet import FITNET4, build
+from replicate.training.module import Classifier
+
+ITERATIONS = 50
+# Milestones and chunks that don't divide each other; decay and rates large enough for a slip to show at once.
+PROTOCOL = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (13, 37), "lr_factor": 0.1}
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def data(device: str, dtype: torch.dtype, chunk: int) -> DeviceData:
+    images = torch.randn(60, 3, 32, 32, generator=seeded(1), dtype=torch.float64).to(dtype)
+    labels = torch.randint(10, (60,), generator=seeded(2))
+    settings = {"batch_size": 16, "iterations": ITERATIONS, "pad": 4, "mirror": True, "device": device, "chunk": chunk}
+    return DeviceData(images, labels, images[:10], labels[:10], generator=seeded(3), **settings)
+
+
+def net(activation: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
+    """A small FitNet-4 without dropout, started by LSUV."""
+    made = build(FITNET4, ACTIVATIONS[activation], width=0.125, dropout=0.0).to(dtype)
+    batches = iter(lambda: torch.randn(32, 3, 32, 32, generator=seeded(4), dtype=torch.float64).to(dtype), None)
+    initialize_(made, "lsuv", batches, generator=seeded(5))
+    for parameter in made.parameters():
+        if parameter.ndim == 1:  # biases start at zero, where decay does not show
+            torch.nn.init.normal_(parameter, std=0.3, generator=seeded(6))
+    return made.to(device)
+
+
+def trainer(folder: Path, device: str, dtype: torch.dtype, **settings: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=device,
+        devices=1,
+        precision={torch.float64: "64-true", torch.float32: "32-true"}[dtype],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        **settings,
+    )
+
+
+class Recorded(Classifier):
+    """Keeps the loss of every iteration."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.losses: list[float] = []
+
+    def step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        loss = super().step(batch, stage)
+        if stage == "train":
+            self.losses.append(loss.item())
+        return loss
+
+
+class RecordedPlain(PlainClassifier):
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.losses: list[float] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        loss = super().training_step(batch, batch_index)
+        self.losses.append(loss.item())
+        return loss
+
+
+def fast(folder: Path, activation: str, device: str, dtype: torch.dtype, chunk: int = 7, **change: Any) -> list[float]:
+    model = Recorded(net(activation, device, dtype), **{**PROTOCOL, **change})
+    batches = data(device, dtype, chunk)
+    settings = {"max_epochs": len(batches.epoch_ends), "reload_dataloaders_every_n_epochs": 1}
+    trainer(folder, device, dtype, **settings).fit(model, datamodule=batches)
+    return model.losses
+
+
+class Batches:
+    """The batches of the fast path, one at a time."""
+
+    def __init__(self, device: str, dtype: torch.dtype) -> None:
+        self.data = data(device, dtype, chunk=1)
+
+    def __len__(self) -> int:
+        return ITERATIONS
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return islice(self.data._pairs, ITERATIONS)
+
+
+def plain(folder: Path, activation: str, device: str, dtype: torch.dtype) -> list[float]:
+    model = RecordedPlain(net(activation, device, dtype), **PROTOCOL)
+    trainer(folder, device, dtype, max_epochs=1).fit(model, train_dataloaders=Batches(device, dtype))
+    return model.losses
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("activation", ["maxout", "vlrelu"])
+def test_the_losses_of_fifty_iterations_agree_in_float64(tmp_path: Path, activation: str, device: str) -> None:
+    ours = fast(tmp_path, activation, device, torch.float64)
+    theirs = plain(tmp_path, activation, device, torch.float64)
+    assert len(ours) == len(theirs) == ITERATIONS
+    assert ours == pytest.approx(theirs, rel=1e-9)
+    assert max(theirs) / min(theirs) > 1.05  # something was learnt, or agreement would be cheap
+
+
+class AllDecayed(Recorded):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            self.net.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+def test_the_agreement_notices_each_slip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = plain(tmp_path, "vlrelu", "cpu", torch.float64)
+    slips = {
+        "no weight decay": {"weight_decay": 0.0},
+        "a milestone one iteration late": {"milestones": (14, 37)},
+        "a milestone one iteration early": {"milestones": (13, 36)},
+    }
+    for name, change in slips.items():
+        assert fast(tmp_path, "vlrelu", "cpu", torch.float64, **change) != pytest.approx(theirs, rel=1e-9), name
+    monkeypatch.setitem(globals(), "Recorded", AllDecayed)
+    assert fast(tmp_path, "vlrelu", "cpu", torch.float64) != pytest.approx(theirs, rel=1e-9), "decayed biases"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_first_loss_agrees_in_float32(tmp_path: Path, device: str) -> None:
+    # Later ones drift apart by rounding alone: another number of threads moves them by 2e-3 within 50 iterations.
+    ours = fast(tmp_path, "maxout", device, torch.float32)
+    theirs = plain(tmp_path, "maxout", device, torch.float32)
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+
+
+def test_chunks_change_no_number(tmp_path: Path) -> None:
+    ends = [fast(tmp_path, "maxout", "cpu", torch.float32, chunk=chunk) for chunk in (1, 4, 64)]
+    assert ends[0] == ends[1] == ends[2]
