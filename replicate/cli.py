@@ -74,6 +74,7 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
         threads=args.threads_per_run,
         wandb=wandb_mode(args.wandb),
         experiment=chosen.experiment.name,
+        checkpoint_seconds=args.checkpoint_seconds,
     )
     check_writable(options.out)
     with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
@@ -232,6 +233,8 @@ def _add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
         parser.add_argument("--launcher", default="local", help=f"what starts the runs: {', '.join(LAUNCHERS)}")
     else:
         parser.set_defaults(per_device=1)
+    text = "time between two checkpoints of a run (60)"
+    parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
     parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
     parser.add_argument(
         "--wandb", metavar="MODE", help=f"{', '.join(WANDB_MODES)} (online where a W&B key is known, else offline)"

@@ -22,6 +22,7 @@ class Options:
         threads: CPU threads of the run.
         wandb: one of WANDB_MODES.
         experiment: name of the experiment, W&B's group.
+        checkpoint_seconds: between two checkpoints of a run.
     """
 
     out: Path
@@ -30,8 +31,9 @@ class Options:
     threads: int = 1
     wandb: str = "off"
     experiment: str = "local"
+    checkpoint_seconds: float = 60.0
 
-    def plain(self) -> dict[str, str | int]:
+    def plain(self) -> dict[str, str | int | float]:
         """Plain data for a record."""
         return {**asdict(self), "out": str(self.out), "data_dir": str(self.data_dir)}
 

@@ -1,6 +1,7 @@
 """Batches: the endless stream of fresh permutations, and the iterations at which a pass over the data ends."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,18 @@ class BatchStream(Iterator[Batch]):
         indices, offsets, mirror = (torch.cat(numbers) for numbers in zip(*parts, strict=True))
         return indices, offsets, mirror
 
+    def state(self) -> dict[str, Any]:
+        """Return where the stream stands, as tensors and plain data: the generator at the pass's start, the place."""
+        return {"generator": self._before, "position": self._position, "taken": self.taken}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where a stream of the same images, batch size and padding stood."""
+        self.generator.set_state(state["generator"].cpu())
+        self._pass = self._draw()
+        self._position, self.taken = state["position"], state["taken"]
+
     def _draw(self) -> Batch:
+        self._before = self.generator.get_state()
         order = torch.randperm(self.n, generator=self.generator)
         offsets = torch.randint(2 * self.pad + 1, (self.n, 2), generator=self.generator)
         mirror = torch.randint(2, (self.n,), generator=self.generator).bool()

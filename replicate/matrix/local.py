@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-STOP_SECONDS = 10.0  # between asking a process to end and ending it
+STOP_SECONDS = 60.0  # between asking a process to save its state and end, and ending it
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from replicate.options import Options
 from replicate.results import Result, collect
 from replicate.run import Run
 
+# SIGUSR1 and SIGUSR2 are the warnings of SLURM and submitit.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 WORKER = "replicate.training.train:train_run"
 
 
@@ -49,8 +51,8 @@ def run_all(
 ) -> Outcome:
     """Carry out the runs that are left, each in a process of its own, and go on when one fails.
 
-    SIGINT and SIGTERM end it cleanly: no run is started any more, those running are ended without a record, and the
-    next call takes up what is left.
+    A signal (SIGINT, SIGTERM, SIGUSR1, SIGUSR2) ends it cleanly: no run is started any more, those running save a
+    checkpoint and end, and the next call goes on from there.
 
     Args:
         launcher: starts the processes.
@@ -78,11 +80,12 @@ def run_all(
                     continue
                 del busy[event.task]
                 free.append(slot)
-                display.ended(_result(event, run, slot, options, perf_counter() - begin))
+                if event.kind == "done" and event.value is None:
+                    display.note(f"{run.run_id} was stopped by a signal; the same command goes on from its checkpoint")
+                else:
+                    display.ended(_result(event, run, slot, options, perf_counter() - begin))
         if stopped():
-            display.note(
-                f"stopping; runs under way are given up: {len(busy)}; the same command goes on where this one ends"
-            )
+            display.note(f"stopping, runs under way: {len(busy)}; the same command goes on where this one ends")
         launcher.stop()
     found = collect(options.out, runs).results.values()
     return Outcome(sum(result.status == "error" for result in found), len(runs) - len(found))
@@ -131,13 +134,13 @@ def _result(event: Event, run: Run, slot: Slot, options: Options, seconds: float
 
 @contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Within, SIGINT and SIGTERM only make the yielded function true: nothing is broken off half-way."""
+    """Within, a signal only makes the yielded function true: nothing is broken off half-way."""
     received: list[int] = []
 
     def note(number: int, _: Any) -> None:
         received.append(number)
 
-    before = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {one: signal.signal(one, note) for one in SIGNALS}
     try:
         yield lambda: bool(received)
     finally:

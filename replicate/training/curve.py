@@ -1,6 +1,5 @@
 """The learning curve: a row of `curve.csv` each time the training set was seen once more, and at the end."""
 
-import csv
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from replicate.results import write_atomically
 from replicate.training.module import Classifier
 
 COLUMNS = ("iteration", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -37,12 +37,25 @@ class Curve(pl.Callback):
         self.training_seconds = 0.0
         self._resumed = self._told = time.perf_counter()
         self._train = (float("nan"), float("nan"))
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(COLUMNS)
+        self._running = False
+        self._write()
+
+    def take_up(self, rows: list[dict[str, float]], training_seconds: float) -> None:
+        """Go on from the rows of a checkpoint; what the file holds beyond them is trained again."""
+        self.rows, self.training_seconds = rows, training_seconds
+        self._write()
+
+    def elapsed(self) -> float:
+        """Seconds of training so far, evaluations left out."""
+        return self.training_seconds + (time.perf_counter() - self._resumed if self._running else 0.0)
+
+    def _write(self) -> None:
+        lines = [",".join(COLUMNS), *(_line(row) for row in self.rows)]
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._resumed = time.perf_counter()
+        self._resumed, self._running = time.perf_counter(), True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,7 +69,7 @@ class Curve(pl.Callback):
         """Close the training columns of the row and stop the clock; reading the totals waits for the device."""
         assert isinstance(pl_module, Classifier)
         self._train = pl_module.take("train")
-        self.training_seconds += time.perf_counter() - self._resumed
+        self.training_seconds, self._running = self.elapsed(), False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the row."""
@@ -66,12 +79,16 @@ class Curve(pl.Callback):
         epoch = iteration * self.batch_size / self.images
         row = dict(zip(COLUMNS, (iteration, epoch, lr, *self._train, *pl_module.take("val")), strict=True))
         self.rows.append(row)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow([f"{value:.10g}" for value in row.values()])
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{_line(row)}\n")
         if trainer.logger:
             trainer.logger.log_metrics(_slashed(row), step=iteration)
         self.progress(iteration, row["test_accuracy"])
-        self._resumed = time.perf_counter()
+        self._resumed, self._running = time.perf_counter(), True
+
+
+def _line(row: dict[str, float]) -> str:
+    return ",".join(f"{value:.10g}" for value in row.values())
 
 
 def _iteration(module: pl.LightningModule) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch import nn
 
 from replicate import provenance
 from replicate.data.datamodule import DeviceData
@@ -22,6 +23,7 @@ from replicate.nn.fitnet import PLANS, build
 from replicate.options import Options
 from replicate.results import Result
 from replicate.run import Run
+from replicate.training import checkpoint
 from replicate.training.curve import Curve, Progress
 from replicate.training.module import Classifier, DivergedError
 from replicate.training.streams import stream, stream_seed
@@ -31,7 +33,7 @@ from replicate.training.wandb import finish, wandb_logger
 CHUNK = {"cpu": 4, "cuda": 64}
 
 
-def train_run(run: Run, options: Options, progress: Progress | None = None) -> Result:
+def train_run(run: Run, options: Options, progress: Progress | None = None) -> Result | None:
     """Train one run and write its `curve.csv` and `result.json` to `options.out/runs/<run_id>/`.
 
     Meant for a process of its own: it sets torch's threads, seeds and flags, and Lightning leaves some of its own.
@@ -42,7 +44,8 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         progress: called about twice a second with the iteration and the latest test accuracy in %.
 
     Returns:
-        The record as written. A run that fails is a record too, with status `error` and its traceback.
+        The record as written. A run that fails is a record too, with status `error` and its traceback. None if a signal
+        stopped the run: the next call goes on from its checkpoint.
     """
     begin = time.perf_counter()
     folder = options.out / "runs" / run.run_id
@@ -59,6 +62,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         "error": None,
         "classes": None,
     }
+    earlier = 0.0
     try:
         configure(options)
         dataset = load(run.dataset, options.data_dir)
@@ -67,20 +71,24 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
             "fingerprint": dataset.fingerprint,
             "classes": len(dataset.classes),
         }
+        state = checkpoint.load(folder, f"{run.run_id} {dataset.fingerprint}", options.device)
+        earlier = state["seconds"] if state else 0.0
         logger = wandb_logger(run, options, dataset.fingerprint, folder)
         curve = Curve(folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress)
         try:
-            _train(run, options, dataset, curve, logger, record)
+            _train(run, options, dataset, curve, logger, record, state)
         finally:
-            record["seconds"] = time.perf_counter() - begin
+            record["seconds"] = earlier + time.perf_counter() - begin
             kept = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
             finish(logger, {key: record[key] for key in kept})
+    except checkpoint.StoppedError:
+        return None
     except Exception:
         record |= {"status": "error", "error": traceback.format_exc()}
     commit, dirty = provenance.commit()
     result = Result(
         run=run,
-        **{**record, "seconds": time.perf_counter() - begin},
+        **{**record, "seconds": earlier + time.perf_counter() - begin},
         commit=commit,
         dirty=dirty,
         versions=provenance.versions() | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
@@ -89,6 +97,8 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     result.write(folder)
+    if result.status != "error":
+        (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
 
 
@@ -111,7 +121,9 @@ class Prepared:
     init: list[dict[str, Any]]
 
 
-def prepare(run: Run, device: str, dataset: Dataset, chunk: int | None = None) -> Prepared:
+def prepare(
+    run: Run, device: str, dataset: Dataset, chunk: int | None = None, init: list[dict[str, Any]] | None = None
+) -> Prepared:
     """Preprocess the data, build the net and initialise it.
 
     Args:
@@ -119,6 +131,7 @@ def prepare(run: Run, device: str, dataset: Dataset, chunk: int | None = None) -
         device: `cpu` or `cuda`.
         dataset: as loaded for `run.dataset`.
         chunk: iterations that Lightning gives at a time; None: CHUNK of the device. It changes no number.
+        init: report of an earlier initialisation, whose weights will be put in place of these: none is done.
     """
     train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
     data = DeviceData(
@@ -138,18 +151,8 @@ def prepare(run: Run, device: str, dataset: Dataset, chunk: int | None = None) -
     net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes))
     net.to(device)
     net.to(memory_format=torch.channels_last)  # faster convolutions, on a CPU as well
-    torch.manual_seed(stream_seed(run.seed, "lsuv"))  # dropout during LSUV
-    reports = initialize_(
-        net,
-        run.init,
-        data.training_batches(stream(run.seed, "lsuv"), run.lsuv_batch_size),
-        generator=stream(run.seed, "init"),
-        negative_slope=activation.negative_slope,
-        tol=run.lsuv_tol,
-        max_iter=run.lsuv_max_iter,
-        dropout=run.lsuv_dropout,
-    )
-    torch.manual_seed(stream_seed(run.seed, "dropout"))
+    if init is None:
+        init = _initialize(run, net, data, activation.negative_slope)
     model = Classifier(
         net,
         lr=run.lr,
@@ -159,15 +162,46 @@ def prepare(run: Run, device: str, dataset: Dataset, chunk: int | None = None) -
         lr_factor=run.lr_factor,
         clip_norm=run.clip_norm,
     )
-    return Prepared(model, data, [asdict(report) for report in reports])
+    return Prepared(model, data, init)
 
 
-def _train(run: Run, options: Options, dataset: Dataset, curve: Curve, logger: Any, record: dict[str, Any]) -> None:
-    """Prepare and train; what is known at any moment stands in the record."""
-    ready = prepare(run, options.device, dataset)
+def _initialize(run: Run, net: nn.Module, data: DeviceData, negative_slope: float) -> list[dict[str, Any]]:
+    torch.manual_seed(stream_seed(run.seed, "lsuv"))  # dropout during LSUV
+    reports = initialize_(
+        net,
+        run.init,
+        data.training_batches(stream(run.seed, "lsuv"), run.lsuv_batch_size),
+        generator=stream(run.seed, "init"),
+        negative_slope=negative_slope,
+        tol=run.lsuv_tol,
+        max_iter=run.lsuv_max_iter,
+        dropout=run.lsuv_dropout,
+    )
+    torch.manual_seed(stream_seed(run.seed, "dropout"))
+    return [asdict(report) for report in reports]
+
+
+def _train(
+    run: Run,
+    options: Options,
+    dataset: Dataset,
+    curve: Curve,
+    logger: Any,
+    record: dict[str, Any],
+    state: dict[str, Any] | None,
+) -> None:
+    """Prepare and train, from a checkpoint's state if there is one; what is known at any moment is in the record."""
+    ready = prepare(run, options.device, dataset, init=state["init"] if state else None)
     model, data = ready.model, ready.data
     record["init"] = ready.init
-    trainer = make_trainer(run, options, data, [curve], logger)
+    if state:
+        checkpoint.take_up(state, model, data, curve)
+    identity = f"{run.run_id} {dataset.fingerprint}"
+    folder, seconds = options.out / "runs" / run.run_id, state["seconds"] if state else 0.0
+    checkpoints = checkpoint.Checkpoints(
+        folder, identity, data, curve, options.checkpoint_seconds, ready.init, seconds, state
+    )
+    trainer = make_trainer(run, options, data, [curve, checkpoints], logger)
     try:
         trainer.fit(model, datamodule=data)
     except DivergedError:
@@ -189,7 +223,7 @@ def make_trainer(run: Run, options: Options, data: DeviceData, callbacks: list[p
     return pl.Trainer(
         accelerator=options.device,
         devices=1,
-        max_epochs=len(data.epoch_ends),
+        max_epochs=sum(end > data.stream.taken for end in data.epoch_ends),
         reload_dataloaders_every_n_epochs=1,
         precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
         callbacks=callbacks,

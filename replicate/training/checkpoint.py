@@ -1,0 +1,182 @@
+"""Checkpoints: all that a run needs to go on as if it had never been interrupted."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from replicate.data.datamodule import DeviceData
+from replicate.training.curve import Curve
+from replicate.training.module import Classifier
+
+SCHEMA = 1
+FILE = "checkpoint.pt"
+# SIGINT is for the matrix to hear; SLURM and submitit warn by the user signals before they kill.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StoppedError(Exception):
+    """A signal ended the run; its checkpoint is on the disk."""
+
+
+class Checkpoints(pl.Callback):
+    """Saves the run's state now and then, and when a signal asks it to stop, which then ends the training.
+
+    It must stand behind the Curve in the Trainer's callbacks: a state is that after a row was written, never between
+    the last iteration of an epoch and its evaluation.
+
+    Args:
+        folder: of the run.
+        identity: run_id and data fingerprint; a checkpoint of another identity is not taken up.
+        data: holds the stream of batches.
+        curve: holds the rows so far.
+        every: seconds between checkpoints.
+        init: the initialisation's report, kept for the record.
+        seconds: spent on the run in earlier calls.
+        state: the state to go on from, of `load`; None for a run that begins.
+
+    Raises:
+        StoppedError: from the training, after a signal.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: str,
+        data: DeviceData,
+        curve: Curve,
+        every: float,
+        init: list[dict[str, Any]],
+        seconds: float,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.path, self.identity = folder / FILE, identity
+        self.data, self.curve, self.every, self.init, self.seconds = data, curve, every, init, seconds
+        self._state = state
+        self._begin = self._saved = time.monotonic()
+        self._stop: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to signals, and take up the state: the optimiser is there only now, and nothing draws any more."""
+        self._before = {one: signal.signal(one, self._note) for one in SIGNALS}
+        if self._state is not None:
+            _optimizer(pl_module).load_state_dict(self._state["optimizer"])
+            torch.set_rng_state(self._state["rng"])
+            if self._state["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(self._state["cuda_rng"])
+            self._state = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time, but leave the end of an epoch to on_validation_end."""
+        if _classifier(pl_module).iteration not in self.data.epoch_ends:
+            self._save_if_due(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if it is time."""
+        if _classifier(pl_module).iteration < self.data.epoch_ends[-1]:
+            self._save_if_due(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the signals to whom they belonged, before Lightning does the same with its own."""
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+        self._before = {}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Likewise, where training does not come to its end."""
+        self.on_train_end(trainer, pl_module)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._stop = number
+
+    def _save_if_due(self, module: pl.LightningModule) -> None:
+        stop, now = self._stop, time.monotonic()
+        if stop is None and now - self._saved < self.every:
+            return
+        self._save(_classifier(module), now)
+        self._saved = now
+        if stop is not None:
+            raise StoppedError(signal.Signals(stop).name)
+
+    def _save(self, module: Classifier, now: float) -> None:
+        state = {
+            "schema": SCHEMA,
+            "identity": self.identity,
+            "iteration": module.iteration,
+            "net": module.net.state_dict(),
+            "optimizer": _optimizer(module).state_dict(),
+            "totals": module.totals["train"],
+            "stream": self.data.stream.state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if module.device.type == "cuda" else None,
+            "rows": self.curve.rows,
+            "training_seconds": self.curve.elapsed(),
+            "init": self.init,
+            "seconds": self.seconds + now - self._begin,
+        }
+        temporary = self.path.with_name(f".{FILE}.tmp")
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)  # the one before is whole until this one is
+
+
+def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
+    """Read the checkpoint of a run.
+
+    One that cannot be read, or is not this run's on this data, is set aside, and the run begins anew.
+
+    Args:
+        folder: of the run.
+        identity: run_id and data fingerprint.
+        device: where the tensors are wanted.
+
+    Returns:
+        The state, or None.
+    """
+    path = folder / FILE
+    try:
+        # Tensors and plain data alone: a checkpoint from elsewhere cannot run code.
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["schema"] == SCHEMA and state["identity"] == identity:
+            # These two live on the CPU, wherever the weights are.
+            state["rng"], state["cuda_rng"] = state["rng"].cpu(), state["cuda_rng"] and state["cuda_rng"].cpu()
+            return dict(state)
+        reason = "it is not of this run on this data"
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever a torn or foreign file makes of the reader
+        reason = repr(error)
+    aside = path.with_name(f"{FILE}.set-aside")
+    print(f"{path} cannot be gone on from ({reason}); set aside as {aside.name}")
+    os.replace(path, aside)
+    return None
+
+
+def take_up(state: dict[str, Any], module: Classifier, data: DeviceData, curve: Curve) -> None:
+    """Put a net, the batches and the curve where a checkpoint left them; the optimiser follows when training starts."""
+    module.net.load_state_dict(state["net"])
+    module.iteration = state["iteration"]
+    module.totals["train"] = state["totals"]
+    data.stream.restore(state["stream"])
+    curve.take_up(state["rows"], state["training_seconds"])
+
+
+def _classifier(module: pl.LightningModule) -> Classifier:
+    assert isinstance(module, Classifier)
+    return module
+
+
+def _optimizer(module: pl.LightningModule) -> torch.optim.Optimizer:
+    optimizer = module.optimizers(use_pl_optimizer=False)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    return optimizer

@@ -1,0 +1,168 @@
+"""A run that is cut off anywhere and started again ends in the same bits."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from replicate.options import Options
+from replicate.results import Result
+from replicate.run import Run
+from replicate.training import checkpoint, train
+from replicate.training.train import train_run
+
+# 2,000 images in batches of 300: the rows of the curve are at iterations 7, 14 and 17, which no chunk divides.
+ITERATIONS, ROWS = 17, (7, 14)
+
+
+@pytest.fixture
+def run(tiny: Run) -> Run:
+    return replace(tiny, batch_size=300, iterations=ITERATIONS, milestones=[5, 11], dropout=0.2)
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Tensor]]:
+    """Collects the final weights of every run that comes to its end."""
+    ends: list[torch.Tensor] = []
+    original = train.make_trainer
+
+    def watched(*args, **settings):
+        trainer = original(*args, **settings)
+        fit = trainer.fit
+
+        def and_keep(model, **data):
+            fit(model, **data)
+            ends.append(torch.cat([parameter.detach().flatten() for parameter in model.net.parameters()]))
+
+        trainer.fit = and_keep
+        return trainer
+
+    monkeypatch.setattr(train, "make_trainer", watched)
+    return ends
+
+
+def curve(options: Options, run: Run) -> str:
+    return (options.out / "runs" / run.run_id / "curve.csv").read_text()
+
+
+def stop_at(*iterations: int, number: int = signal.SIGTERM):
+    """A progress function that has the process signalled at these iterations, each once."""
+    left = list(iterations)
+
+    def progress(iteration: int, accuracy: float | None) -> None:
+        if left and iteration >= left[0]:
+            left.pop(0)
+            os.kill(os.getpid(), number)
+
+    return progress
+
+
+@pytest.fixture(autouse=True)
+def told_at_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setitem(train.CHUNK, "cpu", 1)
+
+
+@pytest.mark.parametrize("init", ["lsuv", "msra"])
+def test_cut_anywhere_it_ends_in_the_same_bits(
+    run: Run, options: Options, tmp_path: Path, weights: list[torch.Tensor], init: str
+) -> None:
+    run = replace(run, init=init)
+    whole = train_run(run, options)
+    assert isinstance(whole, Result)
+    assert whole.error is None
+    cuts = (1, 5, 7, 8, 13, 16) if init == "lsuv" else (14,)
+    for cut in cuts:
+        elsewhere = replace(options, out=tmp_path / f"cut-{cut}")
+        assert train_run(run, elsewhere, stop_at(cut)) is None
+        folder = elsewhere.out / "runs" / run.run_id
+        assert not (folder / "result.json").exists()
+        saved = torch.load(folder / checkpoint.FILE, weights_only=True)
+        assert saved["iteration"] == cut
+        torch.manual_seed(99)  # another process, another past
+        again = train_run(run, elsewhere)
+        assert isinstance(again, Result)
+        assert curve(elsewhere, run) == curve(options, run)
+        assert torch.equal(weights[-1], weights[0])
+        assert again.init == whole.init
+        assert (again.test_accuracy, again.train_loss, again.iteration) == (
+            whole.test_accuracy,
+            whole.train_loss,
+            ITERATIONS,
+        )
+        assert again.seconds > saved["seconds"] > 0
+        assert not (folder / checkpoint.FILE).exists()
+
+
+def test_cut_again_and_again(run: Run, options: Options, tmp_path: Path, weights: list[torch.Tensor]) -> None:
+    train_run(run, options)
+    elsewhere = replace(options, out=tmp_path / "often")
+    for cut, number in ((3, signal.SIGUSR1), (9, signal.SIGUSR2), (15, signal.SIGTERM)):
+        assert train_run(run, elsewhere, stop_at(cut, number=number)) is None
+    assert isinstance(train_run(run, elsewhere), Result)
+    assert curve(elsewhere, run) == curve(options, run)
+    assert torch.equal(weights[-1], weights[0])
+
+
+def test_a_kill_between_checkpoints_loses_only_what_came_after(
+    run: Run, options: Options, tmp_path: Path, weights: list[torch.Tensor]
+) -> None:
+    train_run(run, options)
+    elsewhere = replace(options, out=tmp_path / "killed", checkpoint_seconds=0.0)
+
+    class KilledError(Exception):
+        """Stands for kill -9: nothing is saved on the way out."""
+
+    def progress(iteration: int, accuracy: float | None) -> None:
+        if iteration == 10:
+            raise KilledError
+
+    failed = train_run(run, elsewhere, progress)
+    assert isinstance(failed, Result)
+    assert failed.status == "error"
+    assert torch.load(elsewhere.out / "runs" / run.run_id / checkpoint.FILE, weights_only=True)["iteration"] == 9
+    assert isinstance(train_run(run, elsewhere), Result)
+    assert curve(elsewhere, run) == curve(options, run)
+    assert torch.equal(weights[-1], weights[0])
+
+
+@pytest.mark.parametrize("damage", ["torn", "garbage", "another run's", "code"])
+def test_what_is_no_checkpoint_of_this_run_is_set_aside(
+    run: Run, options: Options, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_run(run, options, stop_at(4)) is None
+    path = options.out / "runs" / run.run_id / checkpoint.FILE
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif damage == "garbage":
+        path.write_bytes(b"no checkpoint")
+    elif damage == "another run's":
+        torch.save({**torch.load(path, weights_only=True), "identity": "another"}, path)
+    else:
+        torch.save({"schema": 1, "identity": Evil()}, path)
+    content = path.read_bytes()
+    result = train_run(run, options)
+    assert isinstance(result, Result)
+    assert result.error is None
+    assert path.with_name(f"{checkpoint.FILE}.set-aside").read_bytes() == content
+    assert "set aside" in capsys.readouterr().out
+    assert not Evil.carried_out
+
+
+class Evil:
+    """Runs code when it is unpickled."""
+
+    carried_out = False
+
+    def __reduce__(self):
+        return (setattr, (Evil, "carried_out", True))
+
+
+def test_signals_are_given_back(run: Run, options: Options) -> None:
+    before = {one: signal.getsignal(one) for one in checkpoint.SIGNALS}
+    train_run(replace(run, iterations=2, milestones=[]), options)
+    assert {one: signal.getsignal(one) for one in checkpoint.SIGNALS} == before
