@@ -149,7 +149,8 @@ def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
         state = torch.load(path, map_location=device, weights_only=True)
         if state["schema"] == SCHEMA and state["identity"] == identity:
             # These two live on the CPU, wherever the weights are.
-            state["rng"], state["cuda_rng"] = state["rng"].cpu(), state["cuda_rng"] and state["cuda_rng"].cpu()
+            for name in ("rng", "cuda_rng"):
+                state[name] = None if state[name] is None else state[name].cpu()
             return dict(state)
         reason = "it is not of this run on this data"
     except FileNotFoundError:

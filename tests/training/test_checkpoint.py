@@ -162,6 +162,14 @@ class Evil:
         return (setattr, (Evil, "carried_out", True))
 
 
+def test_the_state_of_a_gpus_generator_is_read_back(tmp_path: Path) -> None:
+    states = {"rng": torch.get_rng_state(), "cuda_rng": torch.arange(16, dtype=torch.uint8)}
+    torch.save({"schema": checkpoint.SCHEMA, "identity": "mine", **states}, tmp_path / checkpoint.FILE)
+    state = checkpoint.load(tmp_path, "mine", "cpu")
+    assert state is not None
+    assert all(torch.equal(state[name], states[name]) for name in states)
+
+
 def test_signals_are_given_back(run: Run, options: Options) -> None:
     before = {one: signal.getsignal(one) for one in checkpoint.SIGNALS}
     train_run(replace(run, iterations=2, milestones=[]), options)
