@@ -1,6 +1,7 @@
 """Experiment: a grid of runs, read from a YAML file, validated, narrowed by the command line and expanded."""
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from replicate.errors import UsageError, unknown
-from replicate.run import Run, coerce
+from replicate.run import DEFAULTS, Run, checked, coerce, matches
 
 KEYS = ("name", "grid", "exclude", "run", "overrides", "table")
 TABLE_KEYS = ("rows", "columns", "reference", "claims")
@@ -63,7 +64,7 @@ class Experiment:
         """
         path = Path(path)
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise UsageError(f"{path}: cannot read the experiment file: {reason}") from None
@@ -74,6 +75,7 @@ class Experiment:
         try:
             experiment = cls._parse(content, path)
             experiment.runs()  # every run of the grid is valid, and there is at least one
+            experiment._check_patterns()
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
         return experiment
@@ -84,7 +86,7 @@ class Experiment:
             raise UsageError(f"the experiment file is empty; it needs: {', '.join(KEYS[:2])}")
         parts = _mapping("the file", content, KEYS)
         name = parts.get("name", path.stem)
-        if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+-]*", name):
             raise UsageError(f"name must be a plain word, not {name!r}")
         grid = {key: _axis(key, values) for key, values in _mapping("grid", parts.get("grid")).items()}
         shared = {key: coerce(key, value) for key, value in _mapping("run", parts.get("run", {})).items()}
@@ -146,15 +148,38 @@ class Experiment:
         for values in itertools.product(*(self.grid[axis] for axis in axes)):
             settings = {**self.run, **dict(zip(axes, values, strict=True))}
             for override in self.overrides:
-                if _matches(settings, override.when):
+                if matches(DEFAULTS | settings, override.when):
                     settings |= override.set
-            if not any(_matches(settings, pattern) for pattern in self.exclude):
+            if not any(matches(DEFAULTS | settings, pattern) for pattern in self.exclude):
                 runs.append(_run(settings))
         if not runs:
             raise UsageError("no run is left: exclude covers the whole grid")
         if len({run.run_id for run in runs}) < len(runs):
             raise UsageError("two runs of the grid have the same settings; an override undoes what an axis varies")
         return _only(runs, only or {})
+
+    def _check_patterns(self) -> None:
+        """Refuse a pattern that no run of the file's own grid matches: it is a slip of the hand."""
+        values = itertools.product(*self.grid.values())
+        grid = [{**DEFAULTS, **self.run, **dict(zip(self.grid, item, strict=True))} for item in values]
+        changed = [{**settings, **override.set} for override in self.overrides for settings in grid]
+        patterns = [("exclude", pattern, grid + changed) for pattern in self.exclude]
+        for kind, pattern, candidates in patterns + [("when", o.when, grid + changed) for o in self.overrides]:
+            if not any(matches(settings, pattern) for settings in candidates):
+                text = ", ".join(f"{key}: {value}" for key, value in pattern.items())
+                raise UsageError(f"{kind} {{{text}}} matches no run of the grid")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
+            seen.add(str(key.value))
+        return dict(super().construct_mapping(node, deep))
 
 
 def _run(settings: Mapping[str, Any]) -> Run:
@@ -165,7 +190,8 @@ def _run(settings: Mapping[str, Any]) -> Run:
 
 def _only(runs: list[Run], only: Mapping[str, Any]) -> tuple[Run, ...]:
     for key, given in only.items():
-        wanted = [coerce(key, value) for value in (given if isinstance(given, list) else [given])]
+        several = isinstance(given, list) and (key != "milestones" or any(isinstance(item, list) for item in given))
+        wanted = [coerce(key, value) for value in (given if several else [given])]
         there = list(dict.fromkeys(getattr(run, key) for run in runs))
         for value in wanted:
             if value not in there:
@@ -174,10 +200,6 @@ def _only(runs: list[Run], only: Mapping[str, Any]) -> tuple[Run, ...]:
         if not runs:
             raise UsageError(f"no run is left: none of the grid has {key} = {', '.join(map(str, wanted))} as well")
     return tuple(runs)
-
-
-def _matches(settings: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
-    return all(settings.get(key) == value for key, value in pattern.items())
 
 
 def _axis(key: str, values: object) -> tuple[Any, ...]:
@@ -196,7 +218,7 @@ def _patterns(key: str, items: object) -> Iterable[dict[str, Any]]:
         pattern = _mapping(key, item)
         if not pattern:
             raise UsageError(f"{key} holds an empty entry; give at least one `field: value`")
-        yield {name: coerce(name, value) for name, value in pattern.items()}
+        yield {name: checked(name, value) for name, value in pattern.items()}
 
 
 def _list(key: str, items: object) -> list[Any]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from replicate.errors import unknown
 
 WANDB_MODES = ("off", "offline", "online")
+# W&B's own words, of the environment variable WANDB_MODE
+WANDB_WORDS = {"disabled": "off", "dryrun": "offline", "offline": "offline", "online": "online"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Options:
         wandb: one of WANDB_MODES.
         experiment: name of the experiment, W&B's group.
         checkpoint_seconds: between two checkpoints of a run.
+        commit: of the code, and whether the code differs from it, as found when the matrix started; None: ask now.
     """
 
     out: Path
@@ -32,18 +35,21 @@ class Options:
     wandb: str = "off"
     experiment: str = "local"
     checkpoint_seconds: float = 60.0
+    commit: tuple[str, bool | None] | None = None
 
     def plain(self) -> dict[str, str | int | float]:
         """Plain data for a record."""
-        return {**asdict(self), "out": str(self.out), "data_dir": str(self.data_dir)}
+        plain = {**asdict(self), "out": str(self.out), "data_dir": str(self.data_dir)}
+        del plain["commit"]  # stands in the record by itself
+        return plain
 
 
 def wandb_mode(asked: str | None) -> str:
     """Settle how runs are mirrored to Weights & Biases.
 
     Args:
-        asked: one of WANDB_MODES; None: `off` where wandb is not installed, `online` where a key is known, else
-            `offline`. Where CI is set, a key that happens to be on the machine is never used.
+        asked: one of WANDB_MODES; None: `off` where wandb is not installed, what WANDB_MODE says, `online` where a key
+            is known, else `offline`. Where CI is set, a key that happens to be on the machine is never used.
 
     Raises:
         UsageError: unknown mode.
@@ -54,6 +60,8 @@ def wandb_mode(asked: str | None) -> str:
         return asked
     if importlib.util.find_spec("wandb") is None:
         return "off"
+    if (said := os.environ.get("WANDB_MODE", "")) in WANDB_WORDS:
+        return WANDB_WORDS[said]
     return "online" if not os.environ.get("CI") and _wandb_key_known() else "offline"
 
 

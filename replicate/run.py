@@ -6,7 +6,8 @@ import math
 import re
 import types
 import typing
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from replicate.errors import UsageError, unknown
 
@@ -15,6 +16,7 @@ INITS = ("lsuv", "orthonormal", "orthonormal_msra", "xavier", "msra")
 ACTIVATIONS = ("maxout", "relu", "vlrelu", "tanh", "sigmoid")
 MODELS = ("fitnet4",)
 DATASETS = ("cifar10", "synthetic", "folder:NAME")
+FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]*"
 PREPROCESSINGS = ("gcn-mean-image",)
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -85,7 +87,7 @@ class Run:
         for kind, choices in CHOICES.items():
             if getattr(self, kind) not in choices:
                 raise unknown(kind, getattr(self, kind), choices)
-        if self.dataset not in DATASETS[:2] and not re.fullmatch(r"folder:[A-Za-z0-9][A-Za-z0-9._-]*", self.dataset):
+        if self.dataset not in DATASETS[:2] and not re.fullmatch(FOLDER, self.dataset):
             raise unknown("dataset", self.dataset, DATASETS)
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
@@ -95,7 +97,8 @@ class Run:
             raise UsageError(f"milestones = {list(self.milestones)} must increase")
         if self.milestones and not 0 < self.milestones[0] <= self.milestones[-1] < self.iterations:
             raise UsageError(
-                f"milestones = {list(self.milestones)} must lie between 1 and iterations - 1 = {self.iterations - 1}"
+                f"milestones = {list(self.milestones)} must lie between 1 and iterations - 1 = {self.iterations - 1}; "
+                "with other iterations give other milestones, such as milestones=40,60 or milestones=[]"
             )
 
     @property
@@ -131,6 +134,7 @@ CHOICES = {
     "precision": PRECISIONS,
 }
 TYPES: dict[str, typing.Any] = typing.get_type_hints(Run)
+DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}
 
 
 def coerce(name: str, value: object) -> typing.Any:
@@ -158,6 +162,23 @@ def coerce(name: str, value: object) -> typing.Any:
         kind = {"milestones": "a list of whole numbers", "clip_norm": "a number or null"}.get(name)
         kind = kind or {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}[wanted]
         raise UsageError(f"{name} must be {kind}, not {value!r}") from None
+
+
+def checked(name: str, value: object) -> typing.Any:
+    """Coerce the value of a Run's field, and check it against the known names.
+
+    Raises:
+        UsageError: unknown field, wrong type, or a name that is not among the field's choices.
+    """
+    value = coerce(name, value)
+    if name in CHOICES and value not in CHOICES[name]:
+        raise unknown(name, value, CHOICES[name])
+    return value
+
+
+def matches(settings: Mapping[str, typing.Any], pattern: Mapping[str, typing.Any]) -> bool:
+    """Whether settings of a run, by field, have the values that a pattern names."""
+    return all(settings.get(key) == value for key, value in pattern.items())
 
 
 def _scalar(kind: type, value: object) -> object:

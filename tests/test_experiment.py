@@ -63,10 +63,19 @@ def test_expansion_by_hand(tmp_path: Path) -> None:
     assert experiment.runs() == (*lsuv[:2], xavier[0], *lsuv[2:], xavier[1])
 
 
+def test_patterns_match_defaults_too(tmp_path: Path) -> None:
+    text = "grid: {init: [lsuv, msra]}\nrun: {activation: relu}\n"
+    experiment = load(tmp_path, text + "exclude: [{init: msra, lr: 0.01}]")
+    assert [run.init for run in experiment.runs()] == ["lsuv"]
+    changed = load(tmp_path, text + "overrides: [{when: {init: msra, momentum: 0.9}, set: {momentum: 0.5}}]")
+    assert [run.momentum for run in changed.runs()] == [0.9, 0.5]
+
+
 def test_only_and_set(tmp_path: Path) -> None:
     experiment = load(tmp_path, SMALL)
     assert [run.seed for run in experiment.runs({"init": "xavier"})] == [0, 1]
     assert len(experiment.runs({"init": ["lsuv", "xavier"], "seed": 1})) == 3
+    assert len(experiment.runs({"milestones": [5]})) == 6
     replaced = experiment.with_settings({"seed": [7, 8, 9], "width": 0.5})
     assert {(run.seed, run.width) for run in replaced.runs()} == {(7, 0.5), (8, 0.5), (9, 0.5)}
     assert {run.lr for run in experiment.with_settings({"lr": 0.1}).runs()} == {0.1}  # wins over the file's override
@@ -100,6 +109,17 @@ def test_only_and_set(tmp_path: Path) -> None:
         ("grid: {init: [lsuv]}\nrun: {activation: relu}\nexclude: [{init: lsuv}]", "exclude covers the whole grid"),
         ("grid: {init: [lsuv]}\nexclude: [{}]", "exclude holds an empty entry"),
         ("grid: {init: [lsuv]}\nexclude: lsuv", "exclude must be a list"),
+        ("grid: {init: [lsuv]}\nexclude: [{activation: max-out}]", "unknown activation 'max-out'"),
+        (
+            "grid: {init: [lsuv]}\nrun: {activation: relu}\nexclude: [{init: msra}]",
+            "{init: msra} matches no run",
+        ),
+        (
+            "grid: {init: [lsuv]}\nrun: {activation: relu}\noverrides: [{when: {lr: 0.5}, set: {pad: 4}}]",
+            "when {lr: 0.5} matches no run of the grid",
+        ),
+        ("grid: {init: [lsuv], seed: [0], seed: [1]}", r"not a YAML file \(line 1\): seed stands there twice"),
+        ("grid: {init: [lsuv]}\nname: 'a\tb'", "name must be a plain word"),
         ("grid: {init: [lsuv]}\noverrides: [{if: 1}]", "unknown key in an override 'if'; choose from: when, set"),
         ("grid: {init: [lsuv]}\noverrides: [{when: {seed: 0}}]", "set must be a mapping"),
         ("grid: {init: [lsuv]}\nname: a/b", "name must be a plain word"),

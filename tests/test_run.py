@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate.errors import UsageError
-from replicate.run import RANGES, Run
+from replicate.run import RANGES, Run, checked
 
 TABLE3 = Run("lsuv", "maxout", 0)
 
@@ -89,3 +89,21 @@ def test_every_setting_counts(name: str, data: st.DataObject) -> None:
 def test_a_wrong_value_is_named_with_the_choices(change: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Run(**{"init": "lsuv", "activation": "relu", **change})
+
+
+def test_values_from_files_become_those_of_runs() -> None:
+    assert checked("width", "0.25") == 0.25
+    assert checked("init", "lsuv") == "lsuv"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("init", "lsvu", "unknown init 'lsvu' .did you mean 'lsuv'"),
+        ("activaton", "relu", "unknown field of a run 'activaton'"),
+        ("width", "wide", "width must be a number"),
+    ],
+)
+def test_wrong_values_name_the_culprit(field: str, value: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        checked(field, value)

@@ -111,7 +111,7 @@ def measure(
     clock = _Windows(launched, gate, windows, seconds, send)
     try:
         if path == "ours":
-            make_trainer(run, options, ready.data, [clock], None).fit(ready.model, datamodule=ready.data)
+            make_trainer(run, options, ready.data, [clock]).fit(ready.model, datamodule=ready.data)
         else:
             model = PlainClassifier(
                 ready.model.net.to(memory_format=torch.contiguous_format),

@@ -1,12 +1,13 @@
 """Data sets by name: the one place where `Run.dataset` becomes images."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from replicate.data import cifar10, folder, synthetic
 from replicate.data.dataset import Dataset, Progress
 from replicate.errors import unknown
-from replicate.run import DATASETS
+from replicate.run import DATASETS, FOLDER
 
 LABELS = {
     # CIFAR-10 re-encoded as JPEG loses accuracy; no table may pass it off as CIFAR-10, nor hide what it is.
@@ -47,5 +48,5 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
 
 def available(data_dir: Path) -> list[tuple[str, bool]]:
     """List the names that `dataset` can take, each with whether it can be had without a download."""
-    folders = [(f"folder:{name}", True) for name in folder.names(data_dir)]
+    folders = [(f"folder:{name}", True) for name in folder.names(data_dir) if re.fullmatch(FOLDER, f"folder:{name}")]
     return [("cifar10", cifar10.present(data_dir)), ("synthetic", True), *folders]

@@ -1,9 +1,4 @@
-"""Values of a table's axes: checked when they are read from a file, and titled for people."""
-
-from typing import Any
-
-from replicate.errors import unknown
-from replicate.run import CHOICES, coerce
+"""Values of a table's axes, titled for people."""
 
 # As the paper and its field write them. A value that is not here stands as it is.
 TITLES = {
@@ -30,15 +25,3 @@ def title(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return TITLES.get(str(value), str(value))
-
-
-def checked(field: str, value: object) -> Any:
-    """Coerce a value that a file gives for a field of Run, and check it against the known names.
-
-    Raises:
-        UsageError: unknown field, wrong type, or a name that is not among the field's choices.
-    """
-    value = coerce(field, value)
-    if field in CHOICES and value not in CHOICES[field]:
-        raise unknown(field, value, CHOICES[field])
-    return value

@@ -9,10 +9,9 @@ from typing import Any
 import yaml
 
 from replicate.errors import UsageError, unknown
-from replicate.report.axes import checked
 from replicate.report.published import MIN_RUNS
 from replicate.report.statistics import LEVEL, Cell, Interval, clopper_pearson, holm, welch
-from replicate.run import Run
+from replicate.run import Run, checked
 
 KEYS = ("id", "text", "kind", "cells", "among")
 Pattern = Mapping[str, Any]

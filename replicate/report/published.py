@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from replicate.errors import UsageError
-from replicate.report.axes import checked, title
+from replicate.report.axes import title
 from replicate.report.statistics import LEVEL, Cell, Pooled, prediction_half_width
-from replicate.run import Run
+from replicate.run import Run, checked
 
 Published = float | Literal["n/c"]  # test accuracy in %, or failed to converge; a dash is no entry at all
 MIN_RUNS = 3  # below, a cell is not judged

@@ -47,7 +47,7 @@ def read_curve(path: Path) -> list[tuple[int, float, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
-    except FileNotFoundError:
+    except (OSError, UnicodeDecodeError, csv.Error):  # none, or none that can be read
         return []
     points = []
     for line in lines:

@@ -28,12 +28,21 @@ class Curve(pl.Callback):
         images: N, the size of the training set.
         batch_size: images an iteration.
         progress: called with the iteration and the latest test accuracy in %, about twice a second and at every row.
+        mirror: called with each row.
     """
 
-    def __init__(self, path: Path, images: int, batch_size: int, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        images: int,
+        batch_size: int,
+        progress: Progress | None = None,
+        mirror: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
         self.rows: list[dict[str, float]] = []
         self.path, self.images, self.batch_size = path, images, batch_size
         self.progress = progress or (lambda iteration, accuracy: None)
+        self.mirror = mirror or (lambda row: None)
         self.training_seconds = 0.0
         self._resumed = self._told = time.perf_counter()
         self._train = (float("nan"), float("nan"))
@@ -81,8 +90,7 @@ class Curve(pl.Callback):
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{_line(row)}\n")
-        if trainer.logger:
-            trainer.logger.log_metrics(_slashed(row), step=iteration)
+        self.mirror(row)
         self.progress(iteration, row["test_accuracy"])
         self._resumed, self._running = time.perf_counter(), True
 
@@ -94,8 +102,3 @@ def _line(row: dict[str, float]) -> str:
 def _iteration(module: pl.LightningModule) -> int:
     assert isinstance(module, Classifier)
     return module.iteration
-
-
-def _slashed(row: dict[str, float]) -> dict[str, float]:
-    """Name metrics as their readers expect: `test_accuracy` -> `test/accuracy`."""
-    return {name.replace("_", "/"): value for name, value in row.items() if name != "iteration"}

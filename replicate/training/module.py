@@ -49,8 +49,8 @@ class Classifier(pl.LightningModule):
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.milestones, self.lr_factor, self.clip_norm = milestones, lr_factor, clip_norm
         self.iteration = 0  # optimiser steps taken
-        # Summed on the device, read once a row of the curve; for sums of up to 50,000 losses float32 is enough.
-        self.totals = {stage: torch.zeros(3) for stage in ("train", "val", "test")}
+        # Summed on the device, read once a row of the curve; in float64, which no sum of finite losses overflows.
+        self.totals = {stage: torch.zeros(3, dtype=torch.float64) for stage in ("train", "val", "test")}
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, c, h, w) to logits (n, classes)."""
@@ -64,7 +64,8 @@ class Classifier(pl.LightningModule):
         # bf16 logits would round the loss to 3 digits; float64 ones stay what they are.
         loss = F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
         correct = (logits.argmax(1) == labels).sum()
-        total = torch.stack([loss.detach() * len(labels), correct, torch.full_like(correct, len(labels))])
+        n = torch.full_like(correct, len(labels))
+        total = torch.stack([loss.detach().double() * n, correct, n])
         self.totals[stage] = self.totals[stage].to(total.device) + total
         return loss
 
@@ -113,7 +114,7 @@ class Classifier(pl.LightningModule):
     def take(self, stage: str) -> tuple[float, float]:
         """Mean loss in nats and accuracy in % since the last call for this stage, whose totals start anew."""
         loss, correct, n = self.totals[stage].tolist()
-        self.totals[stage] = torch.zeros(3)
+        self.totals[stage] = torch.zeros(3, dtype=torch.float64)
         return loss / n, 100 * correct / n
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """Train one run: the only place where nets, initialisations and data meet."""
 
+import math
 import time
 import traceback
 import warnings
@@ -27,7 +28,7 @@ from replicate.training import checkpoint
 from replicate.training.curve import Curve, Progress
 from replicate.training.module import Classifier, DivergedError
 from replicate.training.streams import stream, stream_seed
-from replicate.training.wandb import finish, wandb_logger
+from replicate.training.wandb import Mirror
 
 # Iterations that Lightning gives at a time: enough to hide its own work on a GPU, few enough to show progress on a CPU.
 CHUNK = {"cpu": 4, "cuda": 64}
@@ -62,7 +63,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         "error": None,
         "classes": None,
     }
-    earlier = 0.0
+    earlier, mirror = 0.0, None
     try:
         configure(options)
         dataset = load(run.dataset, options.data_dir)
@@ -73,19 +74,16 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         }
         state = checkpoint.load(folder, f"{run.run_id} {dataset.fingerprint}", options.device)
         earlier = state["seconds"] if state else 0.0
-        logger = wandb_logger(run, options, dataset.fingerprint, folder)
-        curve = Curve(folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress)
-        try:
-            _train(run, options, dataset, curve, logger, record, state)
-        finally:
-            record["seconds"] = earlier + time.perf_counter() - begin
-            kept = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
-            finish(logger, {key: record[key] for key in kept})
+        mirror = Mirror(run, options, dataset.fingerprint, folder)
+        curve = Curve(folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress, mirror.log)
+        _train(run, options, dataset, curve, record, state)
     except checkpoint.StoppedError:
+        if mirror:
+            mirror.finish({"status": "stopped"})
         return None
     except Exception:
         record |= {"status": "error", "error": traceback.format_exc()}
-    commit, dirty = provenance.commit()
+    commit, dirty = options.commit or provenance.commit()
     result = Result(
         run=run,
         **{**record, "seconds": earlier + time.perf_counter() - begin},
@@ -96,7 +94,10 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         options=options.plain(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    result.write(folder)
+    result.write(folder)  # before anything else can go wrong
+    if mirror:
+        kept = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
+        mirror.finish({key: getattr(result, key) for key in kept})
     if result.status != "error":
         (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
@@ -166,7 +167,7 @@ def prepare(
 
 
 def _initialize(run: Run, net: nn.Module, data: DeviceData, negative_slope: float) -> list[dict[str, Any]]:
-    torch.manual_seed(stream_seed(run.seed, "lsuv"))  # dropout during LSUV
+    torch.manual_seed(stream_seed(run.seed, "dropout"))  # for LSUV; training seeds it anew
     reports = initialize_(
         net,
         run.init,
@@ -186,7 +187,6 @@ def _train(
     options: Options,
     dataset: Dataset,
     curve: Curve,
-    logger: Any,
     record: dict[str, Any],
     state: dict[str, Any] | None,
 ) -> None:
@@ -201,7 +201,7 @@ def _train(
     checkpoints = checkpoint.Checkpoints(
         folder, identity, data, curve, options.checkpoint_seconds, ready.init, seconds, state
     )
-    trainer = make_trainer(run, options, data, [curve, checkpoints], logger)
+    trainer = make_trainer(run, options, data, [curve, checkpoints])
     try:
         trainer.fit(model, datamodule=data)
     except DivergedError:
@@ -212,13 +212,13 @@ def _train(
     record |= {
         "status": "converged" if last["test_accuracy"] > 1.5 * chance else "not_converged",
         "test_accuracy": last["test_accuracy"],
-        "train_loss": last["train_loss"],
+        "train_loss": last["train_loss"] if math.isfinite(last["train_loss"]) else None,
         "iteration": model.iteration,
         "images_per_second": run.iterations * run.batch_size / curve.training_seconds,
     }
 
 
-def make_trainer(run: Run, options: Options, data: DeviceData, callbacks: list[pl.Callback], logger: Any) -> pl.Trainer:
+def make_trainer(run: Run, options: Options, data: DeviceData, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Make a Trainer for a prepared run: one device, and nothing that costs time at every iteration."""
     return pl.Trainer(
         accelerator=options.device,
@@ -227,7 +227,7 @@ def make_trainer(run: Run, options: Options, data: DeviceData, callbacks: list[p
         reload_dataloaders_every_n_epochs=1,
         precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
         callbacks=callbacks,
-        logger=logger or False,
+        logger=False,
         num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_progress_bar=False,

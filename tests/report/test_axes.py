@@ -1,7 +1,6 @@
 import pytest
 
-from replicate.errors import UsageError
-from replicate.report.axes import TITLES, checked, title
+from replicate.report.axes import TITLES, title
 from replicate.run import ACTIVATIONS, INITS
 
 
@@ -26,21 +25,3 @@ def test_title(value: object, text: str) -> None:
 
 def test_every_title_belongs_to_a_name_that_a_run_can_have() -> None:
     assert TITLES.keys() <= {*INITS, *ACTIVATIONS}
-
-
-def test_values_from_files_become_those_of_runs() -> None:
-    assert checked("width", "0.25") == 0.25
-    assert checked("init", "lsuv") == "lsuv"
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("init", "lsvu", "unknown init 'lsvu' .did you mean 'lsuv'"),
-        ("activaton", "relu", "unknown field of a run 'activaton'"),
-        ("width", "wide", "width must be a number"),
-    ],
-)
-def test_wrong_values_name_the_culprit(field: str, value: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        checked(field, value)
