@@ -20,13 +20,15 @@ SEED ?= 0
 space := $(subst ,, )
 SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),seed=$(subst $(space),$(comma),$(strip $(SEEDS))))
 comma := ,
-SELECT = --data-dir $(DATA_DIR) $(if $(OUT),--out $(OUT)) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
+home = $(patsubst ~/%,$(HOME)/%,$(1))
+FOLDERS = --data-dir "$(call home,$(DATA_DIR))" $(if $(OUT),--out "$(call home,$(OUT))")
+SELECT = $(FOLDERS) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
 RESOURCES = --devices $(DEVICES) $(if $(WANDB),--wandb $(WANDB))
 EACH = $(if $(PER_DEVICE),--per-device $(PER_DEVICE))
 
 # Runs that ended in an error (1) do not keep the others from their table; wrong usage (2) and a stop (3) do.
 define whole
-@code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(EACH) $(2) || code=$$?; \
+@set -e; code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(EACH) $(2) || code=$$?; \
 if [ $$code -le 1 ]; then \
 	$(REPLICATE) table experiments/$(1).yaml $(SELECT); \
 	$(REPLICATE) figures experiments/$(1).yaml $(SELECT); \
@@ -40,7 +42,7 @@ help:  ## list the targets
 setup: .venv/.installed  ## make .venv and install the locked dependencies
 
 .venv/.installed: requirements.lock pyproject.toml
-	@if command -v uv >/dev/null; then \
+	@set -e; if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python '>=3.11' .venv; \
 		uv pip install --python $(BIN)/python --require-hashes -r requirements.lock; \
 		uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .; \
@@ -80,7 +82,7 @@ pilot: .venv/.installed  ## the whole table on a laptop's CPU, small and short: 
 	$(call whole,pilot)
 
 run: .venv/.installed  ## one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
-	$(REPLICATE) run experiments/$(EXPERIMENT).yaml --data-dir $(DATA_DIR) $(if $(OUT),--out $(OUT)) $(RESOURCES) \
+	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(RESOURCES) \
 		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET))
 
 table: .venv/.installed  ## write the table of EXPERIMENT (table3) from the records in OUT
@@ -93,7 +95,7 @@ status: .venv/.installed  ## show what is done of EXPERIMENT, and what is left
 	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)
 
 bench: .venv/.installed  ## measure the speed of training beside a plain Lightning loop
-	$(REPLICATE) bench --devices $(DEVICES) $(if $(OUT),--out $(OUT))
+	$(REPLICATE) bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")
 
 lock:  ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +11,13 @@ from pathlib import Path
 from rich.console import Console
 
 from replicate import __version__
+from replicate.arguments import LAUNCHERS, OUT, add_bench, add_resources, add_selection
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
-from replicate.options import WANDB_MODES, Options, wandb_mode
+from replicate.options import Options, wandb_mode
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
-
-LAUNCHERS = ("local",)
-OUT = Path("results/local")
 
 # Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
 
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
     from replicate.matrix.display import Display
     from replicate.matrix.local import LocalLauncher
-    from replicate.matrix.plan import check_writable, left_to_do, survey
+    from replicate.matrix.plan import alone, check_writable, left_to_do, survey
     from replicate.matrix.scheduler import WORKER, run_all
     from replicate.matrix.slots import make_slots
 
@@ -77,7 +76,8 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
         checkpoint_seconds=args.checkpoint_seconds,
     )
     check_writable(options.out)
-    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
+    preload = WORKER.partition(":")[0]
+    with alone(options.out), LocalLauncher(preload) as launcher, Display(Console()) as display:
         gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
@@ -189,56 +189,16 @@ def make_parser() -> argparse.ArgumentParser:
         made[name] = commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
         made[name].set_defaults(function=function)
         if name != "list":
-            _add_selection(made[name])
+            add_selection(made[name])
         made[name].add_argument(
             "--data-dir", type=Path, default=Path("data"), help="where data sets are found, and downloaded to (data/)"
         )
     for name in ("matrix", "run"):
-        _add_resources(made[name], several=name == "matrix")
-    _add_bench(commands.add_parser("bench", help=bench.__doc__, description=bench.__doc__, allow_abbrev=False))
+        add_resources(made[name], several=name == "matrix")
+    made["bench"] = commands.add_parser("bench", help=bench.__doc__, description=bench.__doc__, allow_abbrev=False)
+    made["bench"].set_defaults(function=bench)
+    add_bench(made["bench"])
     return parser
-
-
-def _add_bench(parser: argparse.ArgumentParser) -> None:
-    def numbers(text: str) -> list[int]:
-        return [int(word) for word in text.split(",")]
-
-    parser.set_defaults(function=bench)
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), metavar="DIR", help="folder (results/bench)")
-    parser.add_argument("--devices", default="auto", help="auto (a GPU, else the CPU), cpu, or a GPU's number (auto)")
-    parser.add_argument("--width", type=float, help="width of the net (1 on a GPU, 0.25 on the CPU)")
-    parser.add_argument("--precision", help="precision of training (bf16-mixed on a GPU, 32-true on the CPU)")
-    parser.add_argument("--at-once", type=numbers, default=[1, 2, 4], metavar="N,N", help="runs at once (1,2,4)")
-    parser.add_argument("--windows", type=int, default=5, metavar="N", help="windows measured (5)")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="length of a window (5)")
-
-
-def _add_selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="experiment file, such as experiments/table3.yaml")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({OUT}/ and the experiment's name)")
-    for option, text in {
-        "--only": "keep only the runs with these values, such as init=lsuv,xavier",
-        "--set": "replace settings, such as iterations=100; a list replaces an axis, such as seed=0,1",
-    }.items():
-        parser.add_argument(option, nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
-
-
-def _add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
-    parser.add_argument(
-        "--devices", default="auto", help="auto (GPUs, else the CPU), cpu, or GPU numbers such as 0,1 (auto)"
-    )
-    if several:
-        text = "runs at a time on each device (1 on a GPU; on the CPU one for every --threads-per-run cores)"
-        parser.add_argument("--per-device", type=int, metavar="N", help=text)
-        parser.add_argument("--launcher", default="local", help=f"what starts the runs: {', '.join(LAUNCHERS)}")
-    else:
-        parser.set_defaults(per_device=1)
-    text = "time between two checkpoints of a run (60)"
-    parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
-    parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
-    parser.add_argument(
-        "--wandb", metavar="MODE", help=f"{', '.join(WANDB_MODES)} (online where a W&B key is known, else offline)"
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -248,13 +208,19 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 done (n/c and diverged are results), 1 some runs ended in error, 2 wrong usage, 3 stopped early
         with more to do.
     """
-    args = make_parser().parse_args(arguments)
+    terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what is going on, as Ctrl-C does
     try:
+        args = make_parser().parse_args(arguments)
         code: int = args.function(args)
     except UsageError as error:
         print(f"replicate: {error}", file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(f"replicate: cannot write {error.filename}: {error.strerror}; give another --out", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so
         print("replicate: stopped", file=sys.stderr)
         return 3
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
     return code

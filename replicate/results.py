@@ -1,6 +1,7 @@
 """Result: what one run yielded; written atomically, and read back strictly."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -88,6 +89,16 @@ def write_atomically(path: Path, text: str) -> Path:
     return path
 
 
+_NONE = type(None)
+# What each field of a record may hold; JSON does not tell 1 from 1.0.
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("test_accuracy", "train_loss", "images_per_second"), (int, float, _NONE)),
+    **dict.fromkeys(("status", "data_label", "fingerprint", "commit", "device", "finished"), (str,)),
+    **{"iteration": (int,), "seconds": (int, float), "init": (list,), "dirty": (bool, _NONE), "versions": (dict,)},
+    **{"options": (dict,), "error": (str, _NONE), "classes": (int, _NONE)},
+}
+
+
 def _names(optional: bool) -> set[str]:
     return {field.name for field in fields(Result) if optional or field.default is MISSING}
 
@@ -116,11 +127,26 @@ def read(path: Path) -> Result:
         raise BadRecordError(f"{path}: not a whole result: {error}") from None
     if not run_id == result.run.run_id == path.parent.name:
         raise BadRecordError(f"{path}: holds run {run_id}, whose settings give {result.run.run_id}")
+    _check(path, result)
+    return result
+
+
+def _check(path: Path, result: Result) -> None:
+    """Refuse values that this program does not write."""
+    for name, kinds in KINDS.items():
+        value = getattr(result, name)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise BadRecordError(f"{path}: {name} is {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadRecordError(f"{path}: {name} is {value!r}")
+    if not all(isinstance(entry, dict) and {"layer", "piece", "variance"} <= entry.keys() for entry in result.init):
+        raise BadRecordError(f"{path}: init is not a list of layers")
+    if result.test_accuracy is not None and not 0 <= result.test_accuracy <= 100:
+        raise BadRecordError(f"{path}: test_accuracy is {result.test_accuracy!r}")
     if result.status not in STATUSES:
         raise BadRecordError(f"{path}: unknown status {result.status!r}")
     if result.status in STATUSES[:2] and not isinstance(result.test_accuracy, int | float):
         raise BadRecordError(f"{path}: a finished run without a test accuracy")
-    return result
 
 
 @dataclass(frozen=True, slots=True)

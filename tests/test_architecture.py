@@ -12,7 +12,19 @@ BASE = {"errors", "run"}
 # What each part may import of the others; the parts above `results` know nothing of each other but through it.
 MAY = {
     "__main__": {"cli"},
-    "cli": {"experiment", "options", "results", "settings", "matrix", "report", "bench", "data", "__init__"},
+    "arguments": {"options"},
+    "cli": {
+        "arguments",
+        "experiment",
+        "options",
+        "results",
+        "settings",
+        "matrix",
+        "report",
+        "bench",
+        "data",
+        "__init__",
+    },
     "bench": {"matrix", "training", "data", "nn", "options", "results", "provenance"},
     "report": {"experiment", "results"},
     "matrix": {"options", "results", "provenance"},
@@ -29,7 +41,19 @@ MAY = {
     "errors": set(),
     "__init__": set(),
 }
-NO_TORCH = {"cli", "report", "matrix", "results", "experiment", "settings", "options", "provenance", "run", "errors"}
+NO_TORCH = {
+    "arguments",
+    "cli",
+    "report",
+    "matrix",
+    "results",
+    "experiment",
+    "settings",
+    "options",
+    "provenance",
+    "run",
+    "errors",
+}
 
 
 def imports(path: Path) -> set[str]:

@@ -12,7 +12,7 @@ from replicate.options import Options, wandb_mode
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide the key and the settings of whoever runs the tests."""
-    for name in ("WANDB_API_KEY", "CI"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "CI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -33,6 +33,9 @@ def test_wandb_is_offline_without_a_key_and_online_with_one(monkeypatch: pytest.
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     assert wandb_mode(None) == "online"
     assert wandb_mode("off") == "off"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode(None) == "off"
+    monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("CI", "true")  # a key that happens to be on a CI machine is never used
     assert wandb_mode(None) == "offline"
     assert wandb_mode("online") == "online"

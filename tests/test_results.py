@@ -59,6 +59,12 @@ def test_an_interrupted_write_leaves_what_was_there(path: Path, monkeypatch: pyt
     ("change", "message"),
     [
         ({"schema": 2}, "not a result of schema 1"),
+        ({"init": None}, "init is None"),
+        ({"init": [1]}, "init is not a list of layers"),
+        ({"seconds": "x"}, "seconds is 'x'"),
+        ({"test_accuracy": float("nan")}, "test_accuracy is nan"),
+        ({"test_accuracy": 101}, "test_accuracy is 101"),
+        ({"iteration": True}, "iteration is True"),
         ({"status": "great"}, "unknown status 'great'"),
         ({"extra": 1}, "missing or unknown key 'extra'"),
         ({"test_accuracy": None}, "a finished run without a test accuracy"),

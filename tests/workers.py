@@ -70,12 +70,17 @@ def record(run: Run, options: Options, device: str = "a test") -> Result:
 
 
 def train(run: Run, options: Options, send: Send) -> Result:
-    """Stand in for a training where the scheduler is the subject: seed 1 raises, seed 2 is killed, seed 3 is slow."""
+    """Stand in for a training where the scheduler is the subject.
+
+    Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is told to end.
+    """
     send(1, None)
     if run.seed == 1:
         raise ValueError("seed 1 fails")
     if run.seed == 2:
         os.kill(os.getpid(), signal.SIGKILL)
+    if run.seed == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
     if run.seed == 3:
         time.sleep(60)
     visible: Any = os.environ.get("CUDA_VISIBLE_DEVICES")

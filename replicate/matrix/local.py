@@ -14,6 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from replicate.errors import UsageError
+
 STOP_SECONDS = 60.0  # between asking a process to save its state and end, and ending it
 
 
@@ -123,7 +125,8 @@ def _child(function: str, arguments: tuple[Any, ...], environment: dict[str, str
         message = ("done", resolve(function)(*arguments, send))
     except Exception as error:  # carried to the parent, which knows what to do with it
         traceback.print_exc()  # to the log
-        message = ("failed", error)
+        # Only what is known to survive the journey travels as it is; the traceback stands in the log.
+        message = ("failed", error if isinstance(error, UsageError) else RuntimeError(repr(error)))
     with contextlib.suppress(OSError):
         pipe.send(message)
 

@@ -1,8 +1,10 @@
 """What is left to do: the data at hand, the records that are there, and the runs without one."""
 
+import contextlib
+import fcntl
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from replicate.errors import UsageError
@@ -83,5 +85,27 @@ def _set_aside(path: Path) -> str:
     number = 1
     while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
         number += 1
-    path.rename(aside)
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise UsageError(f"{path} is no whole result and cannot be set aside: {error.strerror}") from None
     return aside.name
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold an output folder for this process: two matrices on one would train the same runs.
+
+    The lock falls with the process, however it ends.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    with (out / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another replicate works in {out}; wait for it, or give another --out") from None
+        except OSError:  # a file system without locks
+            pass
+        yield

@@ -28,7 +28,7 @@ class Outcome:
 
     Args:
         errors: runs asked for whose record is an error.
-        left: runs asked for that have no record, because the matrix was stopped.
+        left: runs that were to be done and did not come to an end, because the matrix was stopped.
     """
 
     errors: int
@@ -63,7 +63,8 @@ def run_all(
         display: is told what happens.
         worker: `module:function` that carries out a run.
     """
-    waiting, free = list(todo), list(slots)
+    options = replace(options, commit=options.commit or provenance.commit())  # of the code that the runs are to run
+    waiting, free, ended = list(todo), list(slots), set[str]()
     busy: dict[str, tuple[Run, Slot, float]] = {}
     display.begin(len(runs) - len(todo), len(runs))
     with _stoppable() as stopped:
@@ -80,15 +81,25 @@ def run_all(
                     continue
                 del busy[event.task]
                 free.append(slot)
-                if event.kind == "done" and event.value is None:
-                    display.note(f"{run.run_id} was stopped by a signal; the same command goes on from its checkpoint")
-                else:
+                if _was_stopped(event) or (event.kind == "died" and stopped()):
+                    display.note(f"{run.run_id} was stopped by a signal; the same command goes on with it")
+                    continue
+                try:
                     display.ended(_result(event, run, slot, options, perf_counter() - begin))
+                    ended.add(run.run_id)
+                except OSError as error:
+                    display.note(f"{run.run_id} ended in an error, and its record cannot be written: {error}")
         if stopped():
             display.note(f"stopping, runs under way: {len(busy)}; the same command goes on where this one ends")
         launcher.stop()
-    found = collect(options.out, runs).results.values()
-    return Outcome(sum(result.status == "error" for result in found), len(runs) - len(found))
+    left = {run.run_id for run in todo} - ended
+    found = [result for result in collect(options.out, runs).results.values() if result.run.run_id not in left]
+    return Outcome(sum(result.status == "error" for result in found), len(left))
+
+
+def _was_stopped(event: Event) -> bool:
+    """Whether a task ended because a signal asked it to: with its checkpoint saved, or before it could listen."""
+    return (event.kind == "done" and event.value is None) or (event.kind == "died" and event.value == -signal.SIGTERM)
 
 
 def _start(launcher: LocalLauncher, worker: str, run: Run, slot: Slot, options: Options) -> None:
@@ -107,8 +118,8 @@ def _result(event: Event, run: Run, slot: Slot, options: Options, seconds: float
         done: Result = event.value
         return done
     folder = options.out / "runs" / run.run_id
-    reason = repr(event.value) if event.kind == "failed" else f"the process died: {death(event.value)}"
-    commit, dirty = provenance.commit()
+    reason = str(event.value) if event.kind == "failed" else f"the process died: {death(event.value)}"
+    commit, dirty = options.commit or provenance.commit()
     result = Result(
         run=run,
         status="error",
@@ -126,7 +137,7 @@ def _result(event: Event, run: Run, slot: Slot, options: Options, seconds: float
         device=slot.name,
         options=options.plain() | {"device": slot.device},
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        error=f"{reason}\n{tail(folder / 'log.txt')}",
+        error=f"{tail(folder / 'log.txt')}\n{reason}",
     )
     result.write(folder)
     return result

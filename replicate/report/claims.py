@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from replicate.errors import UsageError, unknown
-from replicate.report.published import MIN_RUNS
+from replicate.report.published import MIN_RUNS, made_to_train
 from replicate.report.statistics import LEVEL, Cell, Interval, clopper_pearson, holm, welch
 from replicate.run import Run, checked
 
@@ -147,6 +147,8 @@ def _never_converges(claim: Claim, cells: Sequence[Cell]) -> Judgement:
     found = [cell for cell in cells if any(_matches(cell.run, pattern) for pattern in claim.cells)]
     if not found:
         return Judgement(claim, "undecided", "not in this experiment")
+    if own := [cell.name for cell in found if made_to_train(cell.run)]:
+        return Judgement(claim, "undecided", f"trained by a recipe made so that it trains: {', '.join(own)}")
     converged, finished = sum(cell.converged for cell in found), sum(cell.finished for cell in found)
     effect = None
     if finished:
@@ -196,6 +198,8 @@ KINDS: Mapping[str, Callable[[Claim, Sequence[Cell]], Judgement]] = {
 
 def _ordered(claim: Claim, pairs: Sequence[tuple[Cell, Cell]], effect: Effect | None) -> Judgement:
     """Judge that the first cell of every pair is above the second."""
+    if field := _differs([cell.run for pair in pairs for cell in pair]):
+        return Judgement(claim, "undecided", f"its cells are not trained alike: {field} differs", effect)
     if few := _too_few([cell for pair in pairs for cell in pair]):
         return Judgement(claim, "undecided", few, effect)
     measured = [pair for pair in pairs if not pair[0].nc and not pair[1].nc]
@@ -217,6 +221,12 @@ def _ordered(claim: Claim, pairs: Sequence[tuple[Cell, Cell]], effect: Effect | 
     between = ", " if claim.kind == "best" else ", which is above "
     beaten = between.join(lower.name for _, lower in pairs)
     return Judgement(claim, "supported", f"{pairs[0][0].name} is above {beaten}", effect)
+
+
+def _differs(runs: Sequence[Run]) -> str | None:
+    """The first setting, other than init, activation and seed, in which runs differ."""
+    fields = [field for field in Run.__dataclass_fields__ if field not in ("init", "activation", "seed")]
+    return next((field for field in fields if len({getattr(run, field) for run in runs}) > 1), None)
 
 
 def _effect(upper: Cell, lower: Cell) -> Effect | None:

@@ -126,6 +126,14 @@ def incomparable(run: Run) -> str:
     return "; ".join(f"{name} {title(value)} (paper: {title(PROTOCOL[name])})" for name, value in departures.items())
 
 
+def made_to_train(run: Run) -> bool:
+    """Whether a run follows the released recipe of a cell that does not converge by the paper's protocol."""
+    recipe = RELEASED.get((run.init, run.activation))
+    return bool(
+        recipe and not recipe.comparable and all(getattr(run, name) == value for name, value in recipe.settings.items())
+    )
+
+
 def recipe_note(run: Run) -> str | None:
     """A footnote for a cell that the released code trains by a recipe of its own and this run does not; else None."""
     recipe = RELEASED.get((run.init, run.activation))

@@ -40,7 +40,7 @@ def test_how_a_task_ends_is_told(launcher: LocalLauncher, tmp_path: Path) -> Non
     launcher.start("leaves", "workers:leave", (7,), os.environ, tmp_path / "log3")
     last = last_events(launcher, 3)
     assert last["raises"].kind == "failed"
-    assert repr(last["raises"].value) == "ValueError('no luck')"
+    assert str(last["raises"].value) == "ValueError('no luck')"
     assert "about to fail" in tail(tmp_path / "log")
     assert "ValueError: no luck" in tail(tmp_path / "log")
     assert (last["killed"].kind, last["killed"].value) == ("died", -9)

@@ -11,7 +11,7 @@ from workers import record
 from replicate.errors import UsageError
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher
-from replicate.matrix.plan import check_writable, left_to_do, survey
+from replicate.matrix.plan import alone, check_writable, left_to_do, survey
 from replicate.options import Options
 from replicate.run import Run
 
@@ -92,3 +92,10 @@ def test_the_survey_finds_the_data_in_another_process(launcher: LocalLauncher, t
 def test_data_that_is_not_there_is_the_users_error(launcher: LocalLauncher, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere"):
         survey(launcher, [Run("lsuv", "relu", dataset="folder:nowhere")], tmp_path, Heard())
+
+
+def test_an_output_folder_is_held_by_one_matrix_at_a_time(tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(UsageError, match="another replicate works in"), alone(tmp_path):
+        pass
+    with alone(tmp_path):  # it was let go
+        pass

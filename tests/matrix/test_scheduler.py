@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -63,6 +64,26 @@ def test_a_signal_stops_cleanly_and_the_rest_is_left(launcher: LocalLauncher, tm
     assert 3 <= outcome.left < 6  # the three slow ones have no record, and leave a slot at most once
     assert "the same command goes on" in text.getvalue()
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_failed_run_that_was_not_tried_again_is_left(launcher: LocalLauncher, tmp_path: Path) -> None:
+    slow = [Run("lsuv", "relu", 3, dataset="synthetic", lr=lr) for lr in (0.1, 0.2, 0.3)]
+    for one in slow:
+        failed = replace(record(one, Options(tmp_path)), status="error", test_accuracy=None, error="earlier")
+        failed.write(tmp_path / "runs" / one.run_id)
+    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    outcome = run(launcher, slow, slow, tmp_path, StringIO())
+    timer.join()
+    assert outcome == Outcome(errors=0, left=3)
+    assert outcome.exit_code == 3
+
+
+def test_a_run_that_a_signal_ended_is_left_not_failed(launcher: LocalLauncher, tmp_path: Path) -> None:
+    runs = [Run("lsuv", "relu", 5, dataset="synthetic"), RUNS[0]]
+    outcome = run(launcher, runs, runs, tmp_path, StringIO())
+    assert outcome == Outcome(errors=0, left=1)
+    assert list(collect(tmp_path, runs).results) == [RUNS[0].run_id]
 
 
 def test_exit_codes() -> None:

@@ -191,3 +191,20 @@ def test_a_claim_on_cells_that_the_table_leaves_out_is_undecided(make_cell: Make
     cells = [make_cell("lsuv", "relu", around(92)), make_cell("xavier", "relu", around(91))]
     assert judge(BEST, cells, left_out=[Run("msra", "relu")]).reason == "not all of its cells are in this table"
     assert judge(BEST, cells, left_out=[Run("msra", "tanh")]).verdict == "supported"
+
+
+def test_cells_that_are_not_trained_alike_decide_nothing(make_cell: MakeCell) -> None:
+    best = Claim("id", "text", "best", ({"init": "lsuv", "activation": "maxout"},), {"activation": "maxout"})
+    ours = make_cell("lsuv", "maxout", [94.0, 94.1, 94.2])
+    other = make_cell("xavier", "maxout", [90.0, 90.1, 90.2], momentum=0.5)
+    assert judge(best, [ours, other]).verdict == "undecided"
+    assert "momentum differs" in judge(best, [ours, other]).reason
+    assert judge(best, [ours, make_cell("xavier", "maxout", [90.0, 90.1, 90.2])]).verdict == "supported"
+
+
+def test_a_recipe_made_so_that_it_trains_contradicts_nothing(make_cell: MakeCell) -> None:
+    never = Claim("id", "text", "never_converges", ({"init": "msra", "activation": "maxout"},))
+    released = {"lr": 0.001, "momentum": 0.5, "milestones": [80_000], "clip_norm": 50}
+    judged = judge(never, [make_cell("msra", "maxout", [91.0, 91.1, 91.2], **released)])
+    assert (judged.verdict, "made so that it trains" in judged.reason) == ("undecided", True)
+    assert judge(never, [make_cell("msra", "maxout", [91.0])]).verdict == "contradicted"

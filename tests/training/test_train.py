@@ -112,6 +112,25 @@ def test_clipping_changes_the_run_only_where_the_gradient_is_longer(tiny: Run, o
     assert train_run(replace(tiny, clip_norm=1e-3), options).train_loss != pytest.approx(free, rel=1e-5)
 
 
+def test_a_failure_of_wandb_costs_no_result(
+    tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no server")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    assert train_run(tiny, replace(options, wandb="online")).error is None
+    assert "W&B: ConnectionError('no server')" in capsys.readouterr().out
+
+
+def test_the_commit_is_the_one_that_the_matrix_found(tiny: Run, options: Options) -> None:
+    result = train_run(replace(tiny, iterations=1, milestones=[]), replace(options, commit=("abc", True)))
+    assert (result.commit, result.dirty) == ("abc", True)
+    assert "commit" not in result.options
+
+
 def test_wandb_offline_keeps_a_closed_run(tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 

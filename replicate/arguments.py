@@ -1,0 +1,59 @@
+"""The options of the commands, as argparse wants them."""
+
+import argparse
+from pathlib import Path
+
+from replicate.options import WANDB_MODES
+
+LAUNCHERS = ("local",)
+OUT = Path("results/local")
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Add what the benchmark takes."""
+
+    def number(text: str) -> int:
+        if int(text) < 1:
+            raise ValueError
+        return int(text)
+
+    def numbers(text: str) -> list[int]:
+        return [number(word) for word in text.split(",")]
+
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), metavar="DIR", help="folder (results/bench)")
+    parser.add_argument("--devices", default="auto", help="auto (a GPU, else the CPU), cpu, or a GPU's number (auto)")
+    parser.add_argument("--width", type=float, help="width of the net (1 on a GPU, 0.25 on the CPU)")
+    parser.add_argument("--precision", help="precision of training (bf16-mixed on a GPU, 32-true on the CPU)")
+    parser.add_argument("--at-once", type=numbers, default=[1, 2, 4], metavar="N,N", help="runs at once (1,2,4)")
+    parser.add_argument("--windows", type=number, default=5, metavar="N", help="windows measured (5)")
+    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="length of a window (5)")
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add what every command on an experiment file takes."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="experiment file, such as experiments/table3.yaml")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({OUT}/ and the experiment's name)")
+    for option, text in {
+        "--only": "keep only the runs with these values, such as init=lsuv,xavier",
+        "--set": "replace settings, such as lr=0.02; a list replaces an axis, such as seed=0,1",
+    }.items():
+        parser.add_argument(option, nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
+
+
+def add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
+    """Add where runs are carried out; `several`: for more than one run."""
+    parser.add_argument(
+        "--devices", default="auto", help="auto (GPUs, else the CPU), cpu, or GPU numbers such as 0,1 (auto)"
+    )
+    if several:
+        text = "runs at a time on each device (1 on a GPU; on the CPU one for every --threads-per-run cores)"
+        parser.add_argument("--per-device", type=int, metavar="N", help=text)
+        parser.add_argument("--launcher", default="local", help=f"what starts the runs: {', '.join(LAUNCHERS)}")
+    else:
+        parser.set_defaults(per_device=1)
+    text = "time between two checkpoints of a run (60)"
+    parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
+    parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
+    parser.add_argument(
+        "--wandb", metavar="MODE", help=f"{', '.join(WANDB_MODES)} (online where a W&B key is known, else offline)"
+    )
