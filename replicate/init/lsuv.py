@@ -1,40 +1,19 @@
 """LSUV: layer-sequential unit-variance initialisation."""
 
-import itertools
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import warnings
 
-from torch import Generator, Tensor, nn
+import torch
+from torch import Generator, nn
 
-from replicate.init.layers import WeightLayer, forward_order, measuring, variances_at
-from replicate.init.schemes import Scheme, orthonormal
-
-Batches = Tensor | Iterable[Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerReport:
-    """What an initialisation did to one weight layer, or to one piece of a maxout layer.
-
-    Args:
-        layer: the module's name in its model.
-        piece: index of the maxout piece, else 0.
-        variance: of the pre-activation, on one fresh batch after the whole model was initialised; None where it was not
-            measured, or overflows float32.
-        variance_before: LSUV: before its first rescaling. None for the other initialisations, as are all below.
-        variance_after: LSUV: on the batch that its loop saw last.
-        tries: LSUV: how often the weights were rescaled.
-        converged: LSUV: whether |variance_after - 1| <= tol.
-    """
-
-    layer: str
-    piece: int
-    variance: float | None = None
-    variance_before: float | None = None
-    variance_after: float | None = None
-    tries: int | None = None
-    converged: bool | None = None
+from replicate.errors import unknown
+from replicate.init.choice import Layers, select
+from replicate.init.errors import LSUVError, LSUVWarning
+from replicate.init.feed import Batches, Feed, Forward
+from replicate.init.measure import measuring
+from replicate.init.ranks import unwrapped
+from replicate.init.report import Report
+from replicate.init.schemes import SCHEMES
+from replicate.init.sequence import LayerSequence, Settings, with_variances
 
 
 def lsuv_(
@@ -43,95 +22,95 @@ def lsuv_(
     *,
     tol: float = 0.02,
     max_iter: int = 20,
+    pre_init: str | None = "orthonormal",
     dropout: bool = True,
     generator: Generator | None = None,
-) -> list[LayerReport]:
+    layers: Layers | None = None,
+    forward: Forward | None = None,
+    average: int = 1,
+    check: int = 0,
+    strict: bool = False,
+) -> Report:
     """Initialise a model by LSUV, in place.
 
     The weight layers that a forward pass reaches get orthonormal weights and zero biases. Then each, in the order of
-    the forward pass, has its weights divided by √var until the variance of its pre-activation over a batch is 1. Each
-    maxout piece is a layer of its own. Nothing but weights and biases changes; layers that are not reached stay as they
-    are. Source: released code, tools/extra/lsuv_init.py.
+    the forward pass, has its weights divided by √var until the variance of its pre-activation over a batch is 1, all
+    values together. A layer that is called several times is normalised at its first call. Source: released code,
+    tools/extra/lsuv_init.py.
+
+    Weight layers are `nn.Linear`, `nn.Bilinear`, (transposed, grouped) convolutions, maxout layers and the projections
+    of `nn.MultiheadAttention`. Each piece of a maxout layer, each of query, key and value, is a layer of its own.
+
+    Nothing but weights and biases changes, and they keep their storage: training flags, buffers, gradients, hooks,
+    precision flags, and with a `generator` also torch's own random streams, are put back. Arithmetic is float32, or the
+    model's own dtype; autocast and TF32 are off. Compiled models are run as they were written. The processes of a
+    DistributedDataParallel model must all call this; each feeds its own batches, the variances are those of all
+    together, and all end with the same bits.
+
+    Cost: with one batch (a tensor, tuple or mapping) and dropout=False, two forward passes, in the first of which each
+    layer is computed again after each rescaling. Else one forward pass, then for each layer as many as it is rescaled
+    plus one (times `average`), each of which ends at that layer; each takes a fresh batch.
 
     Args:
-        model: any module that maps a batch to anything; weight layers are linear and convolutional ones.
-        batches: a tensor (n, …), the same for every forward pass, or an iterable of such tensors, one for each; when it
-            ends it is started again.
+        model: any module; it may be wrapped by torch.compile, DataParallel or DistributedDataParallel.
+        batches: a tensor (n, …), a tuple of positional or a mapping of keyword arguments is one batch, the same for
+            every forward pass. A callable makes a batch for each; an iterable gives one for each and is started again
+            when it ends.
         tol: a layer is done at |variance - 1| <= tol. The margin is on the variance, not on its root, as in the
             released code.
         max_iter: a layer is rescaled at most that often.
-        dropout: run the forward passes in training mode, as the released code does; False: in evaluation mode.
-        generator: CPU generator of the orthonormal matrices. Dropout draws from torch's global one.
+        pre_init: scheme of the weights to begin with; None: those that the model has, with their biases.
+        dropout: run the forward passes in training mode, as the released code does; False: in evaluation mode, batch
+            normalisation with its running statistics.
+        generator: generator of the orthonormal matrices. Dropout draws from torch's global one.
+        layers: which weight layers: a type, a pattern of names such as "encoder.*", a predicate of name and module, or
+            several of these; None: all.
+        forward: runs the model on a batch, where that takes more than `model(batch)`, `model(*batch)` or
+            `model(**batch)`: lambda model, batch: model(batch[0]).
+        average: each look at a layer is the mean variance of that many fresh batches. More than 1 helps where one batch
+            scatters by more than tol, so that a layer may pass by luck; `check` tells.
+        check: measure the mean variance of every layer over that many further batches when all is done. With one batch
+            and dropout=False it is always measured, on that batch.
+        strict: raise where a warning would be given.
 
     Returns:
-        A report a layer and piece, in the order of the forward pass. A layer without a positive, finite variance keeps
-        its weights and is reported as not converged.
+        A row for each layer and piece. Those without positive, finite variance have the weights and biases they came
+        with. Layers that were not reached, and those whose weight belongs to an earlier layer or to a module of another
+        kind (an embedding), are left alone and named as well.
 
     Raises:
-        ValueError: no batch, or no weight layer that the forward pass reaches.
+        LSUVError: no batch; no weight layer that a forward pass reaches; a layer that cannot be initialised (its weight
+            is parametrised, on the meta device, not yet shaped); strict, and a layer without unit variance: the others
+            are initialised by then.
+        UsageError: unknown pre_init.
+
+    Warns:
+        LSUVWarning: a layer was restored or did not converge.
     """
-    feed = _endless(batches)
-    reports: list[LayerReport] = []
-    with measuring(model, dropout):
-        layers = forward_order(model, next(feed))
-        if not layers:
-            raise ValueError("no linear or convolutional layer was reached by the model's forward pass")
-        draw_(layers, orthonormal, generator)
-        for layer in layers:
-            reports += _normalise_(model, layer, feed, tol, max_iter)
-    return reports
+    if pre_init is not None and pre_init not in SCHEMES:
+        raise unknown("pre_init", pre_init, SCHEMES)
+    bare, ranks = unwrapped(model)
+    chosen = select(bare, layers)
+    feed = Feed(bare if forward is None else model, batches, forward)
+    settings = Settings(tol, max_iter, SCHEMES[pre_init] if pre_init else None, generator, average)
+    one_pass = feed.fixed and not dropout
+    with measuring(bare, dropout, keep_rng=own_stream(generator)):
+        rows = LayerSequence(bare, chosen, settings, ranks).run(feed, one_pass)
+        count = 1 if one_pass else check
+        rows = with_variances(rows, chosen, feed, ranks, count, tol if one_pass else None)
+    report = Report(tuple(rows), dropout, feed.passes, count)
+    complain(report, strict)
+    return report
 
 
-def draw_(layers: Iterable[WeightLayer], scheme: Scheme, generator: Generator | None, slope: float = 0.0) -> None:
-    """Draw the weights of these layers by a scheme, each maxout piece on its own, and set their biases to zero."""
-    for layer in layers:
-        for piece in range(layer.pieces):
-            weight = layer.weight(piece)
-            weight.copy_(scheme(tuple(weight.shape), generator, slope))
-        layer.zero_bias_()
+def complain(report: Report, strict: bool = False) -> None:
+    """Warn of the layers that were restored or did not converge, or raise."""
+    if problems := report.problems():
+        if strict:
+            raise LSUVError(f"LSUV: {problems}")
+        warnings.warn(f"LSUV: {problems}", LSUVWarning, stacklevel=3)
 
 
-def _normalise_(
-    model: nn.Module, layer: WeightLayer, feed: Iterator[Tensor], tol: float, max_iter: int
-) -> list[LayerReport]:
-    """Bring each piece of one layer to unit variance.
-
-    The pieces share the forward passes: none of them is an input of another, so each sees what it would see alone.
-    """
-    before = after = variances_at(model, layer, next(feed))
-    tries = [0] * layer.pieces
-
-    def done(piece: int) -> bool:
-        return abs(after[piece] - 1) <= tol
-
-    while open_ := [p for p in range(layer.pieces) if not done(p) and tries[p] < max_iter and _usable(after[p])]:
-        for piece in open_:
-            layer.weight(piece).div_(math.sqrt(after[piece]))
-            tries[piece] += 1
-        fresh = variances_at(model, layer, next(feed))
-        # A piece that is done stays as it was measured: the next batch may put any layer just outside the margin again.
-        after = [fresh[p] if p in open_ else after[p] for p in range(layer.pieces)]
-    return [
-        LayerReport(layer.name, p, None, _finite(before[p]), _finite(after[p]), tries[p], done(p))
-        for p in range(layer.pieces)
-    ]
-
-
-def _usable(variance: float) -> bool:
-    return 0 < variance < math.inf  # False for NaN as well
-
-
-def _finite(variance: float) -> float | None:
-    return variance if math.isfinite(variance) else None
-
-
-def _endless(batches: Batches) -> Iterator[Tensor]:
-    if isinstance(batches, Tensor):
-        yield from itertools.repeat(batches)
-    while True:
-        empty = True
-        for batch in batches:
-            empty = False
-            yield batch
-        if empty:
-            raise ValueError("the batches came to an end; give a tensor, a list or an endless iterator")
+def own_stream(generator: Generator | None) -> bool:
+    """Whether the weights come from a stream other than torch's global one, which is then put back."""
+    return generator is not None and generator is not torch.default_generator

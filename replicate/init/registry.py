@@ -1,15 +1,16 @@
 """Initialise a model by the name of the scheme."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import replace
-
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from replicate.errors import unknown
-from replicate.init.layers import measuring, preactivation_variances, weight_layers
-from replicate.init.lsuv import LayerReport, draw_, lsuv_
+from replicate.init.choice import select
+from replicate.init.feed import Batches, Feed
+from replicate.init.lsuv import complain, own_stream
+from replicate.init.measure import measuring
+from replicate.init.ranks import Ranks
+from replicate.init.report import LayerReport, Report
 from replicate.init.schemes import SCHEMES
+from replicate.init.sequence import LayerSequence, Settings, draw_, with_variances
 
 INITS = ("lsuv", *SCHEMES)
 
@@ -17,21 +18,21 @@ INITS = ("lsuv", *SCHEMES)
 def initialize_(
     model: nn.Module,
     init: str,
-    batches: Iterator[Tensor],
+    batches: Batches,
     *,
     generator: Generator | None = None,
     negative_slope: float = 0.0,
     tol: float = 0.02,
     max_iter: int = 20,
     dropout: bool = True,
-) -> list[LayerReport]:
+) -> Report:
     """Initialise every weight layer of a model in place, biases to zero, and measure what came of it.
 
     Args:
         model: a module whose forward pass takes one batch.
         init: one of INITS.
-        batches: endless; LSUV takes as many as it needs, and one more serves to measure every layer's variance.
-        generator: CPU generator of the weights.
+        batches: as for `lsuv_`; LSUV takes as many as it needs, and one more serves to measure every layer's variance.
+        generator: of the weights; if there is one, torch's global streams are put back afterwards.
         negative_slope: of the model's activation, for OrthoNorm-MSRA scaled.
         tol: of LSUV.
         max_iter: of LSUV.
@@ -42,18 +43,20 @@ def initialize_(
 
     Raises:
         UsageError: unknown init.
+        LSUVError: a layer cannot be initialised: see `lsuv_`.
     """
-    if init == "lsuv":
-        reports = lsuv_(model, batches, tol=tol, max_iter=max_iter, dropout=dropout, generator=generator)
-    elif init in SCHEMES:
-        draw_(weight_layers(model), SCHEMES[init], generator, negative_slope)
-        reports = []
-    else:
+    if init not in INITS:
         raise unknown("init", init, INITS)
-    with measuring(model, dropout):
-        variances = preactivation_variances(model, next(batches))
-    done = {(report.layer, report.piece): report for report in reports}
-    return [
-        replace(done.get(key, LayerReport(*key)), variance=variance if math.isfinite(variance) else None)
-        for key, variance in variances.items()
-    ]
+    layers, feed, ranks = select(model, None), Feed(model, batches), Ranks()
+    rows: list[LayerReport] = []
+    with measuring(model, dropout, keep_rng=own_stream(generator)):
+        if init == "lsuv":
+            settings = Settings(tol, max_iter, SCHEMES["orthonormal"], generator)
+            rows = LayerSequence(model, layers, settings, ranks).run(feed, feed.fixed and not dropout)
+        else:
+            for layer in layers:
+                draw_(layer, SCHEMES[init], generator, negative_slope)
+        rows = with_variances(rows, layers, feed, ranks, 1, None)
+    report = Report(tuple(rows), dropout, feed.passes, 1)
+    complain(report)
+    return report

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-# (shape of one piece's weight: (out, in, …), generator, negative slope of the activation) -> weight, on the CPU
+# (shape of one linear map: (out, in, …), generator, negative slope of the activation) -> its weight
 Scheme = Callable[[tuple[int, ...], Generator | None, float], Tensor]
 
 
@@ -15,13 +16,18 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:])
 
 
+def _where(generator: Generator | None) -> dict[str, Any]:
+    """Float32 on the generator's device, without one on the CPU: torch's default dtype and device play no part."""
+    return {"device": "cpu" if generator is None else generator.device, "dtype": torch.float32}
+
+
 def orthonormal(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
     """OrthoNorm: the orthonormal factor of a standard normal matrix (out, in·k·k).
 
     Its rows are orthonormal where out <= in·k·k, else its columns. Source: released code, tools/extra/lsuv_init.py.
     The slope is not used.
     """
-    normal = torch.randn(shape[0], fan_in(shape), generator=generator)
+    normal = torch.randn(shape[0], fan_in(shape), generator=generator, **_where(generator))
     left, _, right = torch.linalg.svd(normal, full_matrices=False)
     factor: Tensor = left if left.shape == normal.shape else right
     return factor.reshape(shape)  # out in·k·k -> out in k k
@@ -41,7 +47,7 @@ def xavier(shape: tuple[int, ...], generator: Generator | None, negative_slope: 
     Source: released code, include/caffe/filler.hpp. The slope is not used.
     """
     bound = math.sqrt(3 / fan_in(shape))
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return torch.empty(shape, **_where(generator)).uniform_(-bound, bound, generator=generator)
 
 
 def msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
@@ -49,7 +55,7 @@ def msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: fl
 
     Source: released code, include/caffe/filler.hpp.
     """
-    return torch.empty(shape).normal_(0, math.sqrt(2 / fan_in(shape)), generator=generator)
+    return torch.empty(shape, **_where(generator)).normal_(0, math.sqrt(2 / fan_in(shape)), generator=generator)
 
 
 SCHEMES: dict[str, Scheme] = {

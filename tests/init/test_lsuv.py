@@ -1,13 +1,15 @@
 """LSUV: unit variances in the order of the forward pass, and what the report says of them."""
 
+import copy
 import itertools
 
 import pytest
 import torch
+from init import reference
+from init.zoo import Crossed
 from torch import nn
 
-from replicate.init import lsuv_
-from replicate.init.layers import preactivation_variances
+from replicate.init import LayerReport, LSUVError, LSUVWarning, lsuv_
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import FITNET4, build
 
@@ -26,8 +28,7 @@ def test_on_a_fixed_batch_every_piece_ends_within_the_tolerance(activation: str)
     batch = noise()
     report = lsuv_(net, batch, dropout=False, generator=generator())
     net.eval()
-    with torch.no_grad():
-        found = preactivation_variances(net, batch)
+    found = reference.variances(net, (batch,))
     assert list(found) == [(entry.layer, entry.piece) for entry in report]
     assert len(found) == (17 * 2 + 5 + 1 if activation == "maxout" else 19)
     for entry in report:
@@ -81,18 +82,19 @@ def test_fresh_batches_each_forward_pass_and_the_last_one_counts() -> None:
     assert seen == [1.0, 2.0, 0.5, 1.0, 1.0]
 
 
+def test_the_mean_of_several_batches_at_each_look() -> None:
+    swinging = (torch.tensor([[-s], [s]]) for s in itertools.cycle([1.0, 2.0]))
+    (report,) = lsuv_(nn.Linear(1, 1), swinging, average=2)
+    # (1² + 2²) / 2 = 2.5, then 1
+    assert (report.variance_before, report.tries) == (2.5, 1)
+    assert report.variance_after == pytest.approx(1)
+
+
 def test_a_layer_that_does_not_settle_is_reported() -> None:
     swinging = (torch.tensor([[-s], [s]]) for s in itertools.cycle([1.0, 2.0]))
-    (report,) = lsuv_(nn.Linear(1, 1), swinging, max_iter=5)
+    with pytest.warns(LSUVWarning, match="not converged: the model itself"):
+        (report,) = lsuv_(nn.Linear(1, 1), swinging, max_iter=5)
     assert (report.tries, report.converged) == (5, False)
-
-
-def test_a_layer_without_variance_keeps_finite_weights() -> None:
-    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-    report = lsuv_(net, torch.zeros(4, 2))
-    assert [entry.converged for entry in report] == [False, False]
-    assert [entry.tries for entry in report] == [0, 0]
-    assert all(torch.isfinite(parameter).all() for parameter in net.parameters())
 
 
 def test_dropout_is_active_only_if_asked() -> None:
@@ -108,21 +110,44 @@ def test_dropout_is_active_only_if_asked() -> None:
     assert variance(True) == pytest.approx(2, abs=0.04)  # kept values are doubled: E[x²] = 0.5 · 2²
 
 
-def test_nothing_but_reached_weights_and_biases_changes() -> None:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.unused, self.used = nn.Linear(4, 4), nn.Linear(4, 4)
+def test_layers_that_are_not_reached_are_left_alone_and_named() -> None:
+    model = Crossed()
+    before = copy.deepcopy(model.unused.state_dict())
+    report = lsuv_(model, noise(16, 4))
+    assert [(row.layer, row.order) for row in report] == [("first", 1), ("shared", 2), ("last", 3), ("unused", None)]
+    assert report[3] == LayerReport("unused", 0, status="not reached")
+    assert all(torch.equal(value, before[name]) for name, value in model.unused.state_dict().items())
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.used(x)
 
-    model = Model()
-    before = model.unused.weight.clone()
-    lsuv_(model, noise(16, 4))
-    assert torch.equal(model.unused.weight, before)
-    assert model.used.weight.grad is None
-    assert not model.used._forward_hooks
+def test_the_mean_over_further_batches_is_measured_on_request() -> None:
+    net = build(FITNET4, ACTIVATIONS["relu"], width=0.125)
+    stream = generator(2)
+    taken: list[torch.Tensor] = []
+
+    def batches() -> torch.Tensor:
+        taken.append(torch.randn(8, 3, 32, 32, generator=stream))
+        return taken[-1]
+
+    torch.manual_seed(0)
+    report = lsuv_(net, batches, generator=generator(), check=4, dropout=False, tol=0.2)
+    assert report.batches == 4
+    assert report.passes == len(taken) == 1 + sum(1 + row.tries for row in report) + 4
+    net.eval()
+    found = [reference.variances(net, (batch,)) for batch in taken[-4:]]
+    for row in report:
+        assert row.variance == pytest.approx(sum(f[row.layer, 0] for f in found) / 4, abs=1e-5)
+
+
+def test_one_batch_without_dropout_takes_two_forward_passes() -> None:
+    net = build(FITNET4, ACTIVATIONS["maxout"], width=0.125)
+    calls: list[str] = []
+    for name, layer in net.named_children():
+        layer.register_forward_pre_hook(lambda _m, _a, name=name: calls.append(name))
+    report = lsuv_(net, noise(8), dropout=False, generator=generator())
+    assert report.passes == 2
+    tries = {row.layer: max(r.tries for r in report if r.layer == row.layer) for row in report}
+    for name, _ in net.named_children():
+        assert calls.count(name) == 2 + tries.get(name, 0)
 
 
 def test_a_list_of_batches_is_started_again() -> None:
@@ -131,7 +156,12 @@ def test_a_list_of_batches_is_started_again() -> None:
 
 
 def test_without_batches_or_layers_it_says_so() -> None:
-    with pytest.raises(ValueError, match="the batches came to an end"):
+    with pytest.raises(LSUVError, match="the batches came to an end"):
         lsuv_(nn.Linear(1, 1), [])
-    with pytest.raises(ValueError, match="no linear or convolutional layer"):
+    with pytest.raises(LSUVError, match="no linear or convolutional layer"):
         lsuv_(nn.Sequential(nn.ReLU(), nn.Dropout()).append(nn.BatchNorm1d(2)), noise(4, 2))
+    model = Crossed()
+    model.forward = lambda x: x
+    for batches in (noise(4, 4), [noise(4, 4)]):
+        with pytest.raises(LSUVError, match="no linear or convolutional layer was reached"):
+            lsuv_(model, batches, dropout=False)

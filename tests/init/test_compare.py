@@ -1,0 +1,20 @@
+"""The script that lays lsuv_ beside `lsuv` from the package index."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "compare_lsuv.py"
+
+
+def test_the_table_says_what_each_gets_right(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [str(SCRIPT), "--only", "registered in another order"])
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # the other tests keep theirs
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "registered" in line]
+    _, _, theirs, ours, _ = (cell.strip() for cell in line.split("|"))
+    assert ours == "4 of 4 right, 1.00 to 1.00"
+    assert not theirs.startswith("4 of 4")
