@@ -121,7 +121,7 @@ def read(path: Path) -> Result:
         if odd := sorted((needed - record.keys()) | (record.keys() - known)):
             raise BadRecordError(f"{path}: missing or unknown key {odd[0]!r}")
         result = Result(**{**record, "run": Run(**record["run"])})
-    except (UsageError, TypeError, ValueError) as error:
+    except (UsageError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, BadRecordError):
             raise
         raise BadRecordError(f"{path}: not a whole result: {error}") from None

@@ -2,10 +2,13 @@
 
 import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from workers import record
 
 from replicate.options import Options
@@ -14,6 +17,7 @@ from replicate.run import Run
 
 RUN = Run("lsuv", "relu", 3, dataset="synthetic", milestones=[40])
 RECORDS = Path(__file__).parent / "records"
+(WHOLE,) = RECORDS.glob("schema-1/*/result.json")
 
 
 @pytest.fixture
@@ -31,8 +35,7 @@ def test_a_record_reads_back_as_it_was(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_record_of_each_schema_stays_readable() -> None:
-    (kept,) = RECORDS.glob("schema-1/*/result.json")
-    result = read(kept)
+    result = read(WHOLE)
     assert (result.status, result.test_accuracy) == ("not_converged", 10.0)
 
 
@@ -105,3 +108,28 @@ def test_collecting_keeps_apart_what_was_asked_for(path: Path, tmp_path: Path) -
     assert list(found.bad) == [tmp_path / "runs" / broken.run_id / "result.json"]
     assert found.others == 1
     assert collect(tmp_path / "nowhere", [RUN]).results == {}
+
+
+@given(data=st.data())
+@settings(max_examples=2000, deadline=None)
+def test_whatever_bytes_stand_there_the_reader_raises_its_own_error_or_reads(data: st.DataObject) -> None:
+    original = WHOLE.read_bytes()
+    start = data.draw(st.integers(0, len(original)))
+    end = data.draw(st.integers(start, min(len(original), start + 40)))
+    mutated = original[:start] + data.draw(st.binary(max_size=8)) + original[end:]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / WHOLE.parent.name / "result.json"
+        path.parent.mkdir()
+        path.write_bytes(mutated)
+        try:
+            result = read(path)
+        except BadRecordError:
+            return
+        assert result.run.run_id == path.parent.name  # no setting of the run was touched
+        assert result.write(path.parent) == path  # and what was read can be written
+
+
+def test_json_nested_without_end_is_refused(path: Path) -> None:
+    path.write_text("[" * 200_000)
+    with pytest.raises(BadRecordError):
+        read(path)
