@@ -38,10 +38,8 @@ class Options:
     commit: tuple[str, bool | None] | None = None
 
     def plain(self) -> dict[str, str | int | float]:
-        """Plain data for a record."""
-        plain = {**asdict(self), "out": str(self.out), "data_dir": str(self.data_dir)}
-        del plain["commit"]  # stands in the record by itself
-        return plain
+        """Plain data for a record: without folders, which are nobody else's business, and the commit, which is there."""
+        return {key: value for key, value in asdict(self).items() if key not in ("out", "data_dir", "commit")}
 
 
 def wandb_mode(asked: str | None) -> str:
