@@ -38,7 +38,7 @@ class Options:
     commit: tuple[str, bool | None] | None = None
 
     def plain(self) -> dict[str, str | int | float]:
-        """Plain data for a record: without folders, which are nobody else's business, and the commit, which is there."""
+        """Plain data for a record: without folders, which are nobody else's business; the commit has its own place."""
         return {key: value for key, value in asdict(self).items() if key not in ("out", "data_dir", "commit")}
 
 
