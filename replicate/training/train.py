@@ -122,16 +122,13 @@ class Prepared:
     init: list[dict[str, Any]]
 
 
-def prepare(
-    run: Run, device: str, dataset: Dataset, chunk: int | None = None, init: list[dict[str, Any]] | None = None
-) -> Prepared:
+def prepare(run: Run, device: str, dataset: Dataset, init: list[dict[str, Any]] | None = None) -> Prepared:
     """Preprocess the data, build the net and initialise it.
 
     Args:
         run: what to train.
         device: `cpu` or `cuda`.
         dataset: as loaded for `run.dataset`.
-        chunk: iterations that Lightning gives at a time; None: CHUNK of the device. It changes no number.
         init: report of an earlier initialisation, whose weights will be put in place of these: none is done.
     """
     train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
@@ -146,7 +143,7 @@ def prepare(
         mirror=run.mirror,
         generator=stream(run.seed, "batches"),
         device=device,
-        chunk=chunk or CHUNK[device],
+        chunk=CHUNK[device],
     )
     activation = ACTIVATIONS[run.activation]
     net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes))
