@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from wandb_log import closed, items
 
 from replicate.data import batches as data_batches
 from replicate.options import Options
@@ -140,6 +141,9 @@ def test_wandb_offline_keeps_a_closed_run(tiny: Run, options: Options, monkeypat
     assert wandb.run is None
     (folder,) = (options.out / "runs" / tiny.run_id / "wandb").glob("offline-run-*")
     assert folder.name.endswith(f"{tiny.run_id}-{result.fingerprint[:6]}")
-    (log,) = folder.glob("*.wandb")
-    content = log.read_bytes()
-    assert all(word in content for word in (b"test/accuracy", b"train/loss", b"trial", b"lsuv-replication"))
+    records = closed(folder)
+    (row,) = (items(record.history) for record in records if record.HasField("history"))
+    assert row["test/accuracy"] == result.test_accuracy
+    assert row["train/loss"] == result.train_loss
+    (started,) = (record.run for record in records if record.HasField("run"))
+    assert (started.project, started.run_group, started.tags) == ("lsuv-replication", "trial", ["lsuv", "relu"])
