@@ -13,7 +13,7 @@ from replicate.init.measure import measuring
 from replicate.init.ranks import unwrapped
 from replicate.init.report import Report
 from replicate.init.schemes import SCHEMES
-from replicate.init.sequence import LayerSequence, Settings, with_variances
+from replicate.init.sequence import LayerSequence, Settings, held, with_variances
 
 
 def lsuv_(
@@ -27,8 +27,8 @@ def lsuv_(
     generator: Generator | None = None,
     layers: Layers | None = None,
     forward: Forward | None = None,
-    average: int = 1,
-    check: int = 0,
+    average: int | None = None,
+    check: int = 32,
     strict: bool = False,
 ) -> Report:
     """Initialise a model by LSUV, in place.
@@ -48,8 +48,9 @@ def lsuv_(
     together, and all end with the same bits.
 
     Cost: with one batch (a tensor, tuple or mapping) and dropout=False, two forward passes, in the first of which each
-    layer is computed again after each rescaling. Else one forward pass, then for each layer as many as it is rescaled
-    plus one (times `average`), each of which ends at that layer; each takes a fresh batch.
+    layer is computed again after each rescaling. Else one forward pass; then for each layer some, each of which takes a
+    fresh batch and ends at that layer: with `average=1` one more than the layer is rescaled, by default as many as the
+    scatter asks for; then `check` whole ones.
 
     Args:
         model: any module; it may be wrapped by torch.compile, DataParallel or DistributedDataParallel.
@@ -67,10 +68,12 @@ def lsuv_(
             several of these; None: all.
         forward: runs the model on a batch, where that takes more than `model(batch)`, `model(*batch)` or
             `model(**batch)`: lambda model, batch: model(batch[0]).
-        average: each look at a layer is the mean variance of that many fresh batches. More than 1 helps where one batch
-            scatters by more than tol, so that a layer may pass by luck; `check` tells.
-        check: measure the mean variance of every layer over that many further batches when all is done. With one batch
-            and dropout=False it is always measured, on that batch.
+        average: each look at a layer is the mean variance of that many fresh batches; 1 is the released code's loop,
+            in which a layer may pass by luck where one batch scatters by more than tol. None: as many as it takes until
+            the mean is known within tol (its 95 % interval), at most 64.
+        check: when all is done, measure the mean variance of every layer over that many further batches, and report
+            those that are off by more than 2.5 tol; 0: do not. With one batch and dropout=False it is always measured,
+            on that batch.
         strict: raise where a warning would be given.
 
     Returns:
@@ -97,7 +100,8 @@ def lsuv_(
     with measuring(bare, dropout, keep_rng=own_stream(generator)):
         rows = LayerSequence(bare, chosen, settings, ranks).run(feed, one_pass)
         count = 1 if one_pass else check
-        rows = with_variances(rows, chosen, feed, ranks, count, tol if one_pass else None)
+        rows = with_variances(rows, chosen, feed, ranks, count)
+        rows = [held(row, tol, one_pass) for row in rows]
     report = Report(tuple(rows), dropout, feed.passes, count)
     complain(report, strict)
     return report

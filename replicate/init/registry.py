@@ -56,7 +56,7 @@ def initialize_(
         else:
             for layer in layers:
                 draw_(layer, SCHEMES[init], generator, negative_slope)
-        rows = with_variances(rows, layers, feed, ranks, 1, None)
+        rows = with_variances(rows, layers, feed, ranks, 1)
     report = Report(tuple(rows), dropout, feed.passes, 1)
     complain(report)
     return report

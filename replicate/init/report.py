@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 CONVERGED = "converged"
 NOT_CONVERGED = "not converged"
 UNSTABLE = "moved again"
+SCATTERS = "off on further batches"
 ZERO = "restored: zero variance"
 SINGLE = "restored: a single value"
 NOT_FINITE = "restored: not finite"
@@ -24,6 +25,7 @@ SHARED = "shared weight"
 HINTS = {
     NOT_CONVERGED: "give larger batches, average or tol, or look for a bias or a norm that hides the weights' scale",
     UNSTABLE: "a later layer uses its weight too; look for weights that functions share",
+    SCATTERS: "one batch differs much from the next; give larger batches",
     ZERO: "look for activations that died before it, or an input that is constant",
     SINGLE: "its output has too few values for a variance; give a larger batch",
     NOT_FINITE: "its output holds NaN or inf; look at the batch and at what stands before the layer",

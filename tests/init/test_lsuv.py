@@ -76,7 +76,7 @@ def test_fresh_batches_each_forward_pass_and_the_last_one_counts() -> None:
             seen.append(scale)
             yield torch.tensor([[-scale], [scale]])
 
-    (report,) = lsuv_(nn.Linear(1, 1), batches())
+    (report,) = lsuv_(nn.Linear(1, 1), batches(), average=1, check=0)
     # Measured 4, rescaled by 1/2; measured 0.5²·0.5² = 1/16, rescaled by 4; measured (2·1)² = 4, by 1/2; measured 1.
     assert (report.variance_before, report.variance_after, report.tries) == (4.0, 1.0, 3)
     assert seen == [1.0, 2.0, 0.5, 1.0, 1.0]
@@ -84,7 +84,7 @@ def test_fresh_batches_each_forward_pass_and_the_last_one_counts() -> None:
 
 def test_the_mean_of_several_batches_at_each_look() -> None:
     swinging = (torch.tensor([[-s], [s]]) for s in itertools.cycle([1.0, 2.0]))
-    (report,) = lsuv_(nn.Linear(1, 1), swinging, average=2)
+    (report,) = lsuv_(nn.Linear(1, 1), swinging, average=2, check=0)
     # (1² + 2²) / 2 = 2.5, then 1
     assert (report.variance_before, report.tries) == (2.5, 1)
     assert report.variance_after == pytest.approx(1)
@@ -93,7 +93,7 @@ def test_the_mean_of_several_batches_at_each_look() -> None:
 def test_a_layer_that_does_not_settle_is_reported() -> None:
     swinging = (torch.tensor([[-s], [s]]) for s in itertools.cycle([1.0, 2.0]))
     with pytest.warns(LSUVWarning, match="not converged: the model itself"):
-        (report,) = lsuv_(nn.Linear(1, 1), swinging, max_iter=5)
+        (report,) = lsuv_(nn.Linear(1, 1), swinging, max_iter=5, average=1, check=0)
     assert (report.tries, report.converged) == (5, False)
 
 
@@ -129,7 +129,7 @@ def test_the_mean_over_further_batches_is_measured_on_request() -> None:
         return taken[-1]
 
     torch.manual_seed(0)
-    report = lsuv_(net, batches, generator=generator(), check=4, dropout=False, tol=0.2)
+    report = lsuv_(net, batches, generator=generator(), average=1, check=4, dropout=False, tol=0.2)
     assert report.batches == 4
     assert report.passes == len(taken) == 1 + sum(1 + row.tries for row in report) + 4
     net.eval()

@@ -48,7 +48,8 @@ def test_16_bits_hold_the_rounded_weights_of_32() -> None:
     scales = iter([1.0, *[1.37, 0.61] * 8])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        lsuv_(model, lambda: x * next(scales), dropout=False, generator=generator(), max_iter=15, tol=1e-9)
+        looks = {"average": 1, "max_iter": 15, "tol": 1e-9, "check": 0}
+        lsuv_(model, lambda: x * next(scales), dropout=False, generator=generator(), **looks)
     twin = nn.Sequential(nn.Linear(4, 64, bias=False)).bfloat16()
     lsuv_(twin, x, tol=float("inf"), dropout=False, generator=generator())
     ratio = model[0].weight.detach().double() / twin[0].weight.detach().double()

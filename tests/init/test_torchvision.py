@@ -1,5 +1,6 @@
 """One network of each family that torchvision has, at 64×64: every layer at unit variance at once."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -71,11 +72,16 @@ def test_every_layer_holds_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert report.passes == 2
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit"])
-def test_with_fresh_batches_the_mean_is_near_one(name: str) -> None:
+@pytest.mark.parametrize("name", ["resnet", "vit", "mobilenet"])
+def test_with_fresh_batches_the_mean_is_near_one_or_the_layer_is_named(name: str) -> None:
     stream = torch.Generator().manual_seed(3)
     torch.manual_seed(1)
     size = 64 if name == "vit" else 48
-    report = lsuv_(build(name), lambda: torch.randn(16, 3, size, size, generator=stream), check=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = lsuv_(build(name), lambda: torch.randn(16, 3, size, size, generator=stream))
     assert report.batches == 32
-    assert all(abs(row.variance - 1) <= 0.05 for row in report)
+    off = {row.layer for row in report if abs(row.variance - 1) > 0.05}
+    # Behind its dropout and batch norm one batch's variance scatters by 0.2, the mean of 32 by 0.035.
+    assert off <= ({"classifier.3"} if name == "mobilenet" else set())
+    assert {row.layer for row in report if row.status == "off on further batches"} == off
