@@ -62,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
     from replicate.matrix.display import Display
+    from replicate.matrix.limit import Limit
     from replicate.matrix.local import LocalLauncher
-    from replicate.matrix.plan import alone, check_writable, left_to_do, survey
+    from replicate.matrix.plan import check_writable, left_to_do, survey, unfinished
     from replicate.matrix.scheduler import WORKER, run_all
     from replicate.matrix.slots import make_slots
 
@@ -75,14 +76,16 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
         experiment=chosen.experiment.name,
         checkpoint_seconds=args.checkpoint_seconds,
     )
-    check_writable(options.out)
+    limit = Limit(args.time_limit)
+    if unfinished(chosen.records, chosen.runs):  # a folder in which all is done need not be written
+        check_writable(options.out)
     preload = WORKER.partition(":")[0]
-    with alone(options.out), LocalLauncher(preload) as launcher, Display(Console()) as display:
+    with LocalLauncher(preload) as launcher, Display(Console()) as display:
         gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
         todo = left_to_do(options.out, chosen.runs, fingerprints, display)
-        outcome = run_all(launcher, chosen.runs, todo, slots, options, display)
+        outcome = run_all(launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
     print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
     print(f"records: {chosen.out}/runs")
     return outcome.exit_code

@@ -34,7 +34,7 @@ def test_a_run_that_fails_is_a_record_and_the_rest_go_on(launcher: LocalLauncher
     assert outcome.exit_code == 1
     results = {r.run.seed: r for r in collect(tmp_path, RUNS).results.values()}
     assert [results[seed].status for seed in (0, 1, 2, 4)] == ["converged", "error", "error", "converged"]
-    assert "ValueError('seed 1 fails')" in results[1].error
+    assert "ValueError: seed 1 fails" in results[1].error
     assert "killed by SIGKILL" in results[2].error
     # each run sees its own device and no other
     assert {results[0].device, results[4].device} <= {"cuda sees '0'", "cuda sees '1'"}
