@@ -48,6 +48,11 @@ class Order:
         """The run's folder."""
         return folder_of(self.options.out, self.run)
 
+    @property
+    def log(self) -> Path:
+        """File for what the process prints."""
+        return self.folder / "log.txt"
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -104,7 +109,7 @@ def attempt(order: Order, send: Callable[..., None]) -> Ending:
 
 def _held(order: Order, holding: claims.Holding, send: Callable[..., None]) -> Ending:
     with contextlib.suppress(OSError):
-        os.ftruncate(1, 0)  # the log is this attempt's from here on
+        os.truncate(order.log, 0)  # it is this attempt's from here on
     # Only now: another may have finished it, or failed, between the scheduler's look and our claim.
     standing = _standing(order.folder)
     if standing is not None and (standing.final or standing != order.known):
@@ -143,7 +148,7 @@ def record_death(order: Order, reason: str, kind: str | None, seconds: float) ->
         if standing is not None and (standing.final or standing != order.known):
             return Done(standing)  # it died after it had written its record
         commit, dirty = order.options.commit or provenance.commit()
-        said = tail(order.folder / "log.txt")
+        said = tail(order.log)
         result = Result(
             run=order.run,
             status="error",

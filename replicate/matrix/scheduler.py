@@ -154,7 +154,7 @@ class _Matrix:
             stale, known = claim.token if claim else None, self._known.get(run.run_id)
             order = Order(self._worker, run, options, slot.name, claims.new_token(), stale, known)
             environment = {**os.environ, **slot.environment}
-            self._launcher.start(run.run_id, ATTEMPT, (order,), environment, order.folder / "log.txt")
+            self._launcher.start(run.run_id, ATTEMPT, (order,), environment, order.log)
             self._busy[run.run_id] = _Job(order, slot, self._retries.sharing(slot), time.monotonic())
             self._limit.began(run.run_id)
             self._display.started(run, slot)
