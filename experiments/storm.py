@@ -222,8 +222,7 @@ def scheduler_process(words: list[str]) -> int:
     """Carry out a command line with `train` for a worker."""
     from replicate import cli
 
-    scheduler.WORKER = "storm:train"
-    scheduler.run_all = partial(scheduler.run_all, worker=scheduler.WORKER)  # type: ignore[assignment]
+    scheduler.run_all = partial(scheduler.run_all, worker="storm:train")  # type: ignore[assignment]
     return cli.main(words)
 
 
