@@ -127,11 +127,14 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Show which runs of an experiment are done, failed and missing."""
+    """Show which runs of an experiment are done, failed, missing and under way."""
+    from replicate.matrix.plan import under_way
     from replicate.report.status import overview
 
     chosen = Selection.of(args)
     Console().print(overview(chosen.experiment, chosen.runs, chosen.records, chosen.out))
+    for line in under_way(chosen.out, chosen.runs):
+        print(f"under way: {line}")
     return 0
 
 
