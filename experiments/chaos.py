@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from storm import ROOT, Storm, content_of
+from storm import FAULTS, ROOT, Storm, content_of
 
 from replicate import provenance
 from replicate.experiment import Experiment
@@ -46,6 +46,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--file", type=Path, default=ROOT / "experiments" / "smoke.yaml", help="experiment (smoke)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as of `replicate matrix`")
     parser.add_argument("--only", nargs="+", default=[], metavar="KEY=VALUE", help="as of `replicate matrix`")
+    parser.add_argument("--kinds", nargs="+", choices=FAULTS, default=[], metavar="KIND", help="of faults (all)")
     parser.add_argument("--faults", type=int, default=200, help="in all (200)")
     parser.add_argument("--seed", type=int, default=0, help="of the storm's choices (0); when they hit is not its own")
     parser.add_argument("--interval", type=float, default=1.0, help="mean seconds between faults (1)")
@@ -68,7 +69,7 @@ def main(words: list[str] | None = None) -> int:
         while (happened := sum(storm.faults.total() for storm in storms)) < args.faults:
             if time.monotonic() - begin > args.seconds:
                 break
-            storms.append(storm := Storm(Path(name) / str(len(storms)), command, runs, dice))
+            storms.append(storm := Storm(Path(name) / str(len(storms)), command, runs, dice, args.kinds))
             storm.rage(args.faults - happened, args.interval, begin + args.seconds)
             storm.finish()
             found = {run: outcome(storm.out, run) for run in runs}

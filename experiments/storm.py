@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -60,10 +60,12 @@ def _finished(path: Path) -> bool:
 class Storm:
     """A round: an output folder, the schedulers that work in it, and the faults that hit them."""
 
-    def __init__(self, folder: Path, command: list[str], runs: tuple[Run, ...], dice: random.Random) -> None:
+    def __init__(
+        self, folder: Path, command: list[str], runs: tuple[Run, ...], dice: random.Random, kinds: Sequence[str] = ()
+    ) -> None:
         self.out, self.log = folder / "out", folder / "log"
         self.log.mkdir(parents=True)
-        self.command, self.runs, self.dice = command, runs, dice
+        self.command, self.runs, self.dice, self.kinds = command, runs, dice, list(kinds or FAULTS)
         self.schedulers: list[subprocess.Popen[bytes]] = []
         self.asleep: list[tuple[float, int]] = []
         self.faults: Counter[str] = Counter()
@@ -91,8 +93,7 @@ class Storm:
             if not self.schedulers:
                 self.start()
             time.sleep(self.dice.uniform(0.2, 2.0) * interval)
-            kinds = list(FAULTS)
-            kind = self.dice.choices(kinds, [FAULTS[kind] for kind in kinds])[0]
+            kind = self.dice.choices(self.kinds, [FAULTS[kind] for kind in self.kinds])[0]
             if getattr(self, f"_{kind}")():
                 self.faults[kind.replace("_", " ")] += 1
             self.wake(time.monotonic())
@@ -194,10 +195,12 @@ class Storm:
         return True
 
     def finish(self) -> None:
-        """Let the schedulers come to their end, and call once more in peace."""
+        """Let the schedulers come to their end, and call once more in peace where that leaves something to do."""
         for process in self.schedulers:
-            process.wait(600)
-        if (code := self.start().wait(600)) != 0:
+            process.wait(1800)
+        if not self.unfinished():
+            return
+        if (code := self.start().wait(1800)) != 0:
             print(f"the last call of a round ended with exit code {code}; see {self.log / 'schedulers.txt'}")
 
     def doubled(self) -> int:

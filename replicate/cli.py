@@ -15,6 +15,7 @@ from replicate.arguments import LAUNCHERS, OUT, add_bench, add_resources, add_se
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
 from replicate.options import Options, wandb_mode
+from replicate.passing import passing
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
@@ -221,8 +222,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"replicate: {error}", file=sys.stderr)
         return 2
-    except PermissionError as error:
-        print(f"replicate: cannot write {error.filename}: {error.strerror}; give another --out", file=sys.stderr)
+    except OSError as error:
+        if passing(error) is None and not isinstance(error, PermissionError):
+            raise
+        name = error.filename or "a file"
+        print(f"replicate: cannot write {name}: {error.strerror}; make room, or give another --out", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so
         print("replicate: stopped", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A process that claims runs, for tests: `claimant.py race FOLDER NAME` or `claimant.py hold FOLDER NAME [PLACE]`."""
+"""A process that claims runs, for tests: `claimant.py race|start|hold FOLDER NAME [PLACE]`."""
 
 import fcntl
 import os
@@ -37,6 +37,18 @@ def race(folder: Path, name: str) -> None:
         (folder / f"held-{name}").touch()
 
 
+def start(folder: Path, name: str) -> None:
+    """Claim a new folder every 4 ms of a clock that all share, so that many try at the same instant."""
+    end = time.monotonic() + 2
+    while (now := time.monotonic()) < end:
+        tick = int(now / 0.004)
+        while int(time.monotonic() / 0.004) == tick:
+            pass
+        run = folder / f"run{tick}"
+        if take(run, Owner("cpu", 1), name) is not None:
+            (run / f"won-{name}").touch()
+
+
 def hold(folder: Path, name: str, place: str | None) -> None:
     """Hold a claim with a quick heartbeat, write a record again and again, and say so if the claim is lost."""
     claims.BEAT_SECONDS = 0.05
@@ -58,5 +70,7 @@ if __name__ == "__main__":
     task, target, who, *rest = sys.argv[1:]
     if task == "race":
         race(Path(target), who)
+    elif task == "start":
+        start(Path(target), who)
     else:
         hold(Path(target), who, rest[0] if rest else None)

@@ -88,6 +88,8 @@ class Watch:
             token = None
         except NotADirectoryError:
             token = ""
+        except OSError:  # a network file system out of reach: nothing can be told for now
+            return Claim("", None)
         if token is None:
             self._seen.pop(folder, None)
             return None

@@ -57,6 +57,16 @@ def test_many_processes_race_and_die_and_never_two_hold_one(tmp_path: Path) -> N
         assert not list((tmp_path / run).glob("*.tmp"))
 
 
+def test_of_many_that_claim_at_the_same_instant_one_wins(tmp_path: Path) -> None:
+    for process in [claimant("start", tmp_path, number) for number in range(4)]:
+        assert process.wait(120) == 0
+    folders = list(tmp_path.iterdir())
+    assert folders
+    for folder in folders:
+        (winner,) = folder.glob("won-*")
+        assert [path.name for path in (folder / NAME).iterdir()] == [winner.name.removeprefix("won-")]
+
+
 def test_of_many_takers_of_a_dead_owners_claim_one_succeeds(tmp_path: Path) -> None:
     dead = replace(ME, start="1")
     for number in range(20):
