@@ -90,10 +90,11 @@ def write(storms: list[Storm], runs: int, began: int, found: tuple[int, int, int
     """Tell of the storms in Markdown."""
     total = sum((storm.faults for storm in storms), Counter[str]())
     lines = [f"| {kind} | {count} |" for kind, count in sorted(total.items())]
+    rounds = f"{len(storms)} round{'s' * (len(storms) != 1)}"
     cores = len(os.sched_getaffinity(0))
     return "\n".join([
         "# A storm over the smoke matrix", "",
-        f"`{' '.join(['python', 'experiments/chaos.py', *sys.argv[1:]])}`: seed {seed}, {len(storms)} rounds of {runs} "
+        f"`{' '.join(['python', 'experiments/chaos.py', *sys.argv[1:]])}`: seed {seed}, {rounds} of {runs} "
         f"runs, {began} trainings begun or gone on with, {seconds:.0f} s on {cores} cores of {provenance.cpu_name()}.",
         "",
         "| Fault | Times |", "|---|---|", *lines, f"| **all** | **{total.total()}** |", "",
