@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke test lint format table3 table3-short table3-as-released pilot run table figures status bench lock
+.PHONY: help setup smoke chaos test lint format table3 table3-short table3-as-released pilot run table figures status bench lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -56,6 +56,9 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 
 smoke: .venv/.installed  ## the whole grid at toy size on embedded images, in about a minute: does everything work?
 	$(call whole,smoke,--wandb off)
+
+chaos: .venv/.installed  ## a storm of faults over the smoke matrix, compared with one in peace; writes results/chaos.md
+	$(BIN)/python experiments/chaos.py --interval 2 --page results/chaos.md
 
 test: .venv/.installed  ## run the tests
 	$(BIN)/python -m pytest

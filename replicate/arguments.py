@@ -1,12 +1,27 @@
 """The options of the commands, as argparse wants them."""
 
 import argparse
+import math
+import re
 from pathlib import Path
 
 from replicate.options import WANDB_MODES
 
 LAUNCHERS = ("local",)
 OUT = Path("results/local")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of times; give 0 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip(), flags=re.ASCII)
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; give seconds, or such as 90s, 10m, 2h, 1d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +66,10 @@ def add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
         parser.add_argument("--launcher", default="local", help=f"what starts the runs: {', '.join(LAUNCHERS)}")
     else:
         parser.set_defaults(per_device=1)
+    text = "tries again a run that was killed, ran out of memory, met a CUDA error or a full disk (1)"
+    parser.add_argument("--retries", type=_count, default=1, metavar="N", help=text)
+    text = "end before so long, such as 90s, 10m, 2h or 1d: what runs saves a checkpoint; exit code 3 if runs are left"
+    parser.add_argument("--time-limit", type=_seconds, default=math.inf, metavar="TIME", help=text)
     text = "time between two checkpoints of a run (60)"
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
     parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help="CPU threads of a run (1)")

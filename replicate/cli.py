@@ -15,6 +15,7 @@ from replicate.arguments import LAUNCHERS, OUT, add_bench, add_resources, add_se
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
 from replicate.options import Options, wandb_mode
+from replicate.passing import passing
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
@@ -62,8 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
     from replicate.matrix.display import Display
+    from replicate.matrix.limit import Limit
     from replicate.matrix.local import LocalLauncher
-    from replicate.matrix.plan import alone, check_writable, left_to_do, survey
+    from replicate.matrix.plan import check_writable, left_to_do, survey, unfinished
     from replicate.matrix.scheduler import WORKER, run_all
     from replicate.matrix.slots import make_slots
 
@@ -75,14 +77,16 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
         experiment=chosen.experiment.name,
         checkpoint_seconds=args.checkpoint_seconds,
     )
-    check_writable(options.out)
+    limit = Limit(args.time_limit)
+    if unfinished(chosen.records, chosen.runs):  # a folder in which all is done need not be written
+        check_writable(options.out)
     preload = WORKER.partition(":")[0]
-    with alone(options.out), LocalLauncher(preload) as launcher, Display(Console()) as display:
+    with LocalLauncher(preload) as launcher, Display(Console()) as display:
         gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
         todo = left_to_do(options.out, chosen.runs, fingerprints, display)
-        outcome = run_all(launcher, chosen.runs, todo, slots, options, display)
+        outcome = run_all(launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
     print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
     print(f"records: {chosen.out}/runs")
     return outcome.exit_code
@@ -124,11 +128,14 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Show which runs of an experiment are done, failed and missing."""
+    """Show which runs of an experiment are done, failed, missing and under way."""
+    from replicate.matrix.plan import under_way
     from replicate.report.status import overview
 
     chosen = Selection.of(args)
     Console().print(overview(chosen.experiment, chosen.runs, chosen.records, chosen.out))
+    for line in under_way(chosen.out, chosen.runs):
+        print(f"under way: {line}")
     return 0
 
 
@@ -215,8 +222,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"replicate: {error}", file=sys.stderr)
         return 2
-    except PermissionError as error:
-        print(f"replicate: cannot write {error.filename}: {error.strerror}; give another --out", file=sys.stderr)
+    except OSError as error:
+        if passing(error) is None and not isinstance(error, PermissionError):
+            raise
+        name = error.filename or "a file"
+        print(f"replicate: cannot write {name}: {error.strerror}; make room, or give another --out", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so
         print("replicate: stopped", file=sys.stderr)

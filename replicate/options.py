@@ -3,8 +3,10 @@
 import importlib.util
 import netrc
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from replicate.errors import unknown
 
@@ -26,6 +28,8 @@ class Options:
         experiment: name of the experiment, W&B's group.
         checkpoint_seconds: between two checkpoints of a run.
         commit: of the code, and whether the code differs from it, as found when the matrix started; None: ask now.
+        scratch: folder for files that are still being written (see results.write_atomically); None: the run's own.
+        history: earlier attempts at the run, for its record.
     """
 
     out: Path
@@ -36,10 +40,13 @@ class Options:
     experiment: str = "local"
     checkpoint_seconds: float = 60.0
     commit: tuple[str, bool | None] | None = None
+    scratch: Path | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
 
     def plain(self) -> dict[str, str | int | float]:
-        """Plain data for a record: without folders, which are nobody else's business; the commit has its own place."""
-        return {key: value for key, value in asdict(self).items() if key not in ("out", "data_dir", "commit")}
+        """Plain data for a record: without folders, which are nobody else's business, and what has its own place."""
+        without = ("out", "data_dir", "scratch", "commit", "history")
+        return {key: value for key, value in asdict(self).items() if key not in without}
 
 
 def wandb_mode(asked: str | None) -> str:

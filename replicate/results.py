@@ -1,14 +1,16 @@
 """Result: what one run yielded; written atomically, and read back strictly."""
 
+import contextlib
 import json
 import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from replicate import passing
 from replicate.errors import UsageError
 from replicate.run import Run
 
@@ -43,6 +45,8 @@ class Result:
         finished: when, UTC, ISO 8601.
         error: traceback, for status `error`.
         classes: of the data set; None if the run failed before the data was read.
+        passing: for status `error`: what may pass of itself, one of `passing.KINDS`; None: the run's own fault.
+        history: the attempts before this one that failed: `attempt` (from 1), `when`, `reason`.
     """
 
     run: Run
@@ -63,29 +67,53 @@ class Result:
     finished: str
     error: str | None = None
     classes: int | None = None
+    passing: str | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
 
-    def write(self, folder: Path) -> Path:
-        """Write `folder/result.json` so that it is there whole or not at all."""
+    @property
+    def final(self) -> bool:
+        """Whether there is nothing left to do: whatever the number, it is one."""
+        return self.status != "error"
+
+    def write(self, folder: Path, scratch: Path | None = None) -> Path:
+        """Write `folder/result.json` so that it is there whole or not at all; `scratch` as in write_atomically."""
         record = {"schema": SCHEMA, "run_id": self.run.run_id, **asdict(self)}
         # JSON has no NaN: a record must be readable by every JSON reader.
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
         folder.mkdir(parents=True, exist_ok=True)
-        return write_atomically(folder / "result.json", text)
+        return write_atomically(folder / "result.json", text, scratch)
 
 
-def write_atomically(path: Path, text: str) -> Path:
-    """Write a text file by way of a temporary one in the same folder, so that no reader ever sees half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+def write_atomically(path: Path, content: str | bytes, scratch: Path | None = None) -> Path:
+    """Write a file by way of a temporary one, so that no reader ever sees half of it.
+
+    Args:
+        path: of the file.
+        content: text or bytes.
+        scratch: folder for the temporary file, on the same file system; None: the file's own. Where it is gone, so is
+            the right to write: nothing is written.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
+    handle, temporary = tempfile.mkstemp(dir=scratch or path.parent, prefix=f".{path.name}-", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
         raise
+    with contextlib.suppress(OSError):  # so that a loss of power does not undo the renaming; not all systems can
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     return path
 
 
@@ -95,12 +123,12 @@ KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("test_accuracy", "train_loss", "images_per_second"), (int, float, _NONE)),
     **dict.fromkeys(("status", "data_label", "fingerprint", "commit", "device", "finished"), (str,)),
     **{"iteration": (int,), "seconds": (int, float), "init": (list,), "dirty": (bool, _NONE), "versions": (dict,)},
-    **{"options": (dict,), "error": (str, _NONE), "classes": (int, _NONE)},
+    **{"options": (dict,), "error": (str, _NONE), "classes": (int, _NONE), "passing": (str, _NONE), "history": (list,)},
 }
 
 
 def _names(optional: bool) -> set[str]:
-    return {field.name for field in fields(Result) if optional or field.default is MISSING}
+    return {one.name for one in fields(Result) if optional or one.default is one.default_factory is MISSING}
 
 
 def read(path: Path) -> Result:
@@ -141,6 +169,10 @@ def _check(path: Path, result: Result) -> None:
             raise BadRecordError(f"{path}: {name} is {value!r}")
     if not all(isinstance(entry, dict) and {"layer", "piece", "variance"} <= entry.keys() for entry in result.init):
         raise BadRecordError(f"{path}: init is not a list of layers")
+    if not all(isinstance(entry, dict) and entry.keys() == {"attempt", "when", "reason"} for entry in result.history):
+        raise BadRecordError(f"{path}: history is not a list of attempts")
+    if result.passing not in (None, *passing.KINDS):
+        raise BadRecordError(f"{path}: unknown passing {result.passing!r}")
     if result.test_accuracy is not None and not 0 <= result.test_accuracy <= 100:
         raise BadRecordError(f"{path}: test_accuracy is {result.test_accuracy!r}")
     if result.status not in STATUSES:

@@ -1,13 +1,16 @@
 """The commands, as a user types them; what takes long is in test_end_to_end.py."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from workers import record
 
-from replicate.cli import main
+from replicate.cli import main, make_parser
 from replicate.experiment import Experiment
+from replicate.matrix.claims import take
+from replicate.matrix.owner import Owner
 from replicate.options import Options
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +83,40 @@ def test_an_unknown_command_or_option_is_exit_code_2(capsys: pytest.CaptureFixtu
             main(arguments)
         assert caught.value.code == 2
     assert "invalid choice: 'train'" in capsys.readouterr().err
+
+
+def test_status_tells_what_is_under_way(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    run = Experiment.load(SMOKE).runs({"init": ["lsuv"], "activation": "relu"})[0]
+    with take(out / "runs" / run.run_id, Owner("gpu 3", 200, iteration=120, test_accuracy=35.25)):
+        assert main(["status", SMOKE, "--out", str(out)]) == 0
+        text = capsys.readouterr().out
+    assert f"under way: {run.run_id}: 120 of 200 iterations, 35.2 %, on gpu 3 (process {os.getpid()} on" in text
+    assert main(["status", SMOKE, "--out", str(out)]) == 0
+    assert "under way" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "length"), [("90", 90), ("90s", 90), ("1.5m", 90), ("10m", 600), ("2h", 7200), ("1d", 86_400)]
+)
+def test_a_time_limit_is_read(text: str, length: float) -> None:
+    assert make_parser().parse_args(["matrix", SMOKE, "--time-limit", text]).time_limit == length
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--time-limit", "0"], "'0' is no length of time; give seconds, or such as 90s, 10m, 2h, 1d"),
+        (["--time-limit", "-5m"], "expected one argument"),
+        (["--time-limit", "soon"], "'soon' is no length of time"),
+        (["--retries", "-1"], "'-1' is no number of times"),
+        (["--retries", "x"], "'x' is no number of times; give 0 or more"),
+    ],
+)
+def test_odd_limits_are_refused(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", SMOKE, *words])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_status(capsys: pytest.CaptureFixture[str], out: Path) -> None:

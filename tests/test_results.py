@@ -37,6 +37,7 @@ def test_a_record_reads_back_as_it_was(path: Path, tmp_path: Path) -> None:
 def test_a_record_of_each_schema_stays_readable() -> None:
     result = read(WHOLE)
     assert (result.status, result.test_accuracy) == ("not_converged", 10.0)
+    assert (result.history, result.passing) == ([], None)  # fields that came later
 
 
 def test_no_number_that_json_does_not_know_is_written(tmp_path: Path) -> None:
@@ -69,6 +70,9 @@ def test_an_interrupted_write_leaves_what_was_there(path: Path, monkeypatch: pyt
         ({"test_accuracy": 101}, "test_accuracy is 101"),
         ({"iteration": True}, "iteration is True"),
         ({"status": "great"}, "unknown status 'great'"),
+        ({"history": {}}, "history is {}"),
+        ({"history": [{"attempt": 1}]}, "history is not a list of attempts"),
+        ({"passing": "bad luck"}, "unknown passing 'bad luck'"),
         ({"extra": 1}, "missing or unknown key 'extra'"),
         ({"test_accuracy": None}, "a finished run without a test accuracy"),
         ({"run_id": "lsuv-relu-s3-00000000"}, "holds run lsuv-relu-s3-00000000, whose settings give lsuv-relu-s3-"),
@@ -96,6 +100,17 @@ def test_a_record_cut_off_anywhere_is_refused(path: Path) -> None:
         path.write_text(text[:end])
         with pytest.raises(BadRecordError):
             read(path)
+
+
+def test_a_file_is_written_by_way_of_the_scratch_folder_or_not_at_all(path: Path, tmp_path: Path) -> None:
+    before, scratch = path.read_text(), tmp_path / "scratch"
+    with pytest.raises(FileNotFoundError):
+        write_atomically(path, "from one that has lost the right to write", scratch)
+    assert path.read_text() == before
+    scratch.mkdir()
+    write_atomically(path, b"bytes", scratch)
+    assert path.read_bytes() == b"bytes"
+    assert list(scratch.iterdir()) == []
 
 
 def test_collecting_keeps_apart_what_was_asked_for(path: Path, tmp_path: Path) -> None:

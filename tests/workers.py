@@ -1,9 +1,11 @@
 """Tasks that tests let the launcher carry out in processes of their own."""
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,19 @@ def record(run: Run, options: Options, device: str = "a test") -> Result:
 def train(run: Run, options: Options, send: Send) -> Result:
     """Stand in for a training where the scheduler is the subject.
 
-    Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is told to end.
+    Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is told to end, seed 6 is killed the first time, seed 7 runs
+    out of memory the first two times, seed 8 has no room on the disk the first time.
     """
     send(1, None)
+    first = options.out / f"seed-{run.seed}"
+    if run.seed == 6 and not first.exists():
+        first.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if run.seed == 8 and not first.exists():
+        first.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if run.seed == 7:
+        return _hungry(run, options, first)
     if run.seed == 1:
         raise ValueError("seed 1 fails")
     if run.seed == 2:
@@ -85,5 +97,19 @@ def train(run: Run, options: Options, send: Send) -> Result:
         time.sleep(60)
     visible: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
     result = record(run, options, f"{options.device} sees {visible!r}")
-    result.write(options.out / "runs" / run.run_id)
+    result = replace(result, history=[dict(entry) for entry in options.history])
+    result.write(options.out / "runs" / run.run_id, options.scratch)
+    return result
+
+
+def _hungry(run: Run, options: Options, tried: Path) -> Result:
+    """Out of memory at the first two attempts."""
+    tried.mkdir(exist_ok=True)
+    mine = tried / str(len(list(tried.iterdir())))
+    mine.touch()
+    result = replace(record(run, options), history=[dict(entry) for entry in options.history])
+    if mine.name in "01":
+        failed = {"status": "error", "test_accuracy": None, "error": "CUDA out of memory", "passing": "out of memory"}
+        result = replace(result, **failed)  # as train_run does with what torch raises
+    result.write(options.out / "runs" / run.run_id, options.scratch)
     return result

@@ -60,15 +60,22 @@ class Display:
         """Tell that a run was given to a slot."""
         self._update(_title(run), 0, run.iterations)
 
-    def progressed(self, run: Run, iteration: int, accuracy: float | None) -> None:
-        """Tell that a run has done so many iterations; its latest test accuracy in %."""
-        self._update(_title(run), iteration, run.iterations, "" if accuracy is None else f"{accuracy:.1f} %")
+    def progressed(self, run: Run, iteration: int, accuracy: float | None, holder: str = "") -> None:
+        """Tell that a run has done so many iterations; its latest test accuracy in %; who runs it, if not we."""
+        shown = "" if accuracy is None else f"{accuracy:.1f} %"
+        self._update(_title(run), iteration, run.iterations, f"{shown} ({holder})" if holder else shown)
 
-    def ended(self, result: Result) -> None:
-        """Tell that a run's record was written."""
+    def left(self, run: Run) -> None:
+        """Tell that a run is not under way any more."""
+        self._remove(_title(run))
+
+    def ended(self, run: Run, result: Result | None) -> None:
+        """Tell that a run is over; None: in an error that has no record."""
         self._done += 1
-        self._remove(_title(result.run))
+        self._remove(_title(run))
         self._update("runs", self._done, self._total)
+        if result is None:
+            return
         accuracy = "" if result.test_accuracy is None else f" {result.test_accuracy:.2f} %"
         number = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
         line = f"{number} {result.run.run_id}: {WORDS[result.status]}{accuracy} in {result.seconds:.0f} s"

@@ -2,10 +2,12 @@
 
 import contextlib
 import importlib
+import math
 import multiprocessing as mp
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -60,7 +62,7 @@ class LocalLauncher:
             function: `module:function`, called as `function(*arguments, send)`.
             arguments: must pickle.
             environment: the whole environment of the process.
-            log: file to which its standard output and error go.
+            log: file to which its standard output and error are added.
         """
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_child, args=(function, arguments, dict(environment), str(log), theirs))
@@ -90,12 +92,13 @@ class LocalLauncher:
         pipe.close()
         return process
 
-    def stop(self) -> None:
-        """End every task that is still running, first asking, then not."""
+    def stop(self, seconds: float = math.inf) -> None:
+        """End every task that is still running, first asking, then (after so many seconds, if not before) not."""
         for process, _ in self._running.values():
             process.terminate()
+        end = time.monotonic() + min(seconds, STOP_SECONDS)
         for process, pipe in self._running.values():
-            process.join(STOP_SECONDS)
+            process.join(max(0.0, end - time.monotonic()))
             if process.exitcode is None:
                 process.kill()
                 process.join()
@@ -108,8 +111,12 @@ def _child(function: str, arguments: tuple[Any, ...], environment: dict[str, str
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(environment)
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        # Added to, not emptied: it may be another process's, and whether it is, the task finds out.
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # a full disk, and no reason to die without a word
+        output = os.open(os.devnull, os.O_WRONLY)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(output, 1)
@@ -124,7 +131,8 @@ def _child(function: str, arguments: tuple[Any, ...], environment: dict[str, str
     try:
         message = ("done", resolve(function)(*arguments, send))
     except Exception as error:  # carried to the parent, which knows what to do with it
-        traceback.print_exc()  # to the log
+        with contextlib.suppress(OSError):
+            traceback.print_exc()  # to the log
         # Only what is known to survive the journey travels as it is; the traceback stands in the log.
         message = ("failed", error if isinstance(error, UsageError) else RuntimeError(repr(error)))
     with contextlib.suppress(OSError):

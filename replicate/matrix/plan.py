@@ -1,13 +1,12 @@
 """What is left to do: the data at hand, the records that are there, and the runs without one."""
 
-import contextlib
-import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from replicate.errors import UsageError
+from replicate.matrix.claims import Watch
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, death, tail
 from replicate.results import Records, collect
@@ -43,28 +42,27 @@ def survey(
 
 
 def left_to_do(out: Path, runs: Sequence[Run], fingerprints: Mapping[str, str], display: Display) -> list[Run]:
-    """Choose the runs without a finished record; records that are no whole results are set aside, and said so.
+    """Choose the runs without a finished record; records that are no whole results count as none, and are told of.
 
     Raises:
-        UsageError: the output folder cannot be written, or it holds a finished run on other data.
+        UsageError: the output folder holds a finished run on other data.
     """
-    check_writable(out)
     records = collect(out, runs)
     for run_id, result in records.results.items():
         here = fingerprints[result.run.dataset]
-        if result.status != "error" and result.fingerprint != here:
+        if result.final and result.fingerprint != here:
             raise UsageError(
                 f"{run_id} in {out} was run on data with fingerprint {result.fingerprint}, but {result.run.dataset} "
                 f"here has {here}; give another --out, or the data it was run on"
             )
-    for path, reason in records.bad.items():
-        display.note(f"{reason}; set aside as {_set_aside(path)}, and run again")
-    return [run for run in runs if not _finished(records, run)]
+    for reason in records.bad.values():
+        display.note(f"{reason}; the run is done again, and the file set aside")
+    return unfinished(records, runs)
 
 
-def _finished(records: Records, run: Run) -> bool:
-    result = records.results.get(run.run_id)
-    return result is not None and result.status != "error"
+def unfinished(records: Records, runs: Sequence[Run]) -> list[Run]:
+    """Choose the runs without a finished record."""
+    return [run for run in runs if (found := records.results.get(run.run_id)) is None or not found.final]
 
 
 def check_writable(out: Path) -> None:
@@ -81,31 +79,14 @@ def check_writable(out: Path) -> None:
         raise UsageError(f"cannot write to the output folder {out}: {error.strerror}; give another --out") from None
 
 
-def _set_aside(path: Path) -> str:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
-        number += 1
-    try:
-        path.rename(aside)
-    except OSError as error:
-        raise UsageError(f"{path} is no whole result and cannot be set aside: {error.strerror}") from None
-    return aside.name
-
-
-@contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Hold an output folder for this process: two matrices on one would train the same runs.
-
-    The lock falls with the process, however it ends.
-
-    Raises:
-        UsageError: another process holds it.
-    """
-    with (out / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another replicate works in {out}; wait for it, or give another --out") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+def under_way(out: Path, runs: Sequence[Run]) -> list[str]:
+    """Tell, a line each, of the runs that some process works on right now, on whichever host."""
+    watch, lines = Watch(), []
+    for run in runs:
+        claim = watch.look(out / "runs" / run.run_id)
+        if claim is None or claim.stale or claim.owner is None:
+            continue
+        accuracy = "" if claim.owner.test_accuracy is None else f", {claim.owner.test_accuracy:.1f} %"
+        done = f"{claim.owner.iteration} of {claim.owner.iterations} iterations{accuracy}"
+        lines.append(f"{run.run_id}: {done}, on {claim.owner.device} ({claim.holder})")
+    return lines

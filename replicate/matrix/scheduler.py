@@ -1,25 +1,29 @@
-"""The scheduler: carries out runs, one at a time in each slot, whatever becomes of them."""
+"""The scheduler: carries out runs, one at a time in each slot, whatever becomes of them and whoever else does so."""
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from time import perf_counter
 from typing import Any
 
 from replicate import provenance
+from replicate.matrix import claims
+from replicate.matrix.attempt import LOST, Busy, Done, Ending, Failed, Order, Stopped, folder_of, now, record_death
 from replicate.matrix.display import Display
-from replicate.matrix.local import Event, LocalLauncher, death, tail
+from replicate.matrix.limit import Limit
+from replicate.matrix.local import Event, LocalLauncher, death
+from replicate.matrix.retry import Retries
+from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
 from replicate.options import Options
+from replicate.passing import KILLED
 from replicate.results import Result, collect
 from replicate.run import Run
 
-# SIGUSR1 and SIGUSR2 are the warnings of SLURM and submitit.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 WORKER = "replicate.training.train:train_run"
+ATTEMPT = "replicate.matrix.attempt:attempt"
+LOOK_SECONDS = 1.0  # between two looks at the runs that others do
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Outcome:
     """How a matrix ended.
 
     Args:
-        errors: runs asked for whose record is an error.
+        errors: runs asked for that ended in an error.
         left: runs that were to be done and did not come to an end, because the matrix was stopped.
     """
 
@@ -40,6 +44,14 @@ class Outcome:
         return 3 if self.left else min(self.errors, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    order: Order
+    slot: Slot
+    shared: int
+    begin: float
+
+
 def run_all(
     launcher: LocalLauncher,
     runs: Sequence[Run],
@@ -48,11 +60,14 @@ def run_all(
     options: Options,
     display: Display,
     worker: str = WORKER,
+    retries: int = 0,
+    limit: Limit | None = None,
 ) -> Outcome:
     """Carry out the runs that are left, each in a process of its own, and go on when one fails.
 
-    A signal (SIGINT, SIGTERM, SIGUSR1, SIGUSR2) ends it cleanly: no run is started any more, those running save a
-    checkpoint and end, and the next call goes on from there.
+    A run that another command works on is waited for, and taken over should that one die. A signal (SIGINT, SIGTERM,
+    SIGUSR1, SIGUSR2) or the time limit ends all cleanly: no run is started any more, those running save a checkpoint
+    and end, and the next call goes on from there.
 
     Args:
         launcher: starts the processes.
@@ -62,98 +77,169 @@ def run_all(
         options: of every run; the device is the slot's.
         display: is told what happens.
         worker: `module:function` that carries out a run.
+        retries: how often a run is tried again in this call after a failure that may be passing.
+        limit: of the whole command; None: none.
     """
     options = replace(options, commit=options.commit or provenance.commit())  # of the code that the runs are to run
-    waiting, free, ended = list(todo), list(slots), set[str]()
-    busy: dict[str, tuple[Run, Slot, float]] = {}
     display.begin(len(runs) - len(todo), len(runs))
-    with _stoppable() as stopped:
-        while (waiting or busy) and not stopped():
-            while waiting and free:
-                run, slot = waiting.pop(0), free.pop(0)
-                _start(launcher, worker, run, slot, options)
-                busy[run.run_id] = run, slot, perf_counter()
-                display.started(run, slot)
-            for event in launcher.events(timeout=0.5):
-                run, slot, begin = busy[event.task]
-                if event.kind == "progress":
-                    display.progressed(run, *event.value)
-                    continue
-                del busy[event.task]
-                free.append(slot)
-                if _was_stopped(event) or (event.kind == "died" and stopped()):
-                    display.note(f"{run.run_id} was stopped by a signal; the same command goes on with it")
-                    continue
-                try:
-                    display.ended(_result(event, run, slot, options, perf_counter() - begin))
-                    ended.add(run.run_id)
-                except OSError as error:
-                    display.note(f"{run.run_id} ended in an error, and its record cannot be written: {error}")
-        if stopped():
-            display.note(f"stopping, runs under way: {len(busy)}; the same command goes on where this one ends")
-        launcher.stop()
-    left = {run.run_id for run in todo} - ended
-    found = [result for result in collect(options.out, runs).results.values() if result.run.run_id not in left]
-    return Outcome(sum(result.status == "error" for result in found), len(left))
+    return _Matrix(launcher, todo, slots, options, display, worker, retries, limit or Limit()).carry_out(runs)
 
 
-def _was_stopped(event: Event) -> bool:
-    """Whether a task ended because a signal asked it to: with its checkpoint saved, or before it could listen."""
-    return (event.kind == "done" and event.value is None) or (event.kind == "died" and event.value == -signal.SIGTERM)
+class _Matrix:
+    """The state of `run_all`: each run to do is waiting, busy (here), elsewhere (in another command), or over."""
 
+    def __init__(
+        self,
+        launcher: LocalLauncher,
+        todo: Sequence[Run],
+        slots: Sequence[Slot],
+        options: Options,
+        display: Display,
+        worker: str,
+        retries: int,
+        limit: Limit,
+    ) -> None:
+        self._launcher, self._options, self._display = launcher, options, display
+        self._worker, self._retries, self._limit = worker, Retries(retries, slots), limit
+        self._todo, self._waiting, self._free = list(todo), list(todo), list(slots)
+        self._busy: dict[str, _Job] = {}
+        self._elsewhere: dict[str, Run] = {}
+        self._over: set[str] = set()
+        self._unrecorded: dict[str, list[Mapping[str, Any]]] = {}  # failures that left no record
+        self._watch, self._looked = claims.Watch(), 0.0
+        # What earlier calls have left: a record that differs was made while this call goes on.
+        self._known: dict[str, Result] = dict(collect(options.out, todo).results)
 
-def _start(launcher: LocalLauncher, worker: str, run: Run, slot: Slot, options: Options) -> None:
-    launcher.start(
-        run.run_id,
-        worker,
-        (run, replace(options, device=slot.device)),
-        {**os.environ, **slot.environment},
-        options.out / "runs" / run.run_id / "log.txt",
-    )
+    def carry_out(self, runs: Sequence[Run]) -> Outcome:
+        with stoppable() as stopped:
+            while (self._waiting or self._busy or self._elsewhere) and not stopped():
+                self._start()
+                if not (self._busy or self._elsewhere) and self._waiting:
+                    why = f"{self._limit.left:.0f} s are left, and a start takes {self._limit.start_up:.0f} s"
+                    self._display.note(f"time limit: no further run can reach a checkpoint ({why})")
+                    break
+                for event in self._launcher.events(timeout=0.5):
+                    self._hear(event, stopped())
+                self._look_elsewhere()
+                if self._limit.reached():
+                    self._display.note("time limit reached")
+                    break
+            if left := len(self._todo) - len(self._over):
+                under_way = f"runs under way: {len(self._busy)}, left in all: {left}"
+                self._display.note(f"stopping, {under_way}; the same command goes on where this one ends")
+            self._launcher.stop(self._limit.left)
+        for job in self._busy.values():
+            claims.drop(job.order.folder, job.order.token)
+        return self._outcome(runs)
 
+    def _outcome(self, runs: Sequence[Run]) -> Outcome:
+        records = collect(self._options.out, runs).results
+        finished = {run_id for run_id, result in records.items() if result.final}
+        left = {run.run_id for run in self._todo} - self._over - finished
+        errors = {run_id for run_id, result in records.items() if not result.final} | self._unrecorded.keys()
+        return Outcome(len(errors - left - finished), len(left))
 
-def _result(event: Event, run: Run, slot: Slot, options: Options, seconds: float) -> Result:
-    """Take the result of a run that came to its end, or write the record of one that did not."""
-    if event.kind == "done":
-        done: Result = event.value
-        return done
-    folder = options.out / "runs" / run.run_id
-    reason = str(event.value) if event.kind == "failed" else f"the process died: {death(event.value)}"
-    commit, dirty = options.commit or provenance.commit()
-    result = Result(
-        run=run,
-        status="error",
-        test_accuracy=None,
-        train_loss=None,
-        iteration=0,
-        init=[],
-        seconds=seconds,
-        images_per_second=None,
-        data_label=run.dataset,
-        fingerprint="unknown",
-        commit=commit,
-        dirty=dirty,
-        versions=provenance.versions(),
-        device=slot.name,
-        options=options.plain() | {"device": slot.device},
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        error=f"{tail(folder / 'log.txt')}\n{reason}",
-    )
-    result.write(folder)
-    return result
+    def _start(self) -> None:
+        for run in list(self._waiting):
+            if not self._free or not self._limit.may_start():
+                return
+            self._waiting.remove(run)
+            claim = self._watch.look(folder_of(self._options.out, run))
+            if claim is not None and not claim.stale:
+                self._leave(run, claim)
+                continue
+            slot = self._free.pop(0)
+            history = tuple(self._unrecorded.get(run.run_id, ()))
+            options = replace(self._options, device=slot.device, history=history)
+            stale, known = claim.token if claim else None, self._known.get(run.run_id)
+            order = Order(self._worker, run, options, slot.name, claims.new_token(), stale, known)
+            environment = {**os.environ, **slot.environment}
+            self._launcher.start(run.run_id, ATTEMPT, (order,), environment, order.log)
+            self._busy[run.run_id] = _Job(order, slot, self._retries.sharing(slot), time.monotonic())
+            self._limit.began(run.run_id)
+            self._display.started(run, slot)
+            if stale is not None:
+                self._display.note(f"{run.run_id} is taken over from {claim.holder if claim else ''}, which is gone")
 
+    def _leave(self, run: Run, claim: claims.Claim) -> None:
+        self._elsewhere[run.run_id] = run
+        self._display.note(f"{run.run_id} is being run by {claim.holder}; waiting for it")
 
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Within, a signal only makes the yielded function true: nothing is broken off half-way."""
-    received: list[int] = []
+    def _hear(self, event: Event, stopped: bool) -> None:
+        job = self._busy[event.task]
+        run = job.order.run
+        if event.kind == "progress":
+            self._limit.told(event.task)
+            self._display.progressed(run, *event.value)
+            return
+        del self._busy[event.task]
+        self._free.append(job.slot)
+        self._display.left(run)
+        ending = self._ending(event, job, stopped)
+        if isinstance(ending, Done):
+            self._known[run.run_id] = ending.result
+            self._unrecorded.pop(run.run_id, None)
+            self._over_or_again(run, ending.result, ending.result.passing, job if ending.ours else None)
+        elif isinstance(ending, Failed):
+            reason = f"{ending.reason}; its record cannot be written"
+            self._unrecorded.setdefault(run.run_id, []).append({"when": now(), "reason": reason[:200]})
+            self._display.note(f"{run.run_id} ended in an error: {reason}")
+            self._over_or_again(run, None, ending.passing, job)
+        elif isinstance(ending, Stopped):
+            claims.drop(job.order.folder, job.order.token)
+            self._display.note(f"{run.run_id} was stopped by a signal; the same command goes on with it")
+        else:
+            self._elsewhere[run.run_id] = run
 
-    def note(number: int, _: Any) -> None:
-        received.append(number)
+    def _ending(self, event: Event, job: _Job, stopped: bool) -> Ending:
+        """What became of a run, and the record of it where its process has not written one."""
+        kind: str | None = None
+        if event.kind == "done":
+            if not isinstance(event.value, Failed):
+                return event.value  # type: ignore[no-any-return]  # of `attempt`
+            reason, kind = event.value.reason, event.value.passing
+        elif event.kind == "failed":
+            reason = str(event.value)
+        elif stopped or event.value == -signal.SIGTERM:
+            return Stopped()
+        elif event.value == LOST:
+            return Busy()
+        else:
+            reason = f"the process died: {death(event.value)}"
+            kind = KILLED if event.value is not None and event.value < 0 else None
+        try:
+            return record_death(job.order, reason, kind, time.monotonic() - job.begin)
+        except OSError as error:
+            return Failed(f"{reason} ({error})" if str(error) not in reason else reason, kind)
 
-    before = {one: signal.signal(one, note) for one in SIGNALS}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    def _over_or_again(self, run: Run, result: Result | None, kind: str | None, job: _Job | None) -> None:
+        """Be done with a run, or try it again; `job`: of an attempt that has just left its slot here."""
+        slot, shared = (job.slot, job.shared) if job else (None, 1)
+        failed = result is None or not result.final
+        again = self._retries.judge(run.run_id, kind, slot, shared) if failed else None
+        if again is None:
+            self._over.add(run.run_id)
+            self._display.ended(run, result)
+            return
+        if slot is not None and again.fewer:
+            self._free.remove(slot)
+        self._waiting.append(run)
+        self._display.note(again.why)
+
+    def _look_elsewhere(self) -> None:
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for run_id, run in list(self._elsewhere.items()):
+            claim = self._watch.look(folder_of(self._options.out, run))
+            if claim is not None and not claim.stale:
+                if claim.owner is not None:
+                    self._display.progressed(run, claim.owner.iteration, claim.owner.test_accuracy, claim.holder)
+                continue
+            del self._elsewhere[run_id]
+            result = collect(self._options.out, [run]).results.get(run_id)
+            if result is None or (not result.final and result == self._known.get(run_id)):
+                self._waiting.insert(0, run)  # its owner gave it up, or died
+            else:
+                self._known[run_id] = result
+                self._over_or_again(run, result, result.passing, None)

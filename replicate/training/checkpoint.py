@@ -1,5 +1,6 @@
 """Checkpoints: all that a run needs to go on as if it had never been interrupted."""
 
+import io
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from replicate.data.datamodule import DeviceData
+from replicate.results import write_atomically
 from replicate.training.curve import Curve
 from replicate.training.module import Classifier
 
@@ -39,6 +41,7 @@ class Checkpoints(pl.Callback):
         init: the initialisation's report, kept for the record.
         seconds: spent on the run in earlier calls.
         state: the state to go on from, of `load`; None for a run that begins.
+        scratch: as in results.write_atomically.
 
     Raises:
         StoppedError: from the training, after a signal.
@@ -54,8 +57,9 @@ class Checkpoints(pl.Callback):
         init: list[dict[str, Any]],
         seconds: float,
         state: dict[str, Any] | None,
+        scratch: Path | None = None,
     ) -> None:
-        self.path, self.identity = folder / FILE, identity
+        self.path, self.identity, self.scratch = folder / FILE, identity, scratch
         self.data, self.curve, self.every, self.init, self.seconds = data, curve, every, init, seconds
         self._state = state
         self._begin = self._saved = time.monotonic()
@@ -122,12 +126,9 @@ class Checkpoints(pl.Callback):
             "init": self.init,
             "seconds": self.seconds + now - self._begin,
         }
-        temporary = self.path.with_name(f".{FILE}.tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)  # the one before is whole until this one is
+        file = io.BytesIO()  # written to the disk by torch, a full disk would be a RuntimeError without its errno
+        torch.save(state, file)
+        write_atomically(self.path, file.getvalue(), self.scratch)  # the one before is whole until this one is
 
 
 def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ class Curve(pl.Callback):
         batch_size: images an iteration.
         progress: called with the iteration and the latest test accuracy in %, about twice a second and at every row.
         mirror: called with each row.
+        scratch: as in results.write_atomically.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Curve(pl.Callback):
         batch_size: int,
         progress: Progress | None = None,
         mirror: Callable[[dict[str, float]], None] | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.rows: list[dict[str, float]] = []
-        self.path, self.images, self.batch_size = path, images, batch_size
+        self.path, self.images, self.batch_size, self.scratch = path, images, batch_size, scratch
         self.progress = progress or (lambda iteration, accuracy: None)
         self.mirror = mirror or (lambda row: None)
         self.training_seconds = 0.0
@@ -60,7 +62,7 @@ class Curve(pl.Callback):
 
     def _write(self) -> None:
         lines = [",".join(COLUMNS), *(_line(row) for row in self.rows)]
-        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines), self.scratch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -88,8 +90,7 @@ class Curve(pl.Callback):
         epoch = iteration * self.batch_size / self.images
         row = dict(zip(COLUMNS, (iteration, epoch, lr, *self._train, *pl_module.take("val")), strict=True))
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{_line(row)}\n")
+        self._write()  # the whole file: an appended row could be torn, or another process's
         self.mirror(row)
         self.progress(iteration, row["test_accuracy"])
         self._resumed, self._running = time.perf_counter(), True

@@ -22,6 +22,7 @@ from replicate.init import initialize_
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import PLANS, build
 from replicate.options import Options
+from replicate.passing import passing
 from replicate.results import Result
 from replicate.run import Run
 from replicate.training import checkpoint
@@ -47,6 +48,9 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
     Returns:
         The record as written. A run that fails is a record too, with status `error` and its traceback. None if a signal
         stopped the run: the next call goes on from its checkpoint.
+
+    Raises:
+        OSError: the record cannot be written.
     """
     begin = time.perf_counter()
     folder = options.out / "runs" / run.run_id
@@ -75,14 +79,16 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         state = checkpoint.load(folder, f"{run.run_id} {dataset.fingerprint}", options.device)
         earlier = state["seconds"] if state else 0.0
         mirror = Mirror(run, options, dataset.fingerprint, folder)
-        curve = Curve(folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress, mirror.log)
+        curve = Curve(
+            folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress, mirror.log, options.scratch
+        )
         _train(run, options, dataset, curve, record, state)
     except checkpoint.StoppedError:
         if mirror:
             mirror.finish({"status": "stopped"})
         return None
-    except Exception:
-        record |= {"status": "error", "error": traceback.format_exc()}
+    except Exception as error:
+        record |= {"status": "error", "error": traceback.format_exc(), "passing": passing(error)}
     commit, dirty = options.commit or provenance.commit()
     result = Result(
         run=run,
@@ -93,8 +99,9 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         device=torch.cuda.get_device_name() if options.device == "cuda" else provenance.cpu_name(),
         options=options.plain(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        history=[dict(entry) for entry in options.history],
     )
-    result.write(folder)  # before anything else can go wrong
+    result.write(folder, options.scratch)  # before anything else can go wrong
     if mirror:
         kept = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
         mirror.finish({key: getattr(result, key) for key in kept})
@@ -196,7 +203,7 @@ def _train(
     identity = f"{run.run_id} {dataset.fingerprint}"
     folder, seconds = options.out / "runs" / run.run_id, state["seconds"] if state else 0.0
     checkpoints = checkpoint.Checkpoints(
-        folder, identity, data, curve, options.checkpoint_seconds, ready.init, seconds, state
+        folder, identity, data, curve, options.checkpoint_seconds, ready.init, seconds, state, options.scratch
     )
     trainer = make_trainer(run, options, data, [curve, checkpoints])
     try:

@@ -7,11 +7,15 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from workers import record
 
+from replicate.matrix.claims import drop, take
 from replicate.matrix.display import Display
+from replicate.matrix.limit import END_SECONDS, Limit
 from replicate.matrix.local import LocalLauncher
+from replicate.matrix.owner import Owner
 from replicate.matrix.scheduler import Outcome, run_all
 from replicate.matrix.slots import make_slots
 from replicate.options import Options
@@ -21,10 +25,16 @@ from replicate.run import Run
 RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in (0, 1, 2, 4)]
 
 
-def run(launcher: LocalLauncher, runs: list[Run], todo: list[Run], out: Path, text: StringIO) -> Outcome:
-    slots = make_slots("0,1", None, 1, gpus=2)
+def run(
+    launcher: LocalLauncher, runs: list[Run], todo: list[Run], out: Path, text: StringIO, each: int = 1, **more: object
+) -> Outcome:
+    slots = make_slots("0,1", each, 1, gpus=2)
     with Display(Console(file=text, width=300)) as display:
-        return run_all(launcher, runs, todo, slots, Options(out), display, worker="workers:train")
+        return run_all(launcher, runs, todo, slots, Options(out), display, worker="workers:train", **more)
+
+
+def of_seed(seed: int) -> Run:
+    return Run("lsuv", "relu", seed, dataset="synthetic")
 
 
 def test_a_run_that_fails_is_a_record_and_the_rest_go_on(launcher: LocalLauncher, tmp_path: Path) -> None:
@@ -34,7 +44,7 @@ def test_a_run_that_fails_is_a_record_and_the_rest_go_on(launcher: LocalLauncher
     assert outcome.exit_code == 1
     results = {r.run.seed: r for r in collect(tmp_path, RUNS).results.values()}
     assert [results[seed].status for seed in (0, 1, 2, 4)] == ["converged", "error", "error", "converged"]
-    assert "ValueError('seed 1 fails')" in results[1].error
+    assert "ValueError: seed 1 fails" in results[1].error
     assert "killed by SIGKILL" in results[2].error
     # each run sees its own device and no other
     assert {results[0].device, results[4].device} <= {"cuda sees '0'", "cuda sees '1'"}
@@ -90,3 +100,86 @@ def test_exit_codes() -> None:
     assert Outcome(errors=0, left=0).exit_code == 0
     assert Outcome(errors=5, left=0).exit_code == 1
     assert Outcome(errors=5, left=1).exit_code == 3
+
+
+def test_what_may_pass_is_tried_again_and_its_history_kept(launcher: LocalLauncher, tmp_path: Path) -> None:
+    runs, text = [of_seed(seed) for seed in (6, 8, 1)], StringIO()
+    assert run(launcher, runs, runs, tmp_path, text, retries=1) == Outcome(errors=1, left=0)
+    results = {r.run.seed: r for r in collect(tmp_path, runs).results.values()}
+    assert [results[seed].status for seed in (6, 8, 1)] == ["converged", "converged", "error"]
+    (killed,), (full,) = results[6].history, results[8].history
+    assert (killed["attempt"], "killed by SIGKILL" in killed["reason"]) == (1, True)
+    assert "No space left on device" in full["reason"]
+    assert (results[1].history, results[1].passing) == ([], None)  # its own fault was not tried again
+    assert f"{runs[0].run_id} failed by what may pass (killed), and is run again, retry 1 of 1" in text.getvalue()
+
+
+def test_without_retries_what_may_pass_is_an_error_for_the_next_call(launcher: LocalLauncher, tmp_path: Path) -> None:
+    runs = [of_seed(6)]
+    assert run(launcher, runs, runs, tmp_path, StringIO()) == Outcome(errors=1, left=0)
+    assert collect(tmp_path, runs).results[runs[0].run_id].passing == "killed"
+    assert run(launcher, runs, runs, tmp_path, StringIO()) == Outcome(errors=0, left=0)
+
+
+def test_out_of_memory_makes_room_on_the_gpu(launcher: LocalLauncher, tmp_path: Path) -> None:
+    runs, text = [of_seed(7), of_seed(0)], StringIO()
+    assert run(launcher, runs, runs, tmp_path, text, each=3) == Outcome(errors=0, left=0)
+    result = collect(tmp_path, runs).results[runs[0].run_id]
+    assert [entry["reason"] for entry in result.history] == ["CUDA out of memory"] * 2
+    assert "ran out of memory on gpu 0, and is run again, at most 2 at a time there" in text.getvalue()
+
+
+def test_a_run_of_another_command_is_waited_for(launcher: LocalLauncher, tmp_path: Path) -> None:
+    one, other = of_seed(0), of_seed(4)
+    folder, text = tmp_path / "runs" / other.run_id, StringIO()
+    holding = take(folder, Owner("elsewhere", 10, iteration=7))  # this very process, which is alive
+
+    def finish() -> None:
+        replace(record(other, Options(tmp_path)), device="another").write(folder, holding.scratch)
+        drop(folder, holding.token)
+
+    timer = threading.Timer(3, finish)
+    timer.start()
+    assert run(launcher, [one, other], [one, other], tmp_path, text) == Outcome(errors=0, left=0)
+    timer.join()
+    assert collect(tmp_path, [other]).results[other.run_id].device == "another"
+    assert f"{other.run_id} is being run by process {os.getpid()} on" in text.getvalue()
+    assert "[2/2]" in text.getvalue()
+
+
+def test_what_a_dead_process_held_is_taken_over(launcher: LocalLauncher, tmp_path: Path) -> None:
+    one, text = of_seed(0), StringIO()
+    assert take(tmp_path / "runs" / one.run_id, Owner("cpu", 10, start="1")) is not None
+    assert run(launcher, [one], [one], tmp_path, text) == Outcome(errors=0, left=0)
+    assert f"{one.run_id} is taken over from process {os.getpid()} on" in text.getvalue()
+
+
+def test_an_error_that_another_command_met_meanwhile_is_not_repeated(launcher: LocalLauncher, tmp_path: Path) -> None:
+    one = of_seed(0)
+    folder = tmp_path / "runs" / one.run_id
+    holding = take(folder, Owner("elsewhere", 10))
+    error = replace(record(one, Options(tmp_path)), status="error", test_accuracy=None, error="its own fault")
+
+    def fail() -> None:
+        error.write(folder, holding.scratch)
+        drop(folder, holding.token)
+
+    timer = threading.Timer(2, fail)
+    timer.start()
+    assert run(launcher, [one], [one], tmp_path, StringIO(), retries=3) == Outcome(errors=1, left=0)
+    timer.join()
+    assert collect(tmp_path, [one]).results[one.run_id] == error
+
+
+def test_a_time_limit_ends_what_runs_and_starts_nothing_more(
+    launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, text = [Run("lsuv", "relu", 3, dataset="synthetic", lr=lr) for lr in (0.1, 0.2, 0.3)], StringIO()
+    assert run(launcher, slow, slow, tmp_path, text, limit=Limit(1.0)) == Outcome(errors=0, left=3)
+    assert "no further run can reach a checkpoint" in text.getvalue()
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr("replicate.matrix.limit.START_SECONDS", 0.1)
+    outcome = run(launcher, slow, slow, tmp_path, text, limit=Limit(END_SECONDS + 1))
+    assert (outcome, outcome.exit_code) == (Outcome(errors=0, left=3), 3)
+    assert "time limit reached" in text.getvalue()
+    assert not list(tmp_path.glob("runs/*/claim"))
