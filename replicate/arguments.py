@@ -53,6 +53,8 @@ def add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
         parser.set_defaults(per_device=1)
     text = "time between two checkpoints of a run (60)"
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
+    text = "the same bits twice on a GPU as well; on the CPU it is so in any case"
+    parser.add_argument("--deterministic", action="store_true", help=text)
     parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
     parser.add_argument(
         "--wandb", metavar="MODE", help=f"{', '.join(WANDB_MODES)} (online where a W&B key is known, else offline)"

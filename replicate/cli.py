@@ -74,6 +74,7 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
         wandb=wandb_mode(args.wandb),
         experiment=chosen.experiment.name,
         checkpoint_seconds=args.checkpoint_seconds,
+        deterministic=args.deterministic,
     )
     check_writable(options.out)
     preload = WORKER.partition(":")[0]

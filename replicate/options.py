@@ -25,6 +25,7 @@ class Options:
         wandb: one of WANDB_MODES.
         experiment: name of the experiment, W&B's group.
         checkpoint_seconds: between two checkpoints of a run.
+        deterministic: the same bits twice on a GPU as well, at some cost in speed; on the CPU it is so in any case.
         commit: of the code, and whether the code differs from it, as found when the matrix started; None: ask now.
     """
 
@@ -35,11 +36,18 @@ class Options:
     wandb: str = "off"
     experiment: str = "local"
     checkpoint_seconds: float = 60.0
+    deterministic: bool = False
     commit: tuple[str, bool | None] | None = None
+
+    @property
+    def strict(self) -> bool:
+        """Whether the same run gives the same bits: asked for, or implied by the CPU."""
+        return self.deterministic or self.device == "cpu"
 
     def plain(self) -> dict[str, str | int | float]:
         """Plain data for a record: without folders, which are nobody else's business; the commit has its own place."""
-        return {key: value for key, value in asdict(self).items() if key not in ("out", "data_dir", "commit")}
+        kept = {key: value for key, value in asdict(self).items() if key not in ("out", "data_dir", "commit")}
+        return kept | {"deterministic": self.strict}
 
 
 def wandb_mode(asked: str | None) -> str:

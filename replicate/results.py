@@ -43,6 +43,11 @@ class Result:
         finished: when, UTC, ISO 8601.
         error: traceback, for status `error`.
         classes: of the data set; None if the run failed before the data was read.
+        test_images: number of test images; None likewise, and in older records, as in the fields below.
+        weights_sha256: digest of the final weights; None where the run did not come to its end.
+        environment: what else picks the kernels: processor, instruction set, threads, cuDNN.
+        parts: where a stopped run went on with other code or on another machine: commit, dirty, versions, device and
+            environment from the iteration `from` on; None where nothing changed.
     """
 
     run: Run
@@ -63,6 +68,10 @@ class Result:
     finished: str
     error: str | None = None
     classes: int | None = None
+    test_images: int | None = None
+    weights_sha256: str | None = None
+    environment: dict[str, Any] | None = None
+    parts: list[dict[str, Any]] | None = None
 
     def write(self, folder: Path) -> Path:
         """Write `folder/result.json` so that it is there whole or not at all."""
@@ -95,7 +104,8 @@ KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("test_accuracy", "train_loss", "images_per_second"), (int, float, _NONE)),
     **dict.fromkeys(("status", "data_label", "fingerprint", "commit", "device", "finished"), (str,)),
     **{"iteration": (int,), "seconds": (int, float), "init": (list,), "dirty": (bool, _NONE), "versions": (dict,)},
-    **{"options": (dict,), "error": (str, _NONE), "classes": (int, _NONE)},
+    **{"options": (dict,), "error": (str, _NONE), "classes": (int, _NONE), "test_images": (int, _NONE)},
+    **{"weights_sha256": (str, _NONE), "environment": (dict, _NONE), "parts": (list, _NONE)},
 }
 
 

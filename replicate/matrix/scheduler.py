@@ -135,7 +135,7 @@ def _result(event: Event, run: Run, slot: Slot, options: Options, seconds: float
         dirty=dirty,
         versions=provenance.versions(),
         device=slot.name,
-        options=options.plain() | {"device": slot.device},
+        options=replace(options, device=slot.device).plain(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         error=f"{tail(folder / 'log.txt')}\n{reason}",
     )

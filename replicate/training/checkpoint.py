@@ -37,6 +37,7 @@ class Checkpoints(pl.Callback):
         curve: holds the rows so far.
         every: seconds between checkpoints.
         init: the initialisation's report, kept for the record.
+        parts: of `parts`, likewise.
         seconds: spent on the run in earlier calls.
         state: the state to go on from, of `load`; None for a run that begins.
 
@@ -52,12 +53,13 @@ class Checkpoints(pl.Callback):
         curve: Curve,
         every: float,
         init: list[dict[str, Any]],
+        parts: list[dict[str, Any]],
         seconds: float,
         state: dict[str, Any] | None,
     ) -> None:
         self.path, self.identity = folder / FILE, identity
         self.data, self.curve, self.every, self.init, self.seconds = data, curve, every, init, seconds
-        self._state = state
+        self.parts, self._state = parts, state
         self._begin = self._saved = time.monotonic()
         self._stop: int | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -120,6 +122,7 @@ class Checkpoints(pl.Callback):
             "rows": self.curve.rows,
             "training_seconds": self.curve.elapsed(),
             "init": self.init,
+            "parts": self.parts,
             "seconds": self.seconds + now - self._begin,
         }
         temporary = self.path.with_name(f".{FILE}.tmp")
@@ -161,6 +164,24 @@ def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
     print(f"{path} cannot be gone on from ({reason}); set aside as {aside.name}")
     os.replace(path, aside)
     return None
+
+
+def parts(state: dict[str, Any] | None, here: dict[str, Any]) -> list[dict[str, Any]]:
+    """List who trained which part of a run: an entry each time the code or the machine changed between two calls.
+
+    Args:
+        state: the state to go on from; None for a run that begins.
+        here: what this call says of itself, plain data.
+
+    Returns:
+        The entries, each what a call said of itself and `from`, the iteration from which on.
+    """
+    if state is None:
+        return [{"from": 0, **here}]
+    earlier: list[dict[str, Any]] = state.get("parts", [{"from": 0, "commit": "unknown"}])  # older checkpoints
+    if earlier[-1] == {"from": earlier[-1]["from"], **here}:
+        return earlier
+    return [*earlier, {"from": state["iteration"], **here}]
 
 
 def take_up(state: dict[str, Any], module: Classifier, data: DeviceData, curve: Curve) -> None:
