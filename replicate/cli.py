@@ -18,6 +18,9 @@ from replicate.options import Options, wandb_mode
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
+from replicate.untrusted import printable, refuse_links
+
+LONGEST = 2000  # characters of a message, which may repeat what stands in a file
 
 # Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
 
@@ -77,6 +80,7 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
         deterministic=args.deterministic,
     )
     check_writable(options.out)
+    refuse_links(options.out, [run.run_id for run in chosen.runs])
     preload = WORKER.partition(":")[0]
     with alone(options.out), LocalLauncher(preload) as launcher, Display(Console()) as display:
         gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
@@ -214,10 +218,11 @@ def main(arguments: list[str] | None = None) -> int:
         args = make_parser().parse_args(arguments)
         code: int = args.function(args)
     except UsageError as error:
-        print(f"replicate: {error}", file=sys.stderr)
+        print(f"replicate: {printable(str(error)[:LONGEST])}", file=sys.stderr)
         return 2
     except PermissionError as error:
-        print(f"replicate: cannot write {error.filename}: {error.strerror}; give another --out", file=sys.stderr)
+        name = printable(str(error.filename))
+        print(f"replicate: cannot write {name}: {error.strerror}; give another --out", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so
         print("replicate: stopped", file=sys.stderr)

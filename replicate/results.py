@@ -11,8 +11,10 @@ from typing import Any
 
 from replicate.errors import UsageError
 from replicate.run import Run
+from replicate.untrusted import printable, read_bytes
 
 SCHEMA = 1
+MOST_BYTES = 16_000_000  # of a record; ours have about 10,000
 STATUSES = ("converged", "not_converged", "diverged", "error")
 
 
@@ -109,6 +111,11 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
+# Shown in tables and on terminals: one line, nothing that a terminal obeys.
+LINES = ("status", "data_label", "fingerprint", "commit", "device", "finished", "weights_sha256")
+LONGEST = 1000
+
+
 def _names(optional: bool) -> set[str]:
     return {field.name for field in fields(Result) if optional or field.default is MISSING}
 
@@ -119,9 +126,10 @@ def read(path: Path) -> Result:
     Raises:
         BadRecordError: half-written, of another schema, with missing or unknown keys, or with a run_id that is not its
             run's or not its folder's. The message names the file and what is wrong.
+        OSError: there is none, or it is no plain file of the size of a record.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_bytes(path, MOST_BYTES).decode())
         if not isinstance(record, dict):
             raise BadRecordError(f"{path}: not a result: the file holds no JSON object")
         if record.pop("schema", None) != SCHEMA:
@@ -149,7 +157,11 @@ def _check(path: Path, result: Result) -> None:
             raise BadRecordError(f"{path}: {name} is {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise BadRecordError(f"{path}: {name} is {value!r}")
-    if not all(isinstance(entry, dict) and {"layer", "piece", "variance"} <= entry.keys() for entry in result.init):
+        if isinstance(value, int | float) and abs(value) > 2**53:  # no number of ours; some readers would fail on it
+            raise BadRecordError(f"{path}: {name} is out of range")
+        if name in LINES and isinstance(value, str) and (len(value) > LONGEST or printable(value) != value):
+            raise BadRecordError(f"{path}: {name} is not a line of text")
+    if not all(map(_is_layer, result.init)):
         raise BadRecordError(f"{path}: init is not a list of layers")
     if result.test_accuracy is not None and not 0 <= result.test_accuracy <= 100:
         raise BadRecordError(f"{path}: test_accuracy is {result.test_accuracy!r}")
@@ -157,6 +169,13 @@ def _check(path: Path, result: Result) -> None:
         raise BadRecordError(f"{path}: unknown status {result.status!r}")
     if result.status in STATUSES[:2] and not isinstance(result.test_accuracy, int | float):
         raise BadRecordError(f"{path}: a finished run without a test accuracy")
+
+
+def _is_layer(entry: object) -> bool:
+    if not isinstance(entry, dict) or not {"layer", "piece", "variance"} <= entry.keys():
+        return False
+    layer, variance = entry["layer"], entry["variance"]
+    return isinstance(layer, str) and printable(layer) == layer and isinstance(variance, int | float | None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import zipfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from replicate.training.module import Classifier
 
 SCHEMA = 1
 FILE = "checkpoint.pt"
+MOST_BYTES = 2**32  # the widest net that fits a GPU has less
 # SIGINT is for the matrix to hear; SLURM and submitit warn by the user signals before they kill.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -148,6 +150,7 @@ def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
     """
     path = folder / FILE
     try:
+        _check_size(path)
         # Tensors and plain data alone: a checkpoint from elsewhere cannot run code.
         state = torch.load(path, map_location=device, weights_only=True)
         if state["schema"] == SCHEMA and state["identity"] == identity:
@@ -164,6 +167,17 @@ def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
     print(f"{path} cannot be gone on from ({reason}); set aside as {aside.name}")
     os.replace(path, aside)
     return None
+
+
+def _check_size(path: Path) -> None:
+    """Refuse what torch.save does not write: packed entries, which may unfold without end, and absurd sizes."""
+    size = path.stat().st_size
+    if not path.is_file() or size > MOST_BYTES:
+        raise ValueError(f"it is no plain file of at most {MOST_BYTES:,} bytes")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise ValueError("its entries are packed")
 
 
 def parts(state: dict[str, Any] | None, here: dict[str, Any]) -> list[dict[str, Any]]:
