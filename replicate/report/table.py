@@ -235,7 +235,7 @@ def _run_row(result: Result) -> dict[str, object]:
     settings = {name: _plain(value) for name, value in asdict(result.run).items()}
     record = {name: _plain(getattr(result, name)) for name in RESULT_COLUMNS}
     last = (result.error or "").strip().splitlines()[-1:]  # of a traceback, the line that names the exception
-    return {"run_id": result.run.run_id, **settings, **record, "error": printable("".join(last))}
+    return {"run_id": result.run.run_id, **settings, **record, "error": _plain(printable("".join(last)))}
 
 
 def _plain(value: object) -> object:

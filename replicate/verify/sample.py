@@ -15,8 +15,8 @@ KEPT = "last"  # below that: reruns that differed, for those who want to look
 def draw(records: Records, count: int | None, seed: int, out: Path) -> dict[str, Result]:
     """Draw a sample of the finished runs.
 
-    The order is that of sha256 over `seed/run_id`: the same on every machine and whichever other runs have finished, and
-    a larger sample holds the smaller one.
+    The order is that of sha256 over `seed/run_id`: the same on every machine and whichever others have finished, and a
+    larger sample holds the smaller one.
 
     Args:
         records: what there is of the runs asked for.
