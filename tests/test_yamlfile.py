@@ -1,5 +1,6 @@
 """YAML from elsewhere."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,5 @@ def test_whatever_is_wrong_it_is_an_error_of_yaml(text: str) -> None:
 def test_changed_anywhere_it_is_read_or_refused(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(SMOKE)))
     middle = data.draw(st.text(alphabet="[]{}&*!:-,#|>?%@\"' \n\tab01", max_size=12))
-    try:
+    with contextlib.suppress(yaml.YAMLError):
         parse(SMOKE[:start] + middle + SMOKE[start + data.draw(st.integers(0, 20)) :])
-    except yaml.YAMLError as error:
-        assert str(error)
