@@ -53,11 +53,11 @@ def scratch(out: Path) -> Path:
 
 def clear(folder: Path, keep: bool) -> None:
     """Remove the reruns, or put them aside as `verify/last` in place of those of an earlier call."""
-    shutil.rmtree(folder / KEPT, ignore_errors=True)
-    if keep:
-        (folder / "runs").rename(folder / KEPT)
-    else:
+    if not keep:
         shutil.rmtree(folder)
+    elif (folder / "runs").is_dir():
+        shutil.rmtree(folder / KEPT, ignore_errors=True)
+        (folder / "runs").rename(folder / KEPT)
 
 
 def check_data(recorded: Mapping[str, Result], fingerprints: Mapping[str, str]) -> None:
