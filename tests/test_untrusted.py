@@ -292,6 +292,30 @@ def test_a_huge_image_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load("folder:big", tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["secret", "device", "pipe", "loop"])
+def test_what_is_no_image_is_not_taken_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "secret").write_text("mine")
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        path = tmp_path / "odd" / place / "1.png"
+        path.parent.mkdir(parents=True)
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to({"secret": tmp_path / "secret", "device": Path("/dev/zero"), "loop": path}[kind])
+    with pytest.raises(UsageError, match=r"1\.png (cannot be read as an image|is not a PNG or JPEG file)") as caught:
+        load("folder:odd", tmp_path)
+    assert "mine" not in str(caught.value)
+
+
+def test_data_sets_with_odd_names_are_not_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("fine", f"esc{CLEAR_SCREEN}", "a b", "-x", "[red]"):
+        for split in ("train", "test"):
+            (tmp_path / name / split).mkdir(parents=True)
+    assert main(["list", "--data-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("synthetic, folder:fine")
+
+
 def test_a_cache_entry_names_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 

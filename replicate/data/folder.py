@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -78,16 +79,23 @@ def _list(folder: Path) -> Tree:
     tree: Tree = {split: {} for split in SPLITS}
     for split in SPLITS:
         for kind in _visible(splits[split].path):
-            if not kind.is_dir():
+            if not _is(kind.is_dir):
                 raise UsageError(f"{kind.path} is not in the folder of a class; {FORM}")
             files = _visible(kind.path)
             for file in files:
-                if not (file.name.lower().endswith(SUFFIXES) and file.is_file()):
+                if not (file.name.lower().endswith(SUFFIXES) and _is(file.is_file)):
                     raise UsageError(f"{file.path} is not a PNG or JPEG file; move it out of the data set")
             if not files:
                 raise UsageError(f"{kind.path} holds no image; add some, or remove the class from train and test")
             tree[split][kind.name] = files
     return tree
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
