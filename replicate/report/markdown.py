@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST_LINES = 10  # of a list of single runs
 LONGEST = 1000  # characters of a text from a file
-SPECIAL = "\\`*_[]<>&#~$"
+SPECIAL = "\\`*_[]<&#~$"
 LEGEND = (
     "± is the standard deviation of one run over the converged seeds (n of them); the 95 % interval of the mean is in "
     "the list of cells.",
