@@ -3,7 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke chaos test lint format table3 table3-short table3-as-released pilot run table figures status bench lock
+.PHONY: help setup smoke chaos test lint format table3 table3-short table3-as-released pilot run table figures status \
+	verify bench audit lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,12 +24,13 @@ comma := ,
 home = $(patsubst ~/%,$(HOME)/%,$(1))
 FOLDERS = --data-dir "$(call home,$(DATA_DIR))" $(if $(OUT),--out "$(call home,$(OUT))")
 SELECT = $(FOLDERS) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
-RESOURCES = --devices $(DEVICES) $(if $(WANDB),--wandb $(WANDB))
+MIRROR = $(if $(WANDB),--wandb $(WANDB))
+RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic)
 EACH = $(if $(PER_DEVICE),--per-device $(PER_DEVICE))
 
 # Runs that ended in an error (1) do not keep the others from their table; wrong usage (2) and a stop (3) do.
 define whole
-@set -e; code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(EACH) $(2) || code=$$?; \
+@set -e; code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(MIRROR) $(EACH) $(2) || code=$$?; \
 if [ $$code -le 1 ]; then \
 	$(REPLICATE) table experiments/$(1).yaml $(SELECT); \
 	$(REPLICATE) figures experiments/$(1).yaml $(SELECT); \
@@ -37,7 +39,8 @@ endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB, and EXPERIMENT for run, table, figures, status"
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB DETERMINISTIC,"
+	@echo "  and EXPERIMENT for run, table, figures, status, verify; SAMPLE for verify"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
 
@@ -85,7 +88,7 @@ pilot: .venv/.installed  ## the whole table on a laptop's CPU, small and short: 
 	$(call whole,pilot)
 
 run: .venv/.installed  ## one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
-	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(RESOURCES) \
+	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(RESOURCES) $(MIRROR) \
 		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET))
 
 table: .venv/.installed  ## write the table of EXPERIMENT (table3) from the records in OUT
@@ -97,8 +100,15 @@ figures: .venv/.installed  ## draw the figures of EXPERIMENT from the records in
 status: .venv/.installed  ## show what is done of EXPERIMENT, and what is left
 	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)
 
+verify: .venv/.installed  ## run a sample of EXPERIMENT's finished runs again and compare, such as: make verify SAMPLE=5
+	$(REPLICATE) verify experiments/$(EXPERIMENT).yaml $(SELECT) $(RESOURCES) $(EACH) \
+		$(if $(SAMPLE),--sample $(SAMPLE))
+
 bench: .venv/.installed  ## measure the speed of training beside a plain Lightning loop
 	$(REPLICATE) bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")
+
+audit: .venv/.installed  ## look up the locked dependencies among known vulnerabilities
+	@$(BIN)/python .ci/audit.py
 
 lock:  ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \

@@ -55,8 +55,28 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
 
 
-def add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
-    """Add where runs are carried out; `several`: for more than one run."""
+def add_sample(parser: argparse.ArgumentParser) -> None:
+    """Add which finished runs are verified."""
+
+    def count(text: str) -> int | None:
+        if text == "all":
+            return None
+        if int(text) < 1:
+            raise ValueError
+        return int(text)
+
+    parser.add_argument("--sample", type=count, default=3, metavar="N", help="how many finished runs, or all (3)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw of the sample (0)")
+    parser.epilog = (
+        "Exit code 0: each rerun is identical to its record (curve.csv, accuracy, digest of the weights), or its code "
+        "or machine differs, which is named, and its test accuracy is within the tolerance: the 95 % limit of a "
+        "difference by chance of two shares of the test images. Exit code 1: some differ beyond that, or without a "
+        "reason. The reruns go to OUT/verify and are removed if none differs; records are never touched."
+    )
+
+
+def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool = True) -> None:
+    """Add where runs are carried out; `several`: for more than one run, `mirrored`: to Weights & Biases as well."""
     parser.add_argument(
         "--devices", default="auto", help="auto (GPUs, else the CPU), cpu, or GPU numbers such as 0,1 (auto)"
     )
@@ -72,7 +92,12 @@ def add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
     parser.add_argument("--time-limit", type=_seconds, default=math.inf, metavar="TIME", help=text)
     text = "time between two checkpoints of a run (60)"
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
+    text = "the same bits twice on a GPU as well; on the CPU it is so in any case"
+    parser.add_argument("--deterministic", action="store_true", help=text)
     parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
+    if not mirrored:
+        parser.set_defaults(wandb="off")
+        return
     parser.add_argument(
         "--wandb", metavar="MODE", help=f"{', '.join(WANDB_MODES)} (online where a W&B key is known, else offline)"
     )

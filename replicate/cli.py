@@ -4,14 +4,14 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from replicate import __version__
-from replicate.arguments import LAUNCHERS, OUT, add_bench, add_resources, add_selection
+from replicate.arguments import LAUNCHERS, OUT, add_bench, add_resources, add_sample, add_selection
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
 from replicate.options import Options, wandb_mode
@@ -19,6 +19,9 @@ from replicate.passing import passing
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
+from replicate.untrusted import printable, refuse_links
+
+LONGEST = 2000  # characters of a message, which may repeat what stands in a file
 
 # Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
 
@@ -61,7 +64,21 @@ def run(args: argparse.Namespace) -> int:
     return _carry_out(chosen, args)
 
 
-def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
+def verify_(args: argparse.Namespace) -> int:
+    """Run a sample of the finished runs again and compare: exit code 0 if each is identical or within tolerance."""
+    from replicate.verify.rerun import CheckData, verify
+
+    chosen = Selection.of(args)
+
+    def carry_out(runs: tuple[Run, ...], out: Path, check: CheckData) -> int:
+        return _carry_out(replace(chosen, runs=runs, out=out), args, check)
+
+    return verify(chosen.records, chosen.out, args.sample, args.seed, carry_out, Console())
+
+
+def _carry_out(
+    chosen: Selection, args: argparse.Namespace, check: Callable[[Mapping[str, str]], None] = lambda fingerprints: None
+) -> int:
     from replicate.matrix.display import Display
     from replicate.matrix.limit import Limit
     from replicate.matrix.local import LocalLauncher
@@ -76,13 +93,16 @@ def _carry_out(chosen: Selection, args: argparse.Namespace) -> int:
         wandb=wandb_mode(args.wandb),
         experiment=chosen.experiment.name,
         checkpoint_seconds=args.checkpoint_seconds,
+        deterministic=args.deterministic,
     )
     limit = Limit(args.time_limit)
     if unfinished(chosen.records, chosen.runs):  # a folder in which all is done need not be written
         check_writable(options.out)
+        refuse_links(options.out, [run.run_id for run in chosen.runs])
     preload = WORKER.partition(":")[0]
     with LocalLauncher(preload) as launcher, Display(Console()) as display:
         gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
+        check(fingerprints)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
         todo = left_to_do(options.out, chosen.runs, fingerprints, display)
@@ -178,6 +198,7 @@ FILE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": status,
     "table": table,
     "figures": figures,
+    "verify": verify_,
 }
 
 
@@ -200,8 +221,9 @@ def make_parser() -> argparse.ArgumentParser:
         made[name].add_argument(
             "--data-dir", type=Path, default=Path("data"), help="where data sets are found, and downloaded to (data/)"
         )
-    for name in ("matrix", "run"):
-        add_resources(made[name], several=name == "matrix")
+    for name in ("matrix", "run", "verify"):
+        add_resources(made[name], several=name != "run", mirrored=name != "verify")
+    add_sample(made["verify"])
     made["bench"] = commands.add_parser("bench", help=bench.__doc__, description=bench.__doc__, allow_abbrev=False)
     made["bench"].set_defaults(function=bench)
     add_bench(made["bench"])
@@ -220,12 +242,12 @@ def main(arguments: list[str] | None = None) -> int:
         args = make_parser().parse_args(arguments)
         code: int = args.function(args)
     except UsageError as error:
-        print(f"replicate: {error}", file=sys.stderr)
+        print(f"replicate: {printable(str(error)[:LONGEST])}", file=sys.stderr)
         return 2
     except OSError as error:
         if passing(error) is None and not isinstance(error, PermissionError):
             raise
-        name = error.filename or "a file"
+        name = printable(str(error.filename or "a file"))
         print(f"replicate: cannot write {name}: {error.strerror}; make room, or give another --out", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so

@@ -1,6 +1,7 @@
 """Experiment: a grid of runs, read from a YAML file, validated, narrowed by the command line and expanded."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,9 +12,13 @@ import yaml
 
 from replicate.errors import UsageError, unknown
 from replicate.run import DEFAULTS, Run, checked, coerce, matches
+from replicate.untrusted import read_bytes
+from replicate.yamlfile import MOST_BYTES, parse
 
 KEYS = ("name", "grid", "exclude", "run", "overrides", "table")
 TABLE_KEYS = ("rows", "columns", "reference", "claims")
+NAME = r"\w[\w .+-]{0,99}"  # it names a folder
+MOST_RUNS = 100_000  # of a grid; far more than anybody trains, and few enough to list
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Experiment:
         """
         path = Path(path)
         try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+            content = parse(read_bytes(path, MOST_BYTES).decode())
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise UsageError(f"{path}: cannot read the experiment file: {reason}") from None
@@ -86,7 +91,7 @@ class Experiment:
             raise UsageError(f"the experiment file is empty; it needs: {', '.join(KEYS[:2])}")
         parts = _mapping("the file", content, KEYS)
         name = parts.get("name", path.stem)
-        if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+-]*", name):
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
             raise UsageError(f"name must be a plain word, not {name!r}")
         grid = {key: _axis(key, values) for key, values in _mapping("grid", parts.get("grid")).items()}
         shared = {key: coerce(key, value) for key, value in _mapping("run", parts.get("run", {})).items()}
@@ -143,6 +148,8 @@ class Experiment:
         Raises:
             UsageError: an invalid run, two runs with the same settings, or no run is left.
         """
+        if (count := math.prod(map(len, self.grid.values()))) > MOST_RUNS:
+            raise UsageError(f"the grid has {count:,} runs, and {MOST_RUNS:,} are the most")
         axes = sorted(self.grid, key=lambda axis: axis != "seed")
         runs = []
         for values in itertools.product(*(self.grid[axis] for axis in axes)):
@@ -168,18 +175,6 @@ class Experiment:
             if not any(matches(settings, pattern) for settings in candidates):
                 text = ", ".join(f"{key}: {value}" for key, value in pattern.items())
                 raise UsageError(f"{kind} {{{text}}} matches no run of the grid")
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
-            seen.add(str(key.value))
-        return dict(super().construct_mapping(node, deep))
 
 
 def _run(settings: Mapping[str, Any]) -> Run:
@@ -237,8 +232,13 @@ def _mapping(key: str, value: object, choices: tuple[str, ...] = ()) -> dict[str
 
 
 def _find(experiment: Path, name: object) -> Path:
-    """Resolve a file named in an experiment file: relative names start at the nearest folder above that holds them."""
-    for folder in experiment.resolve().parents:
+    """Resolve a file named in an experiment file: the name starts at the nearest folder above that holds it.
+
+    An absolute name, one with `..`, and one that starts at the file system's root are none of the project's files.
+    """
+    if Path(str(name)).is_absolute() or ".." in Path(str(name)).parts:
+        raise UsageError(f"table names {name!r}, which leads out of the project; give a name such as results/a.csv")
+    for folder in experiment.resolve().parents[:-1]:
         if (folder / str(name)).is_file():
             return folder / str(name)
     raise UsageError(f"table names {name!r}, which is in no folder above the experiment file")

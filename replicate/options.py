@@ -27,6 +27,7 @@ class Options:
         wandb: one of WANDB_MODES.
         experiment: name of the experiment, W&B's group.
         checkpoint_seconds: between two checkpoints of a run.
+        deterministic: the same bits twice on a GPU as well, at some cost in speed; on the CPU it is so in any case.
         commit: of the code, and whether the code differs from it, as found when the matrix started; None: ask now.
         scratch: folder for files that are still being written (see results.write_atomically); None: the run's own.
         history: earlier attempts at the run, for its record.
@@ -39,14 +40,21 @@ class Options:
     wandb: str = "off"
     experiment: str = "local"
     checkpoint_seconds: float = 60.0
+    deterministic: bool = False
     commit: tuple[str, bool | None] | None = None
     scratch: Path | None = None
     history: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def strict(self) -> bool:
+        """Whether the same run gives the same bits: asked for, or implied by the CPU."""
+        return self.deterministic or self.device == "cpu"
+
     def plain(self) -> dict[str, str | int | float]:
         """Plain data for a record: without folders, which are nobody else's business, and what has its own place."""
         without = ("out", "data_dir", "scratch", "commit", "history")
-        return {key: value for key, value in asdict(self).items() if key not in without}
+        kept = {key: value for key, value in asdict(self).items() if key not in without}
+        return kept | {"deterministic": self.strict}
 
 
 def wandb_mode(asked: str | None) -> str:

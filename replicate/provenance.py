@@ -6,6 +6,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from replicate.untrusted import printable
+
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "numpy", "lsuv-replication")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,7 +19,7 @@ def commit(root: Path = ROOT) -> tuple[str, bool | None]:
     differs from it is then not known.
     """
     if not (root / ".git").exists():
-        return os.environ.get("REPLICATE_COMMIT") or "unknown", None
+        return printable(os.environ.get("REPLICATE_COMMIT") or "unknown"), None
     try:
         head = _git(root, "rev-parse", "HEAD")
         return head, bool(_git(root, "status", "--porcelain", "--", "replicate", "experiments"))

@@ -13,8 +13,10 @@ from typing import Any
 from replicate import passing
 from replicate.errors import UsageError
 from replicate.run import Run
+from replicate.untrusted import printable, read_bytes
 
 SCHEMA = 1
+MOST_BYTES = 16_000_000  # of a record; ours have about 10,000
 STATUSES = ("converged", "not_converged", "diverged", "error")
 
 
@@ -47,6 +49,11 @@ class Result:
         classes: of the data set; None if the run failed before the data was read.
         passing: for status `error`: what may pass of itself, one of `passing.KINDS`; None: the run's own fault.
         history: the attempts before this one that failed: `attempt` (from 1), `when`, `reason`.
+        test_images: number of test images; None likewise, and in older records, as in the fields below.
+        weights_sha256: digest of the final weights; None where the run did not come to its end.
+        environment: what else picks the kernels: processor, instruction set, threads, cuDNN.
+        parts: where a stopped run went on with other code or on another machine: commit, dirty, versions, device and
+            environment from the iteration `from` on; None where nothing changed.
     """
 
     run: Run
@@ -69,6 +76,10 @@ class Result:
     classes: int | None = None
     passing: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    test_images: int | None = None
+    weights_sha256: str | None = None
+    environment: dict[str, Any] | None = None
+    parts: list[dict[str, Any]] | None = None
 
     @property
     def final(self) -> bool:
@@ -123,8 +134,15 @@ KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("test_accuracy", "train_loss", "images_per_second"), (int, float, _NONE)),
     **dict.fromkeys(("status", "data_label", "fingerprint", "commit", "device", "finished"), (str,)),
     **{"iteration": (int,), "seconds": (int, float), "init": (list,), "dirty": (bool, _NONE), "versions": (dict,)},
-    **{"options": (dict,), "error": (str, _NONE), "classes": (int, _NONE), "passing": (str, _NONE), "history": (list,)},
+    **{"options": (dict,), "error": (str, _NONE), "classes": (int, _NONE), "test_images": (int, _NONE)},
+    **{"passing": (str, _NONE), "history": (list,)},
+    **{"weights_sha256": (str, _NONE), "environment": (dict, _NONE), "parts": (list, _NONE)},
 }
+
+
+# Shown in tables and on terminals: one line, nothing that a terminal obeys.
+LINES = ("status", "data_label", "fingerprint", "commit", "device", "finished", "weights_sha256")
+LONGEST = 1000
 
 
 def _names(optional: bool) -> set[str]:
@@ -137,9 +155,10 @@ def read(path: Path) -> Result:
     Raises:
         BadRecordError: half-written, of another schema, with missing or unknown keys, or with a run_id that is not its
             run's or not its folder's. The message names the file and what is wrong.
+        OSError: there is none, or it is no plain file of the size of a record.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_bytes(path, MOST_BYTES).decode())
         if not isinstance(record, dict):
             raise BadRecordError(f"{path}: not a result: the file holds no JSON object")
         if record.pop("schema", None) != SCHEMA:
@@ -167,7 +186,11 @@ def _check(path: Path, result: Result) -> None:
             raise BadRecordError(f"{path}: {name} is {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise BadRecordError(f"{path}: {name} is {value!r}")
-    if not all(isinstance(entry, dict) and {"layer", "piece", "variance"} <= entry.keys() for entry in result.init):
+        if isinstance(value, int | float) and abs(value) > 2**53:  # no number of ours; some readers would fail on it
+            raise BadRecordError(f"{path}: {name} is out of range")
+        if name in LINES and isinstance(value, str) and (len(value) > LONGEST or printable(value) != value):
+            raise BadRecordError(f"{path}: {name} is not a line of text")
+    if not all(map(_is_layer, result.init)):
         raise BadRecordError(f"{path}: init is not a list of layers")
     if not all(isinstance(entry, dict) and entry.keys() == {"attempt", "when", "reason"} for entry in result.history):
         raise BadRecordError(f"{path}: history is not a list of attempts")
@@ -179,6 +202,13 @@ def _check(path: Path, result: Result) -> None:
         raise BadRecordError(f"{path}: unknown status {result.status!r}")
     if result.status in STATUSES[:2] and not isinstance(result.test_accuracy, int | float):
         raise BadRecordError(f"{path}: a finished run without a test accuracy")
+
+
+def _is_layer(entry: object) -> bool:
+    if not isinstance(entry, dict) or not {"layer", "piece", "variance"} <= entry.keys():
+        return False
+    layer, variance = entry["layer"], entry["variance"]
+    return isinstance(layer, str) and printable(layer) == layer and isinstance(variance, int | float | None)
 
 
 @dataclass(frozen=True, slots=True)

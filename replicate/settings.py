@@ -7,6 +7,7 @@ import yaml
 
 from replicate.errors import UsageError, unknown
 from replicate.run import TYPES
+from replicate.yamlfile import parse
 
 
 def assignments(option: str, words: Iterable[str]) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def assignments(option: str, words: Iterable[str]) -> dict[str, Any]:
 
 def _value(option: str, word: str, text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-        return [yaml.safe_load(item) for item in text.split(",")] if isinstance(value, str) and "," in text else value
+        value = parse(text)
+        return [parse(item) for item in text.split(",")] if isinstance(value, str) and "," in text else value
     except yaml.YAMLError:
         raise UsageError(f"{option} {word}: cannot read the value {text!r}") from None

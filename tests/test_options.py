@@ -21,7 +21,15 @@ def test_options_are_plain_data_in_a_record() -> None:
     assert Options(Path("out")).plain() == {
         **{"device": "cpu", "threads": 1, "wandb": "off", "experiment": "local"},
         "checkpoint_seconds": 60.0,
+        "deterministic": True,
     }
+
+
+def test_the_cpu_is_deterministic_without_being_asked() -> None:
+    assert Options(Path("out")).strict
+    assert not Options(Path("out"), device="cuda").strict
+    assert Options(Path("out"), device="cuda").plain()["deterministic"] is False
+    assert Options(Path("out"), device="cuda", deterministic=True).strict
 
 
 def test_wandb_is_offline_without_a_key_and_online_with_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ facts about it. Everything here may be deleted at any time; a file that is missi
 import contextlib
 import json
 import os
+import re
 import tempfile
 import warnings
 import zlib
@@ -67,6 +68,8 @@ def remember(key: str, make: Callable[[], tuple[str, Images, Facts]]) -> tuple[I
 def _fetch(root: Path, key: str) -> tuple[Images, Facts] | None:
     try:
         entry = json.loads((root / "index" / f"{key}.json").read_text(encoding="utf-8"))
+        if not re.fullmatch(r"[\w-]+\.npy", entry["array"]):
+            return None  # a path; no entry of ours
         images: Images = np.load(root / "arrays" / entry["array"], mmap_mode="r", allow_pickle=False)
         # The files appear whole by renaming, yet a crash of the machine or a failing disk can still tear them.
         whole = (

@@ -154,8 +154,8 @@ def _unpack(archive: Path, folder: Path, release: Release) -> None:
     wanted = {f"{FOLDER}/{name}": name for name, _ in (*release.train, *release.test, release.meta)}
     with tarfile.open(archive, "r:gz") as members:
         for member in members:  # in the archive's order, so that it is decompressed but once
-            content = members.extractfile(member) if member.name in wanted else None
-            if content is not None:
+            plain = member.isreg() and member.name in wanted  # no link, no device, no other name
+            if plain and (content := members.extractfile(member)):
                 (folder / wanted[member.name]).write_bytes(content.read())
 
 

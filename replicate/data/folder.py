@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from PIL import Image, features
 from replicate.data import cache
 from replicate.data.dataset import SIDE, Dataset, Images, Progress, fingerprint
 from replicate.errors import UsageError
+from replicate.untrusted import read_bytes
 
 SPLITS = ("train", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 HIDDEN = ("thumbs.db", "desktop.ini")  # hidden files of Windows, whose users never see them
 FORM = "images belong in {train,test}/<class>/<file>"
+MOST_BYTES = 4_000_000  # of an image file of 32×32 pixels
 CACHE_VERSION = 1
 """To be raised whenever the same files come to be decoded into other arrays."""
 
@@ -76,16 +79,23 @@ def _list(folder: Path) -> Tree:
     tree: Tree = {split: {} for split in SPLITS}
     for split in SPLITS:
         for kind in _visible(splits[split].path):
-            if not kind.is_dir():
+            if not _is(kind.is_dir):
                 raise UsageError(f"{kind.path} is not in the folder of a class; {FORM}")
             files = _visible(kind.path)
             for file in files:
-                if not (file.name.lower().endswith(SUFFIXES) and file.is_file()):
+                if not (file.name.lower().endswith(SUFFIXES) and _is(file.is_file)):
                     raise UsageError(f"{file.path} is not a PNG or JPEG file; move it out of the data set")
             if not files:
                 raise UsageError(f"{kind.path} holds no image; add some, or remove the class from train and test")
             tree[split][kind.name] = files
     return tree
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -94,6 +104,9 @@ def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
             kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in HIDDEN]
     except OSError as error:
         raise UsageError(f"cannot list {folder} ({error.strerror}); {FORM}") from None
+    if odd := [entry.name for entry in kept if "\n" in entry.name]:
+        # the fingerprint is over lines, one a file
+        raise UsageError(f"{folder} holds {odd[0]!r}, whose name has a line break; rename it")
     return sorted(kept, key=lambda entry: entry.name)
 
 
@@ -142,7 +155,7 @@ def _decode(tree: Tree, progress: Progress | None) -> tuple[Images, str]:
 def _image(path: str) -> tuple[Images, str]:
     """Decode one file; return the pixels (3, 32, 32) and the sha256 of its bytes."""
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(Path(path), MOST_BYTES)
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             size = image.size
             pixels = np.asarray(image.convert("RGB")) if size == (SIDE, SIDE) else None

@@ -41,7 +41,7 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
         UsageError: unknown name, or data that is missing or damaged; one line that says what to do.
     """
     key = "folder:NAME" if dataset.startswith("folder:") else dataset
-    if key not in SOURCES or dataset == "folder:":
+    if key not in SOURCES or (key == "folder:NAME" and not re.fullmatch(FOLDER, dataset)):
         raise unknown("dataset", dataset, DATASETS)
     return SOURCES[key](dataset, data_dir, progress)
 

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from replicate.matrix.slots import Slot
 from replicate.results import Result
 from replicate.run import Run
+from replicate.untrusted import printable
 
 WORDS = {"converged": "converged", "not_converged": "n/c", "diverged": "n/c (diverged)", "error": "ERROR"}
 
@@ -81,11 +82,13 @@ class Display:
         line = f"{number} {result.run.run_id}: {WORDS[result.status]}{accuracy} in {result.seconds:.0f} s"
         self._console.print(line, markup=False, highlight=False)
         if result.error:
-            self._console.print("      " + result.error.strip().splitlines()[-1], markup=False, highlight=False)
+            self._console.print(
+                "      " + printable(result.error.strip().splitlines()[-1]), markup=False, highlight=False
+            )
 
     def note(self, text: str) -> None:
         """Tell something that the user should know."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _update(self, name: str, completed: int, total: int, accuracy: str = "") -> None:
         if name not in self._tasks:

@@ -12,6 +12,8 @@ from replicate.errors import UsageError, unknown
 from replicate.report.published import MIN_RUNS, made_to_train
 from replicate.report.statistics import LEVEL, Cell, Interval, clopper_pearson, holm, welch
 from replicate.run import Run, checked
+from replicate.untrusted import read_bytes
+from replicate.yamlfile import MOST_BYTES, parse
 
 KEYS = ("id", "text", "kind", "cells", "among")
 Pattern = Mapping[str, Any]
@@ -71,7 +73,7 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
             name and names the claim.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse(read_bytes(path, MOST_BYTES).decode())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
         raise UsageError(f"{path}: cannot read the claims: {reason}") from None

@@ -38,6 +38,7 @@ STYLE: Any = {
     "axes.labelsize": 9,
     "font.size": 9,
     "grid.color": "0.92",
+    "text.parse_math": False,  # a label with two dollars is no formula
     "pdf.fonttype": 42,  # fonts as outlines that publishers accept
 }
 

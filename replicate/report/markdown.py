@@ -7,11 +7,14 @@ from replicate.report.axes import title
 from replicate.report.claims import Judgement
 from replicate.report.published import JUDGED, Published, expected_outside
 from replicate.report.statistics import Cell, Interval
+from replicate.untrusted import printable
 
 if TYPE_CHECKING:
     from replicate.report.table import Entry, Table
 
 MOST_LINES = 10  # of a list of single runs
+LONGEST = 1000  # characters of a text from a file
+SPECIAL = "\\`*_[]<&#~$"
 LEGEND = (
     "± is the standard deviation of one run over the converged seeds (n of them); the 95 % interval of the mean is in "
     "the list of cells.",
@@ -65,6 +68,11 @@ def incomparable_lines(table: "Table") -> list[str]:
     return lines
 
 
+def escape(text: str) -> str:
+    """Make text from a file safe to stand in Markdown as it is: no markup, no HTML, nothing that a terminal obeys."""
+    return "".join(f"\\{one}" if one in SPECIAL else one for one in printable(text[:LONGEST]))
+
+
 def letter(index: int) -> str:
     """The mark of a footnote: a, b, c, …"""
     return chr(ord("a") + index) if index < 26 else str(index + 1)
@@ -84,15 +92,15 @@ def markdown(table: "Table") -> str:
 
 def _header(table: "Table") -> str:
     p = table.protocol
-    commits = sorted({f"{r.commit[:12]}{' with changes' if r.dirty else ''}" for r in table.results})
+    commits = sorted({f"{escape(r.commit[:12])}{' with changes' if r.dirty else ''}" for r in table.results})
     lines = {
-        "Data set": f"{p.data_label} (`{p.dataset}`, fingerprint `{p.fingerprint[:16]}`)",
+        "Data set": f"{escape(p.data_label)} (`{p.dataset}`, fingerprint `{p.fingerprint[:16]}`)",
         "Schedule": p.schedule(),
         "Precision": p.precision(),
         "Network": p.network(),
         "Seeds": ", ".join(map(str, p.seeds)),
         "Code": f"commit {', '.join(commits)}",
-        "Device": ", ".join(sorted({r.device for r in table.results})),
+        "Device": ", ".join(sorted({escape(r.device) for r in table.results})),
     }
     return _bullets(f"{key}: {text}" for key, text in lines.items())
 
@@ -173,7 +181,7 @@ def _claims(judgements: Sequence[Judgement]) -> str:
             value = f"{said.effect.value:.1f}" if share else _signed(said.effect.value)
             size = f"{value} {said.effect.unit}: {said.effect.label}"
             interval = _interval(said.effect.interval, signed=not share)
-        rows.append([said.claim.text, f"**{said.verdict}**", size, interval, said.reason])
+        rows.append([escape(said.claim.text), f"**{said.verdict}**", size, interval, said.reason])
     return _pipe_table(rows)
 
 
@@ -188,8 +196,8 @@ def _counts(table: "Table") -> str:
         f"{len(table.missing)} runs have no readable record, {len(errors)} ended in an error.",
         f"{table.others} other records lie in the output folder and are not of this table.",
     ]
-    crashed = [f"Error: `{run_id}`: {_last_line(r.error)}" for run_id, r in errors.items()]
-    unread = [f"Unreadable: {reason}" for reason in table.bad.values()]
+    crashed = [f"Error: `{run_id}`: {escape(_last_line(r.error))}" for run_id, r in errors.items()]
+    unread = [f"Unreadable: {escape(reason)}" for reason in table.bad.values()]
     return _bullets([*lines, *_shortened(crashed), *_shortened(unread)])
 
 

@@ -1,6 +1,7 @@
 """Published numbers: read them from CSV, say where ours compare with them, and give a verdict on each."""
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -12,10 +13,12 @@ from replicate.errors import UsageError
 from replicate.report.axes import title
 from replicate.report.statistics import LEVEL, Cell, Pooled, prediction_half_width
 from replicate.run import Run, checked
+from replicate.untrusted import read_bytes
 
 Published = float | Literal["n/c"]  # test accuracy in %, or failed to converge; a dash is no entry at all
 MIN_RUNS = 3  # below, a cell is not judged
 DASHES = ("", "-", "–")  # not run
+MOST_BYTES = 1_000_000  # of a file of published numbers
 JUDGED = ("consistent", "higher", "lower")
 
 
@@ -61,9 +64,9 @@ def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any],
         UsageError: unreadable, or wrong content; the message names the file and the line.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, [entry.strip() for entry in line]) for line in reader if any(line)]
+        text = read_bytes(path, MOST_BYTES).decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [(reader.line_num, [entry.strip() for entry in line]) for line in reader if any(line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot read the published numbers: {reason}") from None

@@ -1,6 +1,7 @@
 """Series behind the figures: learning curves over seeds, and variances over layers. Results in, rows out."""
 
 import csv
+import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from replicate.results import Result
+from replicate.untrusted import read_bytes
+
+MOST_BYTES = 64_000_000  # of a curve; one of the paper's protocol has 20,000
 
 
 def learning_curves(results: Iterable[Result], out: Path, rows: str, columns: str) -> pd.DataFrame:
@@ -45,8 +49,8 @@ def learning_curves(results: Iterable[Result], out: Path, rows: str, columns: st
 def read_curve(path: Path) -> list[tuple[int, float, float]]:
     """Read the whole rows of a `curve.csv`: iteration, epoch and test accuracy in %; none if there is no such file."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
+        text = read_bytes(path, MOST_BYTES).decode()
+        lines = list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error):  # none, or none that can be read
         return []
     points = []
@@ -55,7 +59,7 @@ def read_curve(path: Path) -> list[tuple[int, float, float]]:
             iteration, epoch, accuracy = (float(line[name]) for name in ("iteration", "epoch", "test_accuracy"))
         except (KeyError, TypeError, ValueError):
             continue  # a row that was cut off
-        if math.isfinite(accuracy):
+        if all(map(math.isfinite, (iteration, epoch, accuracy))):
             points.append((int(iteration), epoch, accuracy))
     return points
 

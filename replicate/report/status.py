@@ -6,11 +6,13 @@ from pathlib import Path
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from replicate.experiment import Experiment
 from replicate.report.axes import title
 from replicate.results import Records
 from replicate.run import Run
+from replicate.untrusted import printable
 
 WORDS = {"converged": "converged", "not_converged": "n/c", "diverged": "diverged", "error": "error"}
 
@@ -25,7 +27,8 @@ def overview(experiment: Experiment, runs: Sequence[Run], records: Records, out:
         out: the folder they are in, for the title.
     """
     rows, columns = experiment.table.rows, experiment.table.columns
-    table = Table(title=f"{experiment.name} in {out}", title_justify="left")
+    # as Text: a folder named [bold] is no markup
+    table = Table(title=Text(printable(f"{experiment.name} in {out}")), title_justify="left")
     table.add_column(rows)
     for column in dict.fromkeys(getattr(run, columns) for run in runs):
         table.add_column(title(column), justify="right")

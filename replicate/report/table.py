@@ -18,6 +18,7 @@ from replicate.report.published import Published, Verdict, incomparable, read_re
 from replicate.report.statistics import Cell, Pooled, cells, pooled
 from replicate.results import Records, Result, write_atomically
 from replicate.run import Run
+from replicate.untrusted import printable
 
 RESULT_COLUMNS = (
     *("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second", "data_label"),
@@ -234,11 +235,13 @@ def _run_row(result: Result) -> dict[str, object]:
     settings = {name: _plain(value) for name, value in asdict(result.run).items()}
     record = {name: _plain(getattr(result, name)) for name in RESULT_COLUMNS}
     last = (result.error or "").strip().splitlines()[-1:]  # of a traceback, the line that names the exception
-    return {"run_id": result.run.run_id, **settings, **record, "error": "".join(last)}
+    return {"run_id": result.run.run_id, **settings, **record, "error": _plain(printable("".join(last)))}
 
 
 def _plain(value: object) -> object:
     """A value as CSV holds it: lists with spaces between, None as nothing, numbers to ten digits, without noise."""
     if isinstance(value, tuple):
         return " ".join(str(_plain(item)) for item in value)
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
+        return f"'{value}"  # a spreadsheet would take it for a formula
     return f"{value:.10g}" if isinstance(value, float) else "" if value is None else value

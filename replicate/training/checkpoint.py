@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import time
+import zipfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from replicate.training.module import Classifier
 
 SCHEMA = 1
 FILE = "checkpoint.pt"
+MOST_BYTES = 2**32  # the widest net that fits a GPU has less
 # SIGINT is for the matrix to hear; SLURM and submitit warn by the user signals before they kill.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -39,6 +41,7 @@ class Checkpoints(pl.Callback):
         curve: holds the rows so far.
         every: seconds between checkpoints.
         init: the initialisation's report, kept for the record.
+        parts: of `parts`, likewise.
         seconds: spent on the run in earlier calls.
         state: the state to go on from, of `load`; None for a run that begins.
         scratch: as in results.write_atomically.
@@ -55,13 +58,14 @@ class Checkpoints(pl.Callback):
         curve: Curve,
         every: float,
         init: list[dict[str, Any]],
+        parts: list[dict[str, Any]],
         seconds: float,
         state: dict[str, Any] | None,
         scratch: Path | None = None,
     ) -> None:
         self.path, self.identity, self.scratch = folder / FILE, identity, scratch
         self.data, self.curve, self.every, self.init, self.seconds = data, curve, every, init, seconds
-        self._state = state
+        self.parts, self._state = parts, state
         self._begin = self._saved = time.monotonic()
         self._stop: int | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -124,6 +128,7 @@ class Checkpoints(pl.Callback):
             "rows": self.curve.rows,
             "training_seconds": self.curve.elapsed(),
             "init": self.init,
+            "parts": self.parts,
             "seconds": self.seconds + now - self._begin,
         }
         file = io.BytesIO()  # written to the disk by torch, a full disk would be a RuntimeError without its errno
@@ -146,6 +151,7 @@ def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
     """
     path = folder / FILE
     try:
+        _check_size(path)
         # Tensors and plain data alone: a checkpoint from elsewhere cannot run code.
         state = torch.load(path, map_location=device, weights_only=True)
         if state["schema"] == SCHEMA and state["identity"] == identity:
@@ -162,6 +168,35 @@ def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
     print(f"{path} cannot be gone on from ({reason}); set aside as {aside.name}")
     os.replace(path, aside)
     return None
+
+
+def _check_size(path: Path) -> None:
+    """Refuse what torch.save does not write: packed entries, which may unfold without end, and absurd sizes."""
+    size = path.stat().st_size
+    if not path.is_file() or size > MOST_BYTES:
+        raise ValueError(f"it is no plain file of at most {MOST_BYTES:,} bytes")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise ValueError("its entries are packed")
+
+
+def parts(state: dict[str, Any] | None, here: dict[str, Any]) -> list[dict[str, Any]]:
+    """List who trained which part of a run: an entry each time the code or the machine changed between two calls.
+
+    Args:
+        state: the state to go on from; None for a run that begins.
+        here: what this call says of itself, plain data.
+
+    Returns:
+        The entries, each what a call said of itself and `from`, the iteration from which on.
+    """
+    if state is None:
+        return [{"from": 0, **here}]
+    earlier: list[dict[str, Any]] = state.get("parts", [{"from": 0, "commit": "unknown"}])  # older checkpoints
+    if earlier[-1] == {"from": earlier[-1]["from"], **here}:
+        return earlier
+    return [*earlier, {"from": state["iteration"], **here}]
 
 
 def take_up(state: dict[str, Any], module: Classifier, data: DeviceData, curve: Curve) -> None:

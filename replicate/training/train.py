@@ -3,7 +3,6 @@
 import math
 import time
 import traceback
-import warnings
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
-from replicate import provenance
 from replicate.data.datamodule import DeviceData
 from replicate.data.dataset import Dataset
 from replicate.data.preprocess import PREPROCESSINGS
@@ -27,6 +25,8 @@ from replicate.results import Result
 from replicate.run import Run
 from replicate.training import checkpoint
 from replicate.training.curve import Curve, Progress
+from replicate.training.digest import weights_sha256
+from replicate.training.environment import configure, here
 from replicate.training.module import Classifier, DivergedError
 from replicate.training.streams import stream, stream_seed
 from replicate.training.wandb import Mirror
@@ -66,6 +66,9 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         "fingerprint": "unknown",
         "error": None,
         "classes": None,
+        "test_images": None,
+        "weights_sha256": None,
+        "parts": None,
     }
     earlier, mirror = 0.0, None
     try:
@@ -75,6 +78,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
             "data_label": dataset.label,
             "fingerprint": dataset.fingerprint,
             "classes": len(dataset.classes),
+            "test_images": len(dataset.test_labels),
         }
         state = checkpoint.load(folder, f"{run.run_id} {dataset.fingerprint}", options.device)
         earlier = state["seconds"] if state else 0.0
@@ -89,14 +93,9 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         return None
     except Exception as error:
         record |= {"status": "error", "error": traceback.format_exc(), "passing": passing(error)}
-    commit, dirty = options.commit or provenance.commit()
     result = Result(
         run=run,
-        **{**record, "seconds": earlier + time.perf_counter() - begin},
-        commit=commit,
-        dirty=dirty,
-        versions=provenance.versions() | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
-        device=torch.cuda.get_device_name() if options.device == "cuda" else provenance.cpu_name(),
+        **{**record, **here(options), "seconds": earlier + time.perf_counter() - begin},
         options=options.plain(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         history=[dict(entry) for entry in options.history],
@@ -108,16 +107,6 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
     if result.status != "error":
         (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
-
-
-def configure(options: Options) -> None:
-    """Set what holds for the whole process: CPU threads, and float32 that is float32."""
-    torch.set_num_threads(options.threads)
-    # `32-true` means float32: no TF32 in convolutions (torch's default) nor in matrix products.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    # Lightning advises DataLoader workers; here the whole set lies on the device.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +189,12 @@ def _train(
     record["init"] = ready.init
     if state:
         checkpoint.take_up(state, model, data, curve)
+    parts = checkpoint.parts(state, here(options))
+    record["parts"] = parts if len(parts) > 1 else None
     identity = f"{run.run_id} {dataset.fingerprint}"
     folder, seconds = options.out / "runs" / run.run_id, state["seconds"] if state else 0.0
     checkpoints = checkpoint.Checkpoints(
-        folder, identity, data, curve, options.checkpoint_seconds, ready.init, seconds, state, options.scratch
+        folder, identity, data, curve, options.checkpoint_seconds, ready.init, parts, seconds, state, options.scratch
     )
     trainer = make_trainer(run, options, data, [curve, checkpoints])
     try:
@@ -219,6 +210,7 @@ def _train(
         "train_loss": last["train_loss"] if math.isfinite(last["train_loss"]) else None,
         "iteration": model.iteration,
         "images_per_second": run.iterations * run.batch_size / curve.training_seconds,
+        "weights_sha256": weights_sha256(model.net),
     }
 
 

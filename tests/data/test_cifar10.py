@@ -286,6 +286,26 @@ def test_code_is_refused_even_where_the_md5_is_right(tmp_path: Path, release: Re
     assert not (tmp_path / "sprung").exists()
 
 
+def test_of_an_archive_only_plain_files_with_known_names_come_out(tmp_path: Path, release: Release):
+    (tmp_path / "secret").write_text("mine")
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name in ("../evil", "/evil", f"{FOLDER}/../../evil", f"{FOLDER}/other", "data_batch_2"):
+            archive.addfile(tarfile.TarInfo(name))
+        kinds = {"data_batch_1": tarfile.SYMTYPE, "batches.meta": tarfile.LNKTYPE, "test_batch": tarfile.FIFOTYPE}
+        for name, kind in kinds.items():
+            member = tarfile.TarInfo(f"{FOLDER}/{name}")
+            member.type, member.linkname = kind, str(tmp_path / "secret")
+            archive.addfile(member)
+    data_dir = tmp_path / "deep" / "data"
+    data_dir.mkdir(parents=True)
+    (data_dir / ARCHIVE).write_bytes(stream.getvalue())
+    with pytest.raises(UsageError, match=r"data_batch_1 cannot be read \(No such file or directory\)"):
+        cifar10.read(data_dir, replace(release, md5=md5(stream.getvalue())))
+    assert list((data_dir / FOLDER).iterdir()) == []
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["deep", "data", "secret", ARCHIVE, FOLDER])
+
+
 def test_a_missing_file_is_named(tmp_path: Path, release: Release):
     (put_folder(tmp_path) / "data_batch_2").unlink()
     with pytest.raises(UsageError, match=r"data_batch_2 cannot be read \(No such file or directory\)"):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from replicate.options import Options
-from replicate.results import Result
+from replicate.results import Result, read
 from replicate.run import Run
 from replicate.training import checkpoint, train
 from replicate.training.train import train_run
@@ -160,6 +161,48 @@ class Evil:
 
     def __reduce__(self):
         return (setattr, (Evil, "carried_out", True))
+
+
+def test_a_run_that_goes_on_with_other_code_says_so(run: Run, options: Options, tmp_path: Path) -> None:
+    first = replace(options, commit=("a" * 40, False))
+    assert train_run(run, first, stop_at(5)) is None
+    assert train_run(run, first, stop_at(9)) is None  # the same code: no new part
+    ended = train_run(run, replace(options, commit=("b" * 40, True)))
+    assert isinstance(ended, Result)
+    assert ended.parts is not None
+    assert [(part["from"], part["commit"], part["dirty"]) for part in ended.parts] == [
+        (0, "a" * 40, False),
+        (9, "b" * 40, True),
+    ]
+    assert ended.parts[0]["environment"] == ended.environment
+    assert read(options.out / "runs" / run.run_id / "result.json") == ended
+
+
+def test_of_an_older_checkpoint_it_is_not_known_who_wrote_it(run: Run, options: Options) -> None:
+    assert train_run(run, options, stop_at(5)) is None
+    path = options.out / "runs" / run.run_id / checkpoint.FILE
+    state = torch.load(path, weights_only=True)
+    del state["parts"]
+    torch.save(state, path)
+    ended = train_run(run, options)
+    assert isinstance(ended, Result)
+    assert ended.parts is not None
+    assert [(part["from"], part["commit"]) for part in ended.parts] == [(0, "unknown"), (5, ended.commit)]
+
+
+@pytest.mark.parametrize("attack", ["packed", "huge", "pipe"])
+def test_a_checkpoint_that_would_fill_the_memory_is_set_aside_unread(tmp_path: Path, attack: str) -> None:
+    path = tmp_path / checkpoint.FILE
+    if attack == "packed":  # a bomb: its entries unfold to a thousand times their size
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", bytes(10_000_000))
+    elif attack == "huge":
+        with path.open("wb") as file:
+            file.truncate(checkpoint.MOST_BYTES + 1)  # without a byte on the disk
+    else:
+        os.mkfifo(path)
+    assert checkpoint.load(tmp_path, "mine", "cpu") is None
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{checkpoint.FILE}.set-aside"]
 
 
 def test_the_state_of_a_gpus_generator_is_read_back(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def test_a_run_leaves_its_record_and_its_curve(tiny: Run, options: Options) -> N
     assert result.status in ("converged", "not_converged")
     assert (result.iteration, result.data_label, result.device) == (8, "synthetic shapes", result.device)
     assert len(result.fingerprint) == 64
+    assert (result.classes, result.test_images, result.parts) == (10, 500, None)
+    assert result.environment["threads"] == result.options["threads"] == 1
     assert [entry["layer"] for entry in result.init] == [f"conv{i}" for i in range(1, 18)] + ["fc1", "fc2"]
     assert result.images_per_second > 0
     assert result.versions["torch"] == torch.__version__.partition("+")[0]
@@ -48,7 +50,14 @@ def test_the_same_run_twice_gives_the_same_numbers(tiny: Run, options: Options, 
     second = train_run(tiny, replace(options, out=tmp_path / "again"))
     assert curve(options, tiny) == curve(replace(options, out=tmp_path / "again"), tiny)
     assert first.init == second.init
+    assert first.weights_sha256 == second.weights_sha256
     assert train_run(replace(tiny, seed=1), options).train_loss != first.train_loss
+
+
+def test_the_digest_is_of_the_final_weights(tiny: Run, options: Options) -> None:
+    first = train_run(tiny, options)
+    shorter = train_run(replace(tiny, iterations=7), options)
+    assert len({first.weights_sha256, shorter.weights_sha256, None}) == 3
 
 
 def test_all_inits_of_a_seed_see_the_same_training_batches(
@@ -77,6 +86,7 @@ def test_all_inits_of_a_seed_see_the_same_training_batches(
 def test_a_loss_that_is_not_finite_is_a_record(tiny: Run, options: Options) -> None:
     result = train_run(replace(tiny, lr=1000, iterations=50), options)
     assert result.status == "diverged"
+    assert result.weights_sha256 is None
     assert result.test_accuracy is None
     assert result.error is None
     assert 0 < result.iteration < 50

@@ -1,0 +1,67 @@
+"""The same seed gives the same bits: in any order, beside other runs, with any number of workers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate.cli import main
+
+MAY_DIFFER = ("seconds", "images_per_second", "finished")
+GRID = """
+name: bits
+grid:
+  init: [{inits}]
+  activation: [{activations}]
+run: {{dataset: synthetic, width: 0.125, batch_size: 16, iterations: 5, milestones: [3], precision: {precision}}}
+exclude: [{{init: msra, activation: maxout}}]
+"""
+
+
+def records(out: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
+    found = {}
+    for path in out.glob("runs/*/result.json"):
+        record = json.loads(path.read_text())
+        assert record["error"] is None
+        kept = {key: value for key, value in record.items() if key not in MAY_DIFFER}
+        found[path.parent.name] = kept, (path.parent / "curve.csv").read_bytes()
+    return found
+
+
+def write(path: Path, inits: str, activations: str, precision: str = "32-true") -> str:
+    path.write_text(GRID.format(inits=inits, activations=activations, precision=precision))
+    return str(path)
+
+
+def test_in_any_order_with_any_number_of_workers_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As of a clean checkout: with changed code the bits may differ, and this test is about those that may not.
+    monkeypatch.setattr("replicate.provenance.commit", lambda: ("c" * 40, False))
+    forth = write(tmp_path / "forth.yaml", "lsuv, msra", "relu, maxout")
+    back = write(tmp_path / "back.yaml", "msra, lsuv", "maxout, relu")
+    common = ["--wandb", "off", "--devices", "cpu"]
+    assert main(["matrix", forth, "--out", str(tmp_path / "one"), *common, "--per-device", "1"]) == 0
+    assert main(["matrix", back, "--out", str(tmp_path / "two"), *common, "--per-device", "2"]) == 0
+    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    assert len(one) == 3
+    assert one == two
+    for record, _ in one.values():
+        assert len(record["weights_sha256"]) == 64
+        assert record["environment"]["deterministic"]
+        assert record["parts"] is None
+
+    # A record that does not hold what its run gives is found out, and the others are borne out.
+    run_id = next(name for name in one if name.startswith("lsuv-relu"))
+    path = tmp_path / "one" / "runs" / run_id / "result.json"
+    path.write_text(path.read_text().replace(one[run_id][0]["weights_sha256"], "0" * 64))
+    before = path.read_bytes()
+    capsys.readouterr()
+    words = ["verify", forth, "--out", str(tmp_path / "one"), "--sample", "all", "--only", "activation=relu"]
+    assert main([*words, "--devices", "cpu"]) == 1
+    shown = capsys.readouterr().out
+    assert "2 runs verified: 1 identical, 1 different" in shown
+    assert f"{run_id}:\n  the result differs in: weights" in shown
+    assert path.read_bytes() == before
+    assert (tmp_path / "one" / "verify" / "last" / run_id / "result.json").is_file()
