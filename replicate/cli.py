@@ -154,6 +154,18 @@ def figures(args: argparse.Namespace) -> int:
     return 0
 
 
+def report(args: argparse.Namespace) -> int:
+    """Write OUT/report/index.html: all that was found on one page, which opens without a network."""
+    from replicate.report.page import write_report
+    from replicate.report.reproduce import Source
+
+    chosen = Selection.of(args)
+    source = Source(args.file, tuple(args.set), tuple(args.only))
+    paths = write_report(chosen.experiment, chosen.runs, chosen.records, chosen.out, source)
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0
+
+
 def names(args: argparse.Namespace) -> int:
     """List the initialisations, activations, models and data sets."""
     from replicate.data.sources import available
@@ -171,6 +183,7 @@ FILE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": status,
     "table": table,
     "figures": figures,
+    "report": report,
 }
 
 

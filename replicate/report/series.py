@@ -10,8 +10,10 @@ import pandas as pd
 from replicate.results import Result
 
 
-def learning_curves(results: Iterable[Result], out: Path, rows: str, columns: str) -> pd.DataFrame:
-    """Average the test curves of a cell's converged runs, iteration by iteration; leave the others on their own.
+def learning_curves(
+    results: Iterable[Result], out: Path, rows: str, columns: str, metric: str = "test_accuracy"
+) -> pd.DataFrame:
+    """Average a curve over a cell's converged runs, iteration by iteration; leave the other runs on their own.
 
     A mean over runs of which some stayed at chance would show what no run did.
 
@@ -20,10 +22,11 @@ def learning_curves(results: Iterable[Result], out: Path, rows: str, columns: st
         out: the output folder; a curve is read from `out/runs/<run_id>/curve.csv`. It may be missing, empty or cut off.
         rows: field of Run that makes the table's rows.
         columns: likewise its columns.
+        metric: column of `curve.csv`.
 
     Returns:
         A row for each line and iteration: row, column, line (`converged`, or the run_id of a run that is not),
-        iteration, epoch, and, over the line's runs, the mean, low (smallest) and high (largest) test accuracy in %.
+        iteration, epoch, and, over the line's runs, the mean, low (smallest) and high (largest) value of the metric.
     """
     points = [
         (
@@ -34,16 +37,16 @@ def learning_curves(results: Iterable[Result], out: Path, rows: str, columns: st
         )
         for result in results
         if result.status != "error"
-        for point in read_curve(out / "runs" / result.run.run_id / "curve.csv")
+        for point in read_curve(out / "runs" / result.run.run_id / "curve.csv", metric)
     ]
-    frame = pd.DataFrame(points, columns=["row", "column", "line", "iteration", "epoch", "accuracy"])
-    grouped = frame.groupby(["row", "column", "line", "iteration", "epoch"], sort=False)["accuracy"]
+    frame = pd.DataFrame(points, columns=["row", "column", "line", "iteration", "epoch", "value"])
+    grouped = frame.groupby(["row", "column", "line", "iteration", "epoch"], sort=False)["value"]
     series = grouped.agg(mean="mean", low="min", high="max").reset_index()
     return series.sort_values("iteration", kind="stable", ignore_index=True)
 
 
-def read_curve(path: Path) -> list[tuple[int, float, float]]:
-    """Read the whole rows of a `curve.csv`: iteration, epoch and test accuracy in %; none if there is no such file."""
+def read_curve(path: Path, metric: str = "test_accuracy") -> list[tuple[int, float, float]]:
+    """Read the whole rows of a `curve.csv`: iteration, epoch and the metric; none if there is no such file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
@@ -52,11 +55,11 @@ def read_curve(path: Path) -> list[tuple[int, float, float]]:
     points = []
     for line in lines:
         try:
-            iteration, epoch, accuracy = (float(line[name]) for name in ("iteration", "epoch", "test_accuracy"))
+            iteration, epoch, value = (float(line[name]) for name in ("iteration", "epoch", metric))
         except (KeyError, TypeError, ValueError):
             continue  # a row that was cut off
-        if math.isfinite(accuracy):
-            points.append((int(iteration), epoch, accuracy))
+        if math.isfinite(value):
+            points.append((int(iteration), epoch, value))
     return points
 
 
