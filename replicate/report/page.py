@@ -18,7 +18,7 @@ from replicate.report.document import document, strict_json, unreadable
 from replicate.report.layers import measured_layers
 from replicate.report.markdown import decimal, last_line, letter, number_text, signed
 from replicate.report.origins import origins
-from replicate.report.page_view import cell_views, claim_views, largest_difference
+from replicate.report.page_view import accuracy_scale, cell_views, claim_views, largest_difference
 from replicate.report.reproduce import Source
 from replicate.report.summary import summarise
 from replicate.report.table import Table, assemble
@@ -89,6 +89,7 @@ def render(table: Table, drawn: Mapping[str, Any], source: Source, bad_layers: M
         summary=summarise(table),
         cells=cell_views(table, source),
         claims=claim_views(table.judgements),
+        scale=accuracy_scale(table.entries.values()),
         full_shade=largest_difference(table.entries.values()),
         origins=origins(table.results),
         unreadable=unreadable({**table.bad, **bad_layers}),

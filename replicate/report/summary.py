@@ -1,15 +1,17 @@
 """What a report says first: how far it is, what it found, and what to beware of. A table in, sentences out."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicate.report.markdown import incomparable_lines
-from replicate.report.published import MIN_RUNS
+from replicate.report.published import JUDGED, MIN_RUNS
 
 if TYPE_CHECKING:
     from replicate.report.table import Table
+
+ORDER = (*JUDGED, "not judged", "not comparable", "supported", "contradicted", "undecided")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,12 @@ def summarise(table: "Table") -> Summary:
         finished=finished,
         expected=expected,
         errors=errors,
-        published=Counter(words) if table.reference else {},
-        claims=Counter(judgement.verdict for judgement in table.judgements),
+        published=_ordered(words) if table.reference else {},
+        claims=_ordered(judgement.verdict for judgement in table.judgements),
         cautions=tuple(cautions),
     )
+
+
+def _ordered(words: Iterable[str]) -> dict[str, int]:
+    counts = Counter(words)
+    return {word: counts[word] for word in ORDER if counts[word]}

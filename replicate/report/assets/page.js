@@ -22,7 +22,7 @@
   // ---- charts: a panel a column, a colour a row ----
 
   function checks(legend, names, swatch, changed) {
-    const box = element("fieldset", {}, element("legend", { textContent: legend }));
+    const box = element("fieldset", { className: legend.toLowerCase() }, element("legend", { textContent: legend }));
     const inputs = names.map((name, index) => {
       const input = element("input", { type: "checkbox", checked: true, onchange: changed });
       const label = element("label", {}, input);
@@ -62,9 +62,13 @@
       this.rows = checks("Lines", data.rows, true, redraw);
       this.columns = checks("Panels", data.columns, false, redraw);
       const single = element("input", { type: "checkbox", onchange: redraw });
+      const near = element("input", { type: "checkbox", onchange: redraw });
       this.single = () => single.checked;
+      this.near = () => near.checked;
       const controls = element("div", { className: "controls" }, this.chosen.box, this.rows.box, this.columns.box);
-      if (!layers) controls.append(element("label", {}, single, "Single runs"));
+      if (!layers) {
+        controls.append(element("label", {}, single, "Single runs"), element("label", {}, near, "Close-up of the end"));
+      }
       this.panels = element("div", { className: "panels" });
       place.append(controls, this.panels);
       this.plots = [];
@@ -80,7 +84,7 @@
       const columns = this.columns.on();
       const kinds = this.single() ? ["mean", "run", "failed"] : ["mean", "failed"];
       const lines = chart.lines.filter((line) => rows[line.row] && columns[line.column] && kinds.includes(line.kind));
-      const range = reach(lines, this.layers, chart.accuracy);
+      const range = this.near() ? closeUp(lines) : reach(lines, this.layers, chart.accuracy);
       data.columns.forEach((name, column) => {
         const here = lines.filter((line) => line.column === column);
         if (columns[column] && chart.lines.some((line) => line.column === column)) this.panel(chart, name, here, range);
@@ -113,6 +117,17 @@
     resize() {
       this.plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth, height: plot.height }));
     }
+  }
+
+  // the values of the last third that lines of converged runs have; the others would stretch it again
+  function closeUp(lines) {
+    const last = lines.filter((line) => line.kind !== "failed").flatMap((line) => line.y.slice(-Math.ceil(line.y.length / 3)));
+    const values = last.filter((value) => value !== null);
+    if (!values.length) return [0, 1];
+    const low = values.reduce((a, b) => Math.min(a, b));
+    const high = values.reduce((a, b) => Math.max(a, b));
+    const margin = 0.05 * (high - low) || 0.05;
+    return [low - margin, high + margin];
   }
 
   function reach(lines, log, accuracy) {
@@ -156,7 +171,12 @@
     }
     const ink = colour("--soft");
     const axis = { stroke: ink, grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
-    const ten = (values) => values.map((value) => (value === null ? "" : Number.isInteger(Math.log10(value)) ? `1e${Math.log10(value)}` : ""));
+    // a line a power of ten, or every few of them where there are many
+    const powers = () => {
+      const [from, to] = range.map((end) => Math.round(Math.log10(end)));
+      const step = Math.max(1, Math.ceil((to - from) / 7));
+      return Array.from({ length: Math.floor((to - from) / step) + 1 }, (_, index) => from + index * step);
+    };
     return new uPlot({
       width: place.clientWidth || 320,
       height: layers ? 280 : 240,
@@ -170,7 +190,9 @@
         layers
           ? { ...axis, grid: { show: false }, splits: () => xs, values: () => chart.x, rotate: -90, size: 60, gap: 2, space: 8 }
           : { ...axis, values: (_, values) => values.map((value) => (value >= 1000 ? `${value / 1000}k` : value)) },
-        layers ? { ...axis, size: 52, values: (_, values) => ten(values) } : { ...axis, size: 44 },
+        layers
+          ? { ...axis, size: 52, splits: () => powers().map((power) => 10 ** power), filter: (_, splits) => splits, values: () => powers().map((power) => `1e${power}`) }
+          : { ...axis, size: 44 },
       ],
       series,
       bands,
