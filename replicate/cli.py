@@ -145,11 +145,11 @@ def table(args: argparse.Namespace) -> int:
 
 
 def figures(args: argparse.Namespace) -> int:
-    """Draw the accuracy matrix, the learning curves and the layers' variances into OUT/figures."""
+    """Draw accuracies, learning curves and what happens in the layers into OUT/figures, as PDF and PNG."""
     from replicate.report.figures import draw
 
     chosen = Selection.of(args)
-    paths = draw(chosen.experiment, chosen.runs, chosen.records, chosen.out, chosen.out / "figures")
+    paths = draw(chosen.experiment, chosen.runs, chosen.records, chosen.out, chosen.out / "figures", print)
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from replicate.report.axes import title
+from replicate.report.axes import moment_text, title
 from replicate.report.layers import Measured, Quantity, layer_flow
-from replicate.report.series import layer_variances, learning_curves, read_curve
+from replicate.report.series import Point, averaged, curve_path, layer_variances, read_metrics
 from replicate.report.table import Table
+from replicate.results import Result
 
 METRICS = {"test_accuracy": "test accuracy (%)", "train_loss": "training loss (nats)", "test_loss": "test loss (nats)"}
 QUANTITIES: Mapping[Quantity, str] = {
@@ -35,7 +36,10 @@ def charts(table: Table, out: Path, measured: Measured) -> dict[str, Any]:
         converge), `label`, `y`, and for means `low` and `high`; null where there is no value.
     """
     classes = table.protocol.classes
-    curves = {name: _curves(table, out, name, label) for name, label in METRICS.items()}
+    read = [(r, read_metrics(curve_path(out, r), list(METRICS))) for r in table.results if r.status != "error"]
+    curves = {}
+    for name, label in METRICS.items():
+        curves[name] = _curves(table, [(result, points[name]) for result, points in read if points[name]], label)
     return {
         "rows": [title(row) for row in table.rows],
         "columns": [title(column) for column in table.columns],
@@ -46,13 +50,8 @@ def charts(table: Table, out: Path, measured: Measured) -> dict[str, Any]:
     }
 
 
-def _curves(table: Table, out: Path, metric: str, label: str) -> dict[str, Any]:
-    means = learning_curves(table.results, out, *table.axes, metric)
-    runs = [
-        (result, points)
-        for result in table.results
-        if result.status != "error" and (points := read_curve(out / "runs" / result.run.run_id / "curve.csv", metric))
-    ]
+def _curves(table: Table, runs: Sequence[tuple[Result, Sequence[Point]]], label: str) -> dict[str, Any]:
+    means = averaged(runs, *table.axes)
     x = sorted({point[0] for _, points in runs for point in points})
     lines = []
     for place, group in means[means["line"] == "converged"].groupby(["row", "column"], sort=False):
@@ -80,11 +79,6 @@ def _layers(table: Table, measured: Measured) -> list[dict[str, Any]]:
             frame = flow[flow["iteration"] == iteration]
             found.append(_layer_chart(table, frame, label, moment_text(iteration)))
     return [chart for chart in found if chart["lines"]]
-
-
-def moment_text(iteration: int) -> str:
-    """A moment of training for people: `after initialisation`, `after 1,000 iterations`."""
-    return f"after {iteration:,} iterations" if iteration else "after initialisation"
 
 
 def _layer_chart(table: Table, frame: pd.DataFrame, label: str, moment: str) -> dict[str, Any]:

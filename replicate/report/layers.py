@@ -171,3 +171,40 @@ def layer_flow(results: Iterable[Result], measured: Measured, rows: str, columns
     flow = flow.sort_values(["iteration", "position"], kind="stable", ignore_index=True)
     flow.attrs["left_out"] = left_out
     return flow
+
+
+def layer_spectra(results: Iterable[Result], measured: Measured, rows: str, columns: str) -> pd.DataFrame:
+    """Average the singular values of each layer's weight over the runs and pieces of a cell, rank by rank.
+
+    Args:
+        results: the records.
+        measured: what there is of their layers.
+        rows: field of Run that makes the table's rows.
+        columns: likewise its columns.
+
+    Returns:
+        A row for each cell, layer, moment and rank: row, column, position (of the layer in the forward pass, from 0),
+        layer, after (whether the moment is the run's last; else it is right after initialisation), share (the rank,
+        from 0, the largest, to 1, the smallest), and value, the geometric mean. Values of zero are left out.
+    """
+    points = []
+    for result in results:
+        place = (getattr(result.run, rows), getattr(result.run, columns))
+        for moment in measured.moments.get(result.run.run_id, ()):
+            last = moment is measured.moments[result.run.run_id][-1]
+            if moment.iteration and not last:
+                continue
+            position: dict[str, int] = {}
+            for layer in moment.layers:
+                head = (*place, position.setdefault(layer.name, len(position)), layer.name, moment.iteration > 0)
+                ranks = max(1, len(layer.singular_values) - 1)
+                points += [
+                    (*head, rank / ranks, math.log(value))
+                    for rank, value in enumerate(layer.singular_values)
+                    if value > 0
+                ]
+    keys = ["row", "column", "position", "layer", "after", "share"]
+    grouped = pd.DataFrame(points, columns=[*keys, "log"]).groupby(keys, sort=False)["log"]
+    spectra = grouped.agg(value="mean").reset_index()
+    spectra["value"] = spectra["value"].map(math.exp)
+    return spectra.sort_values(["position", "share"], kind="stable", ignore_index=True)

@@ -78,7 +78,7 @@ class Table:
         return markdown(self)
 
     def latex(self) -> str:
-        r"""The grid as a LaTeX `table` environment; it needs `\usepackage{booktabs}`."""
+        """The grid as LaTeX, a page of its own or a part of a paper."""
         return latex(self)
 
     def csv(self) -> str:

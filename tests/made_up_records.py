@@ -30,7 +30,7 @@ def fill(out: Path, runs: Sequence[Run], points: int = 231, layers: bool = True)
 
 def many(seeds: int) -> Experiment:
     """The paper's table, with so many seeds."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     return Experiment.load(root / "experiments" / "table3.yaml").with_settings({"seed": list(range(seeds))})
 
 
