@@ -19,7 +19,7 @@ from replicate.results import Result, collect
 
 pytestmark = pytest.mark.skipif(not chromium.find(), reason="no Chromium on this machine")
 ROOT = Path(__file__).parents[2]
-HOSTILE = "</script><img src=x onerror=\"window.hacked = 1\"><script>window.hacked = 1</script>'\"&"
+HOSTILE = '</script><img src=x onerror="window.hacked = 1"><script>window.hacked = 1</script>\'"&'
 DESKTOP, PHONE = (1280, 900), (360, 740)
 
 
