@@ -6,12 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from replicate.report.axes import moment_text, title
 from replicate.report.layout import LEVEL_LINE, Layout, grid, looks_of, panels, plot_line
 
 SPREAD = "line: geometric mean over the runs and maxout pieces of a cell; band: smallest to largest"
+NARROW = 300  # from smallest to largest: powers of ten alone would leave an axis without numbers
 EARLY = 1000  # iterations, the moment beside the initialisation
 
 
@@ -62,11 +63,11 @@ def flow_figure(layout: Layout, flow: pd.DataFrame, heading: str, y: str, level:
     looks = looks_of(layout, markers=True)
 
     def panel(axes: Axes, index: int, column: object) -> None:
-        if level:
-            axes.axhline(1, zorder=1, **LEVEL_LINE)
         here = flow[(flow["column"] == column) & (flow["iteration"] == moments[index])]
         for row, series in here.groupby("row", sort=False):
             plot_line(axes, series, "position", looks[row])
+        if level and len(here):
+            axes.axhline(1, zorder=1, **LEVEL_LINE)
         _logarithmic(axes)
         axes.set_xticks(layers["position"].to_list(), layers["layer"].to_list(), rotation=90, fontsize=6)
         axes.grid(visible=False, axis="x")
@@ -103,6 +104,7 @@ def spectra_figure(layout: Layout, spectra: pd.DataFrame) -> Figure:
     chosen = layers.iloc[sorted({0, len(layers) // 2, len(layers) - 1})]
     positions = chosen["position"].to_list()
     looks = looks_of(layout)
+    narrow = spectra["value"].max() < NARROW * spectra["value"].min()
     dotted: dict[str, Any] = {"linestyle": (0, (1, 1)), "linewidth": 1.0}
 
     def panel(axes: Axes, index: int, column: object) -> None:
@@ -111,6 +113,9 @@ def spectra_figure(layout: Layout, spectra: pd.DataFrame) -> Figure:
             look = {**looks[row], "linestyle": "-"}
             axes.plot(series["share"], series["value"], **(look if after else {**look, **dotted}))
         _logarithmic(axes)
+        if narrow:
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
 
     keys = [Line2D([], [], label=title(row), **{**look, "linestyle": "-"}) for row, look in looks.items()]
     times = [Line2D([], [], color="0.3", label="after initialisation", **dotted)]
@@ -121,7 +126,7 @@ def spectra_figure(layout: Layout, spectra: pd.DataFrame) -> Figure:
         chosen["layer"].to_list(),
         [*keys, *times],
         heading="singular values of the weights, before and after training",
-        x="rank (0: largest, 1: smallest)",
+        x="rank (largest: 0)",
         y="singular value",
         note="line: geometric mean over the runs and maxout pieces of a cell, rank by rank",
     )

@@ -134,13 +134,15 @@ def grid(
     for (index, across_at), axes in np.ndenumerate(found):
         column = layout.columns[across_at]
         panel(axes, index, column)
+        if not axes.has_data():
+            axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center", fontsize=8, color="0.3")
         if index == 0:
             axes.set_title(title(column))
         if across_at == 0:
             axes.set_ylabel(f"{names[index]}\n{y}")
         if index == down - 1:
             axes.set_xlabel(x)
-    figure.legend(handles=keys, loc="outside right upper", frameon=False, handlelength=3.5)
+    figure.legend(handles=keys, loc="outside right center", frameon=False, handlelength=3.5)
     figure.suptitle(f"{layout.name}: {heading}", fontsize=11)
     figure.supxlabel(f"{layout.caption()}\n{note}", fontsize=8)
     return figure

@@ -22,8 +22,9 @@ class Scale:
     high: float
 
     def at(self, value: float) -> float:
-        """The place of a value, in %."""
-        return round(100 * (value - self.low) / (self.high - self.low or 1), 2)
+        """The place of a value, in %; the middle where the range is a single value."""
+        width = self.high - self.low
+        return round(100 * (value - self.low) / width, 2) if width else 50.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ def table(small: Experiment, small_results: list[Result], make_records: Callable
 
 def test_a_scale_of_one_value_stands() -> None:
     assert Scale(10, 20).at(12.5) == 25
-    assert Scale(5, 5).at(5) == 0
+    assert Scale(5, 5).at(5) == 50
 
 
 def test_cells(table: Table) -> None:
