@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"replicate: {error}", file=sys.stderr)
         return 2
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         print(f"replicate: cannot write {error.filename}: {error.strerror}; give another --out", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so

@@ -50,6 +50,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["matrix", SMOKE, "--launcher", "cloud"], "unknown launcher 'cloud'; choose from: local"),
         (["matrix", SMOKE, "--wandb", "on"], "unknown --wandb 'on'; choose from: off, offline, online"),
         (["matrix", SMOKE, "--out", "/dev/null/out"], "cannot write to the output folder /dev/null/out: Not a "),
+        (
+            ["report", SMOKE, "--out", "/dev/null/out"],
+            "cannot write /dev/null/out/report: Not a directory",
+        ),
         (["run", SMOKE], "gives 23 runs; fix its axes to get one: --set init=… activation=…"),
         (["run", SMOKE, "--set", "init=lsuv"], "gives 5 runs; fix its axes to get one: --set activation=…"),
         (["table", SMOKE, "--out", "nothing-here"], "nothing-here holds no finished run of smoke; fill it with"),

@@ -54,7 +54,7 @@ def write_report(
     page = render(table, drawn, source, measured.bad)
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"index.html": page, "report.json": strict_json({**document(table), "charts": drawn})}
+    texts = {"index.html": page, "report.json": strict_json({**document(table), "charts": drawn}, indent=None)}
     return [write_atomically(folder / name, text) for name, text in texts.items()]
 
 

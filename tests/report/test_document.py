@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from replicate.experiment import Experiment
 from replicate.report.document import document, strict_json, unreadable
@@ -60,6 +62,21 @@ def test_a_table_of_nothing_is_a_document_too(small: Experiment, make_records: C
     assert read["pooled"] is None
     assert read["provenance"]["first_finished"] is None
     assert [cell["expected"] for cell in read["cells"]] == [3, 3, 0, 3]
+
+
+NUMBERS = st.floats() | st.integers() | st.none() | st.text() | st.booleans()
+
+
+@given(st.recursive(NUMBERS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10))
+def test_any_value_is_strict_json(value: object) -> None:
+    def expected(item: object) -> object:
+        if isinstance(item, dict):
+            return {key: expected(inner) for key, inner in item.items()}
+        if isinstance(item, list):
+            return [expected(inner) for inner in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    assert json.loads(strict_json(value), parse_constant=refuse) == expected(value)
 
 
 def test_other_reasons_stand_as_they_are() -> None:

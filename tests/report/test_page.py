@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from made_up_records import fill
 
 from replicate.errors import UsageError
@@ -54,10 +56,15 @@ def test_its_policy_names_its_two_scripts_and_no_other(small: Experiment, out: P
     assert len(hashes) == 2
 
 
-def test_embedded_data_cannot_end_its_element() -> None:
-    text = embedded({"label": HOSTILE})
-    assert not set(text) & set("<>&\u2028")
-    assert json.loads(text) == {"label": HOSTILE}
+@given(st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False, allow_infinity=False)))
+@example({"label": HOSTILE})
+def test_embedded_data_cannot_end_its_element(value: dict[str, object]) -> None:
+    text = embedded(value)
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text) == value
+
+
+def test_embedded_data_are_strict_json() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         embedded(float("nan"))
 

@@ -201,6 +201,30 @@ def test_values_are_read_by_pointer_and_by_key(opened: Opened, full: Path) -> No
     assert reading.inner_text().startswith("iteration 85,500")
 
 
+def test_charts_follow_the_colour_scheme(opened: Opened) -> None:
+    light = opened.page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--series-0')")
+    opened.page.emulate_media(color_scheme="dark")
+    opened.page.wait_for_function(
+        "light => getComputedStyle(document.documentElement).getPropertyValue('--series-0') !== light", arg=light
+    )
+    assert opened.count("--series-0") > 100
+
+
+def test_a_tip_stays_when_its_cell_scrolls_into_view(browser: Browser, full: Path) -> None:
+    found = show(browser, full, (360, 300))
+    found.page.evaluate("scrollTo(0, 0)")
+    found.page.locator("#cell-2-1").focus()
+    assert found.page.locator("#cell-2-1-runs").is_visible()
+    found.page.wait_for_function(
+        "() => document.getElementById('cell-2-1').getBoundingClientRect().bottom <= innerHeight && scrollY > 0"
+    )
+    box = found.page.locator("#cell-2-1-runs").bounding_box()
+    assert box
+    assert found.page.locator("#cell-2-1-runs").is_visible()
+    assert -1 <= box["x"] <= box["x"] + box["width"] <= 361
+    found.page.context.close()
+
+
 def test_a_cell_shows_its_runs_on_focus_and_hover(opened: Opened) -> None:
     tip = opened.page.locator("#cell-0-0-runs")
     assert not tip.is_visible()
@@ -211,6 +235,7 @@ def test_a_cell_shows_its_runs_on_focus_and_hover(opened: Opened) -> None:
     opened.page.keyboard.press("Escape")
     assert not tip.is_visible()
     opened.page.locator("#cell-2-0").hover()
+    opened.page.locator("#cell-2-0-runs").hover()  # the tip stays while the pointer is on it
     assert "diverged at iteration 57" in opened.page.locator("#cell-2-0-runs").inner_text()
 
 

@@ -255,7 +255,7 @@
     const at = over.left - box.left + plot.valToPos(plot.data[0][index], "x");
     const room = box.width - reading.offsetWidth;
     reading.style.left = `${Math.max(0, Math.min(room, at > box.width / 2 ? at - reading.offsetWidth - 12 : at + 12))}px`;
-    reading.style.top = `${over.top - box.top + 6}px`;
+    reading.style.top = `${over.bottom - box.top - reading.offsetHeight - 6}px`; // curves end high
   }
 
   const drawn = [];
@@ -279,27 +279,40 @@
 
   // ---- tips: the runs of a cell ----
 
-  let open = null;
-  const hide = () => { if (open) open.hidePopover(); open = null; };
-  function tip(button) {
-    hide();
-    open = document.getElementById(`${button.id}-runs`);
-    open.showPopover();
-    const box = button.getBoundingClientRect();
-    const own = open.getBoundingClientRect();
-    const below = box.bottom + 8 + own.height < innerHeight;
-    open.style.left = `${Math.max(8, Math.min(innerWidth - own.width - 8, box.left + box.width / 2 - own.width / 2))}px`;
-    open.style.top = `${Math.max(8, below ? box.bottom + 8 : box.top - own.height - 8)}px`;
+  let shown = null; // the button whose tip is open
+  const tipOf = (button) => document.getElementById(`${button.id}-runs`);
+  function hide() {
+    if (shown) tipOf(shown).hidePopover();
+    shown = null;
   }
+  function settle() {
+    if (!shown) return;
+    const tip = tipOf(shown);
+    const box = shown.getBoundingClientRect();
+    const own = tip.getBoundingClientRect();
+    const below = box.bottom + 4 + own.height < innerHeight;
+    tip.style.left = `${Math.max(8, Math.min(innerWidth - own.width - 8, box.left + box.width / 2 - own.width / 2))}px`;
+    tip.style.top = `${Math.max(8, below ? box.bottom + 4 : box.top - own.height - 4)}px`;
+  }
+  function openTip(button) {
+    if (shown === button) return;
+    hide();
+    shown = button;
+    tipOf(button).showPopover();
+    settle();
+  }
+  // the pointer may move onto the tip, to read or copy what it says
+  const leave = (button) => setTimeout(() => {
+    if (shown === button && document.activeElement !== button && !button.matches(":hover") && !tipOf(button).matches(":hover")) hide();
+  }, 150);
   for (const button of document.querySelectorAll("button.cell")) {
-    button.addEventListener("mouseenter", () => tip(button));
-    button.addEventListener("focus", () => tip(button));
-    button.addEventListener("click", () => tip(button));
-    button.addEventListener("mouseleave", () => { if (document.activeElement !== button) hide(); });
-    button.addEventListener("blur", hide);
+    for (const event of ["mouseenter", "focus", "click"]) button.addEventListener(event, () => openTip(button));
+    button.addEventListener("mouseleave", () => leave(button));
+    tipOf(button).addEventListener("mouseleave", () => leave(button));
+    button.addEventListener("blur", () => { if (shown === button) hide(); });
   }
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  addEventListener("scroll", hide, { capture: true, passive: true });
+  addEventListener("scroll", settle, { capture: true, passive: true });
 
   // ---- copying, and the list of runs ----
 
