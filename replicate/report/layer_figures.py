@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator
 
 from replicate.report.axes import moment_text, title
-from replicate.report.layout import LEVEL_LINE, Layout, grid, looks_of, panels, plot_line
+from replicate.report.layout import LEVEL_LINE, Layout, grid, logarithmic, looks_of, panels, plot_line
 
 SPREAD = "line: geometric mean over the runs and maxout pieces of a cell; band: smallest to largest"
 NARROW = 300  # from smallest to largest: powers of ten alone would leave an axis without numbers
@@ -30,8 +30,7 @@ def variance_figure(layout: Layout, variances: pd.DataFrame) -> Figure:
         axes.axhline(1, zorder=1, **LEVEL_LINE)
         for row, series in variances[variances["column"] == column].groupby("row", sort=False):
             plot_line(axes, series, "position", looks[row])
-        axes.set_yscale("log")
-        axes.yaxis.set_minor_locator(NullLocator())
+        logarithmic(axes)
         axes.set_xticks(layers["position"].to_list(), layers["layer"].to_list(), rotation=90, fontsize=7)
         axes.grid(visible=False, axis="x")
 
@@ -68,7 +67,7 @@ def flow_figure(layout: Layout, flow: pd.DataFrame, heading: str, y: str, level:
             plot_line(axes, series, "position", looks[row])
         if level and len(here):
             axes.axhline(1, zorder=1, **LEVEL_LINE)
-        _logarithmic(axes)
+        logarithmic(axes)
         axes.set_xticks(layers["position"].to_list(), layers["layer"].to_list(), rotation=90, fontsize=6)
         axes.grid(visible=False, axis="x")
 
@@ -80,7 +79,7 @@ def flow_figure(layout: Layout, flow: pd.DataFrame, heading: str, y: str, level:
         [moment_text(moment) for moment in moments],
         [*keys, *target],
         heading=heading,
-        x="weight layer, in forward order",
+        x="weight layer",
         y=y,
         note=_left_out(SPREAD, flow.attrs["left_out"], "zero or not finite"),
     )
@@ -112,7 +111,7 @@ def spectra_figure(layout: Layout, spectra: pd.DataFrame) -> Figure:
         for (row, after), series in here.groupby(["row", "after"], sort=False):
             look = {**looks[row], "linestyle": "-"}
             axes.plot(series["share"], series["value"], **(look if after else {**look, **dotted}))
-        _logarithmic(axes)
+        logarithmic(axes)
         if narrow:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
@@ -130,11 +129,6 @@ def spectra_figure(layout: Layout, spectra: pd.DataFrame) -> Figure:
         y="singular value",
         note="line: geometric mean over the runs and maxout pieces of a cell, rank by rank",
     )
-
-
-def _logarithmic(axes: Axes) -> None:
-    axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _left_out(note: str, number: int, why: str) -> str:

@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from replicate.report.axes import title
 from replicate.report.protocol import Protocol
@@ -21,6 +22,7 @@ DOTS_PER_INCH = 150
 PANELS_PER_LINE = 3
 PANEL = (3.6, 2.8)  # width and height in inches
 LINES = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))  # with the colours, so that grey prints can be read too
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MARKERS = ("o", "s", "^", "D", "v")
 LEVEL_LINE: dict[str, Any] = {"color": "0.25", "linewidth": 0.8}
 STEP_LINE: dict[str, Any] = {"color": "0.45", "linewidth": 1.0, "linestyle": ":"}
@@ -30,6 +32,7 @@ STYLE: Any = {
     "axes.labelsize": 9,
     "font.size": 9,
     "grid.color": "0.92",
+    "text.parse_math": False,  # a label with two dollars is no formula
     "pdf.fonttype": 42,  # fonts as outlines that publishers accept
 }
 
@@ -113,6 +116,13 @@ def panels(
     figure.suptitle(f"{layout.name}: {heading}", fontsize=11)
     figure.supxlabel(f"{layout.caption()}\n{note}", fontsize=8)
     return figure
+
+
+def logarithmic(axes: Axes) -> None:
+    """Make the vertical axis logarithmic, with powers of ten as plain text, which needs no formula."""
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda value, _: f"10{f'{math.log10(value):.0f}'.translate(RAISED)}")
 
 
 def grid(

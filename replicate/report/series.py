@@ -75,7 +75,7 @@ def read_metrics(path: Path, metrics: Sequence[str]) -> dict[str, list[Point]]:
                 iteration, epoch, value = (float(line[places[name]]) for name in ("iteration", "epoch", metric))
             except (KeyError, IndexError, ValueError):
                 continue  # a row that was cut off
-            if math.isfinite(value):
+            if all(map(math.isfinite, (iteration, epoch, value))):
                 found[metric].append((int(iteration), epoch, value))
     return found
 

@@ -64,6 +64,14 @@ def test_the_same_results_give_the_same_bytes(
     assert [path.read_bytes() for path in drawn[0]] == [path.read_bytes() for path in drawn[1]]
 
 
+def test_a_label_is_no_formula(
+    small: Experiment, curve_results: list[Result], curve_out: Path, make_records: MakeRecords
+) -> None:
+    named = make_records([replace(result, data_label=r"$\frac{$ 100%") for result in curve_results])
+    *_, captions = draw(small, small.runs(), named, curve_out, curve_out / "figures")
+    assert r"$\frac{$ 100%, fitnet4" in captions.read_text()
+
+
 def test_nothing_finished_and_mixed_data_sets_are_refused(
     small: Experiment, curve_results: list[Result], curve_out: Path, make_records: MakeRecords
 ) -> None:

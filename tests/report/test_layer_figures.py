@@ -19,6 +19,7 @@ def test_variances_over_layers(small: Experiment, curve_results: list[Result]) -
     assert ys(lsuv) == pytest.approx([0.5] * 3)
     assert len(relu.get_lines()) == 2  # the other initialisation's variances are not finite
     assert maxout.get_yscale() == "log"
+    assert maxout.yaxis.get_major_formatter()(1e-12) == "10⁻¹²"
     assert [label.get_text() for label in maxout.get_xticklabels()] == ["conv1", "conv2", "fc1"]
     assert maxout.get_ylabel() == "variance of the pre-activation"
     assert legend(figure) == ["LSUV", "OrthoNorm-MSRA scaled", "1, the target of LSUV"]
