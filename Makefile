@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke chaos test lint format table3 table3-short table3-as-released pilot run table figures status \
+.PHONY: help setup smoke chaos test lint format table3 table3-short table3-as-released pilot run table figures report status \
 	verify bench audit lock
 
 PYTHON ?= python3
@@ -34,13 +34,14 @@ define whole
 if [ $$code -le 1 ]; then \
 	$(REPLICATE) table experiments/$(1).yaml $(SELECT); \
 	$(REPLICATE) figures experiments/$(1).yaml $(SELECT); \
+	$(REPLICATE) report experiments/$(1).yaml $(SELECT); \
 fi; exit $$code
 endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB DETERMINISTIC,"
-	@echo "  and EXPERIMENT for run, table, figures, status, verify; SAMPLE for verify"
+	@echo "  and EXPERIMENT for run, table, figures, report, status, verify; SAMPLE for verify"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
 
@@ -96,6 +97,9 @@ table: .venv/.installed  ## write the table of EXPERIMENT (table3) from the reco
 
 figures: .venv/.installed  ## draw the figures of EXPERIMENT from the records in OUT
 	@$(REPLICATE) figures experiments/$(EXPERIMENT).yaml $(SELECT)
+
+report: .venv/.installed  ## write OUT/report/index.html, all that was found of EXPERIMENT on one page
+	@$(REPLICATE) report experiments/$(EXPERIMENT).yaml $(SELECT)
 
 status: .venv/.installed  ## show what is done of EXPERIMENT, and what is left
 	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)

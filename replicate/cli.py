@@ -172,11 +172,23 @@ def table(args: argparse.Namespace) -> int:
 
 
 def figures(args: argparse.Namespace) -> int:
-    """Draw the accuracy matrix, the learning curves and the layers' variances into OUT/figures."""
+    """Draw accuracies, learning curves and what happens in the layers into OUT/figures, as PDF and PNG."""
     from replicate.report.figures import draw
 
     chosen = Selection.of(args)
-    paths = draw(chosen.experiment, chosen.runs, chosen.records, chosen.out, chosen.out / "figures")
+    paths = draw(chosen.experiment, chosen.runs, chosen.records, chosen.out, chosen.out / "figures", print)
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write OUT/report/index.html: all that was found on one page, which opens without a network."""
+    from replicate.report.page import write_report
+    from replicate.report.reproduce import Source
+
+    chosen = Selection.of(args)
+    source = Source(args.file, tuple(args.set), tuple(args.only))
+    paths = write_report(chosen.experiment, chosen.runs, chosen.records, chosen.out, source)
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
 
@@ -199,6 +211,7 @@ FILE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "table": table,
     "figures": figures,
     "verify": verify_,
+    "report": report,
 }
 
 
@@ -245,7 +258,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"replicate: {printable(str(error)[:LONGEST])}", file=sys.stderr)
         return 2
     except OSError as error:
-        if passing(error) is None and not isinstance(error, PermissionError):
+        if passing(error) is None and not isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
             raise
         name = printable(str(error.filename or "a file"))
         print(f"replicate: cannot write {name}: {error.strerror}; make room, or give another --out", file=sys.stderr)

@@ -53,6 +53,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["matrix", SMOKE, "--launcher", "cloud"], "unknown launcher 'cloud'; choose from: local"),
         (["matrix", SMOKE, "--wandb", "on"], "unknown --wandb 'on'; choose from: off, offline, online"),
         (["matrix", SMOKE, "--out", "/dev/null/out"], "cannot write to the output folder /dev/null/out: Not a "),
+        (
+            ["report", SMOKE, "--out", "/dev/null/out"],
+            "cannot write /dev/null/out/report: Not a directory",
+        ),
         (["run", SMOKE], "gives 23 runs; fix its axes to get one: --set init=… activation=…"),
         (["run", SMOKE, "--set", "init=lsuv"], "gives 5 runs; fix its axes to get one: --set activation=…"),
         (["table", SMOKE, "--out", "nothing-here"], "nothing-here holds no finished run of smoke; fill it with"),
@@ -133,7 +137,7 @@ def test_table_writes_and_prints(capsys: pytest.CaptureFixture[str], out: Path) 
     assert main(["table", SMOKE, "--out", str(out), "--only", "activation=tanh"]) == 0
     text = capsys.readouterr().out
     assert "50.0 (n=1)" in text
-    for name in ("table.md", "table.tex", "table.csv", "runs.csv"):
+    for name in ("table.md", "table.tex", "table.csv", "runs.csv", "table.json"):
         assert f"wrote {out / name}" in text
         assert (out / name).stat().st_size > 0
 
@@ -142,6 +146,20 @@ def test_figures_writes_files(capsys: pytest.CaptureFixture[str], out: Path) -> 
     assert main(["figures", SMOKE, "--out", str(out)]) == 0
     assert (out / "figures" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert f"wrote {out / 'figures' / 'accuracy.png'}" in capsys.readouterr().out
+
+
+def test_figures_say_what_is_left_out(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    assert main(["figures", SMOKE, "--out", str(out), "--only", "activation=tanh"]) == 0
+    assert "weight_spectra is left out: no record has a layers.json" in capsys.readouterr().out
+
+
+def test_report_writes_a_page_even_of_nothing(capsys: pytest.CaptureFixture[str], out: Path, tmp_path: Path) -> None:
+    assert main(["report", SMOKE, "--out", str(out), "--only", "activation=tanh"]) == 0
+    assert f"wrote {out / 'report' / 'index.html'}" in capsys.readouterr().out
+    assert "50.0" in (out / "report" / "index.html").read_text()
+    empty = tmp_path / "empty"
+    assert main(["report", SMOKE, "--out", str(empty)]) == 0
+    assert "No run has finished yet" in (empty / "report" / "index.html").read_text()
 
 
 def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -156,7 +174,7 @@ def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("matrix", "run", "status", "table", "figures", "list", "bench"):
+    for command in ("matrix", "run", "status", "table", "figures", "report", "list", "bench"):
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0

@@ -1,4 +1,4 @@
-"""Values of a table's axes, titled for people."""
+"""Values of a table's axes, and moments of training, titled for people."""
 
 # As the paper and its field write them. A value that is not here stands as it is.
 TITLES = {
@@ -25,3 +25,8 @@ def title(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return TITLES.get(str(value), str(value))
+
+
+def moment_text(iteration: int) -> str:
+    """A moment of training for people: `after initialisation`, `after 1,000 iterations`."""
+    return f"after {iteration:,} iterations" if iteration else "after initialisation"

@@ -21,6 +21,19 @@ ESCAPES = {
     "–": "--",
     "…": r"\dots{}",
 }
+# In a document's body LaTeX has forbidden \documentclass: there the table stands alone, elsewhere on its own page.
+HEAD = r"""% pdflatex makes a page of this file as it stands; in a paper: \usepackage{booktabs} and \input{table}
+\makeatletter
+\ifx\documentclass\@notprerr
+  \let\replicatedone\relax
+\else
+  \documentclass{article}
+  \usepackage{booktabs}
+  \pagestyle{empty}
+  \begin{document}
+  \def\replicatedone{\end{document}}
+\fi
+\makeatother"""
 SIGNS = {"consistent": r" $\approx$", "higher": r" $\uparrow$", "lower": r" $\downarrow$"}
 SIGN_LEGEND = {
     "consistent": r"$\approx$: consistent with ours.",
@@ -30,14 +43,18 @@ SIGN_LEGEND = {
 
 
 def escape(text: str) -> str:
-    """Make text safe to stand in LaTeX as it is."""
-    return "".join(ESCAPES.get(character, character) for character in text)
+    """Make text safe to stand in LaTeX as it is; what pdflatex has no letter for becomes a question mark."""
+    return "".join(ESCAPES.get(character) or (character if _has_letter(character) else "?") for character in text)
+
+
+def _has_letter(character: str) -> bool:
+    return character.isprintable() and ord(character) < 0x180  # Latin, with accents
 
 
 def latex(table: "Table") -> str:
-    r"""Lay out the grid as a `table` environment; it needs `\usepackage{booktabs}` and fits a column of text."""
+    """Lay out the grid as a `table` that fits a column of text, with a page around it where it is not in a paper."""
     lines = [
-        r"% needs \usepackage{booktabs}",
+        HEAD,
         r"\begin{table}",
         r"  \centering",
         r"  \footnotesize",
@@ -64,7 +81,7 @@ def latex(table: "Table") -> str:
             lines.append(_line(r"\scriptsize paper", *(rf"\scriptsize {_published(entry)}" for entry in entries)))
     lines += [r"    \bottomrule", r"  \end{tabular}"]
     lines += [rf"  \par $^{{{letter(index)}}}$ {escape(note)}" for index, note in enumerate(table.footnotes)]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return "\n".join([*lines, r"\end{table}", r"\replicatedone"]) + "\n"
 
 
 def _line(*entries: str) -> str:

@@ -78,6 +78,16 @@ def letter(index: int) -> str:
     return chr(ord("a") + index) if index < 26 else str(index + 1)
 
 
+def effect_texts(judgement: Judgement) -> tuple[str, str]:
+    """The effect behind a claim's verdict, and its interval: `+1.47 points: LSUV × ReLU − …`, `+0.20 to +2.74`."""
+    effect = judgement.effect
+    if effect is None:
+        return "", ""
+    share = effect.unit == "%"
+    value = f"{effect.value:.1f}" if share else signed(effect.value)
+    return f"{value} {effect.unit}: {effect.label}", interval_text(effect.interval, with_sign=not share)
+
+
 def markdown(table: "Table") -> str:
     """Lay out the whole report."""
     parts = [f"# {table.name}: test accuracy in %", _header(table), _grid(table), _legend(table)]
@@ -160,12 +170,12 @@ def _cells(table: "Table") -> str:
                 cell.name,
                 f"{cell.finished}/{cell.expected}",
                 str(cell.converged),
-                _decimal(cell.mean),
-                _decimal(cell.sd),
-                _interval(cell.interval),
+                decimal(cell.mean),
+                decimal(cell.sd),
+                interval_text(cell.interval),
                 number_text(entry.published),
-                _signed(said.difference),
-                _decimal(said.half_width),
+                signed(said.difference),
+                decimal(said.half_width),
                 word,
             ]
         )
@@ -175,13 +185,7 @@ def _cells(table: "Table") -> str:
 def _claims(judgements: Sequence[Judgement]) -> str:
     rows = [["claim", "verdict", "effect", "95 % interval", "reason"]]
     for said in judgements:
-        size, interval = "", ""
-        if said.effect:
-            share = said.effect.unit == "%"
-            value = f"{said.effect.value:.1f}" if share else _signed(said.effect.value)
-            size = f"{value} {said.effect.unit}: {said.effect.label}"
-            interval = _interval(said.effect.interval, signed=not share)
-        rows.append([escape(said.claim.text), f"**{said.verdict}**", size, interval, said.reason])
+        rows.append([escape(said.claim.text), f"**{said.verdict}**", *effect_texts(said), said.reason])
     return _pipe_table(rows)
 
 
@@ -196,12 +200,13 @@ def _counts(table: "Table") -> str:
         f"{len(table.missing)} runs have no readable record, {len(errors)} ended in an error.",
         f"{table.others} other records lie in the output folder and are not of this table.",
     ]
-    crashed = [f"Error: `{run_id}`: {escape(_last_line(r.error))}" for run_id, r in errors.items()]
+    crashed = [f"Error: `{run_id}`: {escape(last_line(r.error))}" for run_id, r in errors.items()]
     unread = [f"Unreadable: {escape(reason)}" for reason in table.bad.values()]
     return _bullets([*lines, *_shortened(crashed), *_shortened(unread)])
 
 
-def _last_line(traceback: str | None) -> str:
+def last_line(traceback: str | None) -> str:
+    """The line of a traceback that names the exception."""
     return ((traceback or "").strip().splitlines() or ["no traceback"])[-1].strip()
 
 
@@ -210,16 +215,19 @@ def _shortened(lines: Sequence[str]) -> list[str]:
     return [*lines[:MOST_LINES], *([f"… and {more} more."] if more > 0 else [])]
 
 
-def _decimal(value: float | None) -> str:
+def decimal(value: float | None) -> str:
+    """A number to two decimals; nothing for None."""
     return "" if value is None else f"{value:.2f}"
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
+    """A difference to two decimals with its sign; nothing for None."""
     return "" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def _interval(interval: Interval | None, signed: bool = False) -> str:
-    text = _signed if signed else _decimal
+def interval_text(interval: Interval | None, with_sign: bool = False) -> str:
+    """Both ends of an interval; nothing for None."""
+    text = signed if with_sign else decimal
     return f"{text(interval.low)} to {text(interval.high)}" if interval else ""
 
 

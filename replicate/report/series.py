@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,55 +13,75 @@ from replicate.untrusted import read_bytes
 
 MOST_BYTES = 64_000_000  # of a curve; one of the paper's protocol has 20,000
 
+Point = tuple[int, float, float]  # iteration, epoch, value
+
 
 def learning_curves(results: Iterable[Result], out: Path, rows: str, columns: str) -> pd.DataFrame:
-    """Average the test curves of a cell's converged runs, iteration by iteration; leave the others on their own.
-
-    A mean over runs of which some stayed at chance would show what no run did.
+    """Average the test accuracy over a cell's converged runs, iteration by iteration, as `averaged` does.
 
     Args:
         results: the records; those that ended in an error are left out.
         out: the output folder; a curve is read from `out/runs/<run_id>/curve.csv`. It may be missing, empty or cut off.
         rows: field of Run that makes the table's rows.
         columns: likewise its columns.
+    """
+    found = ((result, read_curve(curve_path(out, result))) for result in results if result.status != "error")
+    return averaged(found, rows, columns)
+
+
+def averaged(curves: Iterable[tuple[Result, Sequence[Point]]], rows: str, columns: str) -> pd.DataFrame:
+    """Average curves over a cell's converged runs, iteration by iteration; leave the other runs on their own.
+
+    A mean over runs of which some stayed at chance would show what no run did.
+
+    Args:
+        curves: each run's record and its points.
+        rows: field of Run that makes the table's rows.
+        columns: likewise its columns.
 
     Returns:
         A row for each line and iteration: row, column, line (`converged`, or the run_id of a run that is not),
-        iteration, epoch, and, over the line's runs, the mean, low (smallest) and high (largest) test accuracy in %.
+        iteration, epoch, and, over the line's runs, the mean, low (smallest) and high (largest) value.
     """
-    points = [
-        (
-            getattr(result.run, rows),
-            getattr(result.run, columns),
-            result.status if result.status == "converged" else result.run.run_id,
-            *point,
-        )
-        for result in results
-        if result.status != "error"
-        for point in read_curve(out / "runs" / result.run.run_id / "curve.csv")
-    ]
-    frame = pd.DataFrame(points, columns=["row", "column", "line", "iteration", "epoch", "accuracy"])
-    grouped = frame.groupby(["row", "column", "line", "iteration", "epoch"], sort=False)["accuracy"]
+    points = []
+    for result, found in curves:
+        line = "converged" if result.status == "converged" else result.run.run_id
+        head = (getattr(result.run, rows), getattr(result.run, columns), line)
+        points += [(*head, *point) for point in found]
+    frame = pd.DataFrame(points, columns=["row", "column", "line", "iteration", "epoch", "value"])
+    grouped = frame.groupby(["row", "column", "line", "iteration", "epoch"], sort=False)["value"]
     series = grouped.agg(mean="mean", low="min", high="max").reset_index()
     return series.sort_values("iteration", kind="stable", ignore_index=True)
 
 
-def read_curve(path: Path) -> list[tuple[int, float, float]]:
-    """Read the whole rows of a `curve.csv`: iteration, epoch and test accuracy in %; none if there is no such file."""
+def curve_path(out: Path, result: Result) -> Path:
+    """Where the curve of a run lies."""
+    return out / "runs" / result.run.run_id / "curve.csv"
+
+
+def read_curve(path: Path) -> list[Point]:
+    """Read the test accuracies of a `curve.csv`, in %."""
+    return read_metrics(path, ["test_accuracy"])["test_accuracy"]
+
+
+def read_metrics(path: Path, metrics: Sequence[str]) -> dict[str, list[Point]]:
+    """Read columns of a `curve.csv`: of each whole row iteration, epoch and value; none if there is no such file."""
+    found: dict[str, list[Point]] = {metric: [] for metric in metrics}
     try:
         text = read_bytes(path, MOST_BYTES).decode()
-        lines = list(csv.DictReader(io.StringIO(text, newline="")))
+        lines = list(csv.reader(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error):  # none, or none that can be read
-        return []
-    points = []
-    for line in lines:
-        try:
-            iteration, epoch, accuracy = (float(line[name]) for name in ("iteration", "epoch", "test_accuracy"))
-        except (KeyError, TypeError, ValueError):
-            continue  # a row that was cut off
-        if all(map(math.isfinite, (iteration, epoch, accuracy))):
-            points.append((int(iteration), epoch, accuracy))
-    return points
+        return found
+    places = {name: place for place, name in enumerate(lines[0])} if lines else {}
+    for line in lines[1:]:
+        for metric in metrics:
+            try:
+                iteration, epoch, value = (float(line[places[name]]) for name in ("iteration", "epoch", metric))
+            except (KeyError, IndexError, ValueError):
+                continue  # a row that was cut off
+            if all(map(math.isfinite, (iteration, epoch, value))):
+                found[metric].append((int(iteration), epoch, value))
+    return found
 
 
 def layer_variances(results: Iterable[Result], rows: str, columns: str) -> pd.DataFrame:

@@ -1,29 +1,23 @@
-"""The table of an experiment: build it from results, and write it as Markdown, LaTeX and CSV."""
+"""The table of an experiment: build it from results, and write it as Markdown, LaTeX, CSV and JSON."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.claims import Judgement, judge, load_claims
+from replicate.report.document import document, strict_json
 from replicate.report.latex import latex
 from replicate.report.markdown import markdown
 from replicate.report.protocol import Protocol, protocol
 from replicate.report.published import Published, Verdict, incomparable, read_reference, recipe_note, verdict
+from replicate.report.spreadsheet import cells_csv, runs_csv
 from replicate.report.statistics import Cell, Pooled, cells, pooled
 from replicate.results import Records, Result, write_atomically
 from replicate.run import Run
-from replicate.untrusted import printable
-
-RESULT_COLUMNS = (
-    *("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second", "data_label"),
-    *("fingerprint", "commit", "dirty", "device", "finished"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,40 +78,58 @@ class Table:
         return markdown(self)
 
     def latex(self) -> str:
-        r"""The grid as a LaTeX `table` environment; it needs `\usepackage{booktabs}`."""
+        """The grid as LaTeX, a page of its own or a part of a paper."""
         return latex(self)
 
     def csv(self) -> str:
         """Every number of the table, a row a cell; a missing value is empty."""
-        return _csv([_csv_row(self, *place, entry) for place, entry in self.entries.items()])
+        return cells_csv(self)
 
     def runs_csv(self) -> str:
         """Every record of the table, a row a run: its settings, and the scalars of its result."""
-        return _csv([_run_row(result) for result in self.results])
+        return runs_csv(self.results)
+
+    def json(self) -> str:
+        """All of the table for other programs; `replicate.report.document` says what it holds."""
+        return strict_json(document(self))
 
     def write(self, folder: Path) -> list[Path]:
-        """Write `table.md`, `table.tex`, `table.csv` and `runs.csv` to a folder, which is made if need be."""
+        """Write `table.md`, `.tex`, `.csv`, `.json` and `runs.csv` to a folder, which is made if need be."""
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {"table.md": self.markdown(), "table.tex": self.latex()}
-        texts |= {"table.csv": self.csv(), "runs.csv": self.runs_csv()}
+        texts = {"table.md": self.markdown(), "table.tex": self.latex(), "table.csv": self.csv()}
+        texts |= {"runs.csv": self.runs_csv(), "table.json": self.json()}
         return [write_atomically(folder / name, text) for name, text in texts.items()]
 
 
 def build(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path) -> Table:
-    """Build the table of an experiment.
+    """Build the table of an experiment, of which at least one run has finished.
+
+    Args:
+        experiment: as in `assemble`, like runs and records.
+        runs: see there.
+        records: see there.
+        out: the output folder, for messages.
+
+    Raises:
+        UsageError: no run has finished, or what `assemble` says.
+    """
+    require_finished(experiment, records.results.values(), out)
+    return assemble(experiment, runs, records)
+
+
+def assemble(experiment: Experiment, runs: tuple[Run, ...], records: Records) -> Table:
+    """Build the table of an experiment, be there records or none.
 
     Args:
         experiment: names the axes, the published numbers and the claims.
         runs: the runs of the table, all of the experiment's or those that `--only` leaves.
-        records: what `out` holds of them.
-        out: the output folder, for messages.
+        records: what there is of them.
 
     Raises:
-        UsageError: no run has finished, the records were made on different data sets, a cell mixes settings, or a file
-            of published numbers or claims is wrong.
+        UsageError: the records were made on different data sets, a cell mixes settings, or a file of published numbers
+            or claims is wrong.
     """
     results = tuple(records.results.values())
-    require_finished(experiment, results, out)
     axes = (experiment.table.rows, experiment.table.columns)
     header = protocol(runs, results, axes)
     grid = {(cell.row, cell.column): cell for cell in cells(runs, records.results, *axes)}
@@ -189,59 +201,3 @@ def _judgements(
     here = {(cell.row, cell.column) for cell in table}
     left_out = [run for place, run in whole.items() if place not in here]
     return tuple(judge(claim, table, left_out) for claim in load_claims(experiment.table.claims))
-
-
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _csv_row(table: Table, row: object, column: object, entry: Entry) -> dict[str, object]:
-    cell, said = entry.cell, entry.verdict
-    interval = cell.interval if cell else None
-    return {
-        "experiment": table.name,
-        table.axes[0]: _plain(row),
-        table.axes[1]: _plain(column),
-        "expected": cell.expected if cell else 0,
-        "finished": cell.finished if cell else 0,
-        "converged": cell.converged if cell else 0,
-        "not_converged": cell.not_converged if cell else 0,
-        "diverged": cell.diverged if cell else 0,
-        "errors": cell.errors if cell else 0,
-        "missing": cell.missing if cell else 0,
-        "nc": cell.nc if cell else "",
-        "mean": _plain(cell.mean if cell else None),
-        "sd": _plain(cell.sd if cell else None),
-        "interval_low": _plain(interval.low if interval else None),
-        "interval_high": _plain(interval.high if interval else None),
-        "seeds": _plain(cell.seeds if cell else ()),
-        "accuracies": _plain(cell.accuracies if cell else ()),
-        "published": _plain(entry.published),
-        "difference": _plain(said.difference),
-        "prediction_half_width": _plain(said.half_width),
-        "verdict": said.word,
-        "reason": said.reason,
-        "notes": " ".join(table.footnotes[index] for index in entry.notes),
-        "data_label": table.protocol.data_label,
-        "fingerprint": table.protocol.fingerprint,
-    }
-
-
-def _run_row(result: Result) -> dict[str, object]:
-    settings = {name: _plain(value) for name, value in asdict(result.run).items()}
-    record = {name: _plain(getattr(result, name)) for name in RESULT_COLUMNS}
-    last = (result.error or "").strip().splitlines()[-1:]  # of a traceback, the line that names the exception
-    return {"run_id": result.run.run_id, **settings, **record, "error": _plain(printable("".join(last)))}
-
-
-def _plain(value: object) -> object:
-    """A value as CSV holds it: lists with spaces between, None as nothing, numbers to ten digits, without noise."""
-    if isinstance(value, tuple):
-        return " ".join(str(_plain(item)) for item in value)
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
-        return f"'{value}"  # a spreadsheet would take it for a formula
-    return f"{value:.10g}" if isinstance(value, float) else "" if value is None else value

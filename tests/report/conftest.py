@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,26 @@ def small_results(small: Experiment) -> list[Result]:
         for run in small.runs()
         if run.seed < len(numbers[run.init, run.activation])
     ]
+
+
+@pytest.fixture
+def curve_results(small_results: list[Result]) -> list[Result]:
+    """Records with reports of the initialisation: LSUV at a variance of one half, the other at none."""
+
+    def report(value: float | None) -> list[dict[str, Any]]:
+        return [{"layer": name, "piece": 0, "variance": value} for name in ("conv1", "conv2", "fc1")]
+
+    return [replace(result, init=report(0.5 if result.run.init == "lsuv" else None)) for result in small_results]
+
+
+@pytest.fixture
+def curve_out(tmp_path: Path, curve_results: list[Result]) -> Path:
+    """Curves of two rows for the runs that have an accuracy; the diverged run's holds none."""
+    for result in curve_results:
+        folder = tmp_path / "runs" / result.run.run_id
+        folder.mkdir(parents=True)
+        rows = [(45_000, 115.2, 60.0), (90_000, 230.4, result.test_accuracy)] if result.test_accuracy else []
+        lines = [f"{iteration},{epoch},0.01,1,50,1,{accuracy}\n" for iteration, epoch, accuracy in rows]
+        head = "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy\n"
+        (folder / "curve.csv").write_text(head + "".join(lines))
+    return tmp_path

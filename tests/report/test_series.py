@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate.report.series import layer_variances, learning_curves, read_curve
+from replicate.report.series import layer_variances, learning_curves, read_curve, read_metrics
 from replicate.results import Result
 from replicate.run import Run
 
@@ -89,3 +89,12 @@ def test_no_report_of_any_variance(make_result: Callable[..., Result]) -> None:
     series = layer_variances([make_result(Run("lsuv", "relu"), 90.0, init=infinite)], *AXES)
     assert series.empty
     assert layer_variances([make_result(Run("lsuv", "relu"), 90.0)], *AXES).empty
+
+
+def test_a_row_at_no_time_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text(HEAD + "inf,1,0,0,0,0,50\n100,nan,0,0,0,0,50\n200,2,0,0,0,0,60\n")
+    assert read_curve(path) == [(200, 2.0, 60.0)]
+    assert read_metrics(path, ["test_accuracy", "lr", "none"]) == {
+        **{"test_accuracy": [(200, 2.0, 60.0)], "lr": [(200, 2.0, 0.0)], "none": []},
+    }

@@ -157,9 +157,9 @@ def test_runs_csv_holds_every_record(table: Table) -> None:
 
 def test_write(table: Table, tmp_path: Path) -> None:
     paths = table.write(tmp_path / "new")
-    assert [path.name for path in paths] == ["table.md", "table.tex", "table.csv", "runs.csv"]
+    assert [path.name for path in paths] == ["table.md", "table.tex", "table.csv", "runs.csv", "table.json"]
     texts = [path.read_text(encoding="utf-8") for path in paths]
-    assert texts == [table.markdown(), table.latex(), table.csv(), table.runs_csv()]
+    assert texts == [table.markdown(), table.latex(), table.csv(), table.runs_csv(), table.json()]
 
 
 def test_nothing_finished_names_the_folder_and_the_command(

@@ -1,0 +1,47 @@
+"""How long a report over many runs takes to build, and its page to open: python tests/measure_report.py [SEEDS]"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import chromium
+from made_up_records import fill, many
+
+from replicate.report.page import write_report
+from replicate.report.reproduce import Source
+from replicate.results import collect
+
+OPEN = """() => {
+  const navigation = performance.getEntriesByType("navigation")[0];
+  return [navigation.domContentLoadedEventEnd, navigation.loadEventEnd];
+}"""
+
+
+def main(seeds: int) -> None:
+    """Make up 23 runs a seed, build the report, and open its page five times, each in a fresh context."""
+    experiment = many(seeds)
+    runs = experiment.runs()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        fill(out, runs)
+        start = time.perf_counter()
+        page, _ = write_report(experiment, runs, collect(out, runs), out, Source(Path("experiments/table3.yaml")))
+        print(f"{len(runs)} runs: built in {time.perf_counter() - start:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
+        with chromium.browser() as browser:
+            for _ in range(5):
+                tab = browser.new_page()
+                tab.goto(page.as_uri())
+                tab.wait_for_selector("html[data-ready]", state="attached")
+                # two frames on, what was drawn is on the screen
+                tab.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+                painted = tab.evaluate("performance.now()")
+                ready, loaded = tab.evaluate(OPEN)
+                print(
+                    f"  drawn after {ready / 1000:.2f} s, loaded {loaded / 1000:.2f} s, painted {painted / 1000:.2f} s"
+                )
+                tab.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 27)
