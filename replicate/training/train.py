@@ -26,6 +26,8 @@ from replicate.results import Result
 from replicate.run import Run
 from replicate.training import checkpoint
 from replicate.training.curve import Curve, Progress
+from replicate.training.layers import FILE as LAYERS
+from replicate.training.layers import Layers, moments_of
 from replicate.training.module import Classifier, DivergedError
 from replicate.training.streams import stream, stream_seed
 from replicate.training.wandb import Mirror
@@ -76,7 +78,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         earlier = state["seconds"] if state else 0.0
         mirror = Mirror(run, options, dataset.fingerprint, folder)
         curve = Curve(folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress, mirror.log)
-        _train(run, options, dataset, curve, record, state)
+        _train(run, options, dataset, curve, mirror, record, state)
     except checkpoint.StoppedError:
         if mirror:
             mirror.finish({"status": "stopped"})
@@ -144,6 +146,7 @@ def prepare(run: Run, device: str, dataset: Dataset, init: list[dict[str, Any]] 
         generator=stream(run.seed, "batches"),
         device=device,
         chunk=CHUNK[device],
+        stops=moments_of(run.iterations),
     )
     activation = ACTIVATIONS[run.activation]
     net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes))
@@ -184,6 +187,7 @@ def _train(
     options: Options,
     dataset: Dataset,
     curve: Curve,
+    mirror: Mirror,
     record: dict[str, Any],
     state: dict[str, Any] | None,
 ) -> None:
@@ -191,14 +195,18 @@ def _train(
     ready = prepare(run, options.device, dataset, init=state["init"] if state else None)
     model, data = ready.model, ready.data
     record["init"] = ready.init
-    if state:
-        checkpoint.take_up(state, model, data, curve)
-    identity = f"{run.run_id} {dataset.fingerprint}"
     folder, seconds = options.out / "runs" / run.run_id, state["seconds"] if state else 0.0
+    # All inits and activations of a seed are measured on the same images, and see them first in training.
+    batch = data.first_batch(stream(run.seed, "batches"))
+    layers = Layers(folder / LAYERS, run.run_id, dataset.fingerprint, batch, data.stops, curve, mirror.moment)
+    if state:
+        checkpoint.take_up(state, model, data, curve, layers)
+    mirror.begin(ready.init, curve.rows, layers.moments)
+    identity = f"{run.run_id} {dataset.fingerprint}"
     checkpoints = checkpoint.Checkpoints(
-        folder, identity, data, curve, options.checkpoint_seconds, ready.init, seconds, state
+        folder, identity, data, curve, layers, options.checkpoint_seconds, ready.init, seconds, state
     )
-    trainer = make_trainer(run, options, data, [curve, checkpoints])
+    trainer = make_trainer(run, options, data, [layers, curve, checkpoints])
     try:
         trainer.fit(model, datamodule=data)
     except DivergedError:
