@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke test lint format table3 table3-short table3-as-released pilot run table figures status bench lock
+.PHONY: help setup smoke test lint format table3 table3-short table3-as-released pilot run table figures status sync dashboard bench lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,7 +37,7 @@ endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB, and EXPERIMENT for run, table, figures, status"
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB, and EXPERIMENT for run, table, figures, status, sync, dashboard"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
 
@@ -93,6 +93,12 @@ figures: .venv/.installed  ## draw the figures of EXPERIMENT from the records in
 
 status: .venv/.installed  ## show what is done of EXPERIMENT, and what is left
 	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)
+
+sync: .venv/.installed  ## upload what EXPERIMENT logged offline to Weights & Biases, with a report job
+	@$(REPLICATE) sync experiments/$(EXPERIMENT).yaml $(SELECT)
+
+dashboard: .venv/.installed  ## save a W&B workspace for the runs of EXPERIMENT
+	@$(REPLICATE) dashboard experiments/$(EXPERIMENT).yaml $(SELECT)
 
 bench: .venv/.installed  ## measure the speed of training beside a plain Lightning loop
 	$(REPLICATE) bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")

@@ -40,6 +40,12 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
 
 
+def add_dry_run(*parsers: argparse.ArgumentParser) -> None:
+    """Add what a command takes that sends something to a server."""
+    for parser in parsers:
+        parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+
+
 def add_resources(parser: argparse.ArgumentParser, several: bool) -> None:
     """Add where runs are carried out; `several`: for more than one run."""
     parser.add_argument(

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from replicate import __version__
-from replicate.arguments import LAUNCHERS, OUT, add_bench, add_resources, add_selection
+from replicate.arguments import LAUNCHERS, OUT, add_bench, add_dry_run, add_resources, add_selection
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
 from replicate.options import Options, wandb_mode
@@ -154,6 +154,22 @@ def figures(args: argparse.Namespace) -> int:
     return 0
 
 
+def sync(args: argparse.Namespace) -> int:
+    """Upload to Weights & Biases what was logged offline, with a report job: table, figures, verdicts."""
+    from replicate.tracking.sync import sync as carry_out
+
+    chosen = Selection.of(args)
+    return carry_out(chosen.experiment, chosen.runs, chosen.records, chosen.out, args.dry_run)
+
+
+def dashboard(args: argparse.Namespace) -> int:
+    """Save a Weights & Biases workspace for an experiment's runs: curves, layers, table."""
+    from replicate.tracking.workspace import dashboard as save
+
+    print(save(Selection.of(args).experiment, args.entity, args.dry_run))
+    return 0
+
+
 def names(args: argparse.Namespace) -> int:
     """List the initialisations, activations, models and data sets."""
     from replicate.data.sources import available
@@ -171,6 +187,8 @@ FILE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": status,
     "table": table,
     "figures": figures,
+    "sync": sync,
+    "dashboard": dashboard,
 }
 
 
@@ -195,6 +213,8 @@ def make_parser() -> argparse.ArgumentParser:
         )
     for name in ("matrix", "run"):
         add_resources(made[name], several=name == "matrix")
+    add_dry_run(made["sync"], made["dashboard"])
+    made["dashboard"].add_argument("--entity", metavar="NAME", help="W&B user or team (WANDB_ENTITY, or the key's own)")
     made["bench"] = commands.add_parser("bench", help=bench.__doc__, description=bench.__doc__, allow_abbrev=False)
     made["bench"].set_defaults(function=bench)
     add_bench(made["bench"])

@@ -48,9 +48,16 @@ def was_synced(path: Path) -> bool:
 
 
 def discard(folder: Path, identity: str) -> None:
-    """Remove the offline runs of one id, for a new one is to take their place: W&B cannot go on with them."""
+    """Remove the offline runs of an id, for a new one is to take their place: W&B cannot go on with them.
+
+    Args:
+        folder: in whose `wandb/` they are.
+        identity: the id; `?` stands for any character.
+    """
     for path in folder.glob(f"wandb/offline-run-*-{identity}"):
         shutil.rmtree(path)
+    if not offline_runs(folder):
+        shutil.rmtree(folder / "wandb" / "artifacts", ignore_errors=True)  # the copies that they wanted to upload
 
 
 @contextlib.contextmanager
