@@ -61,9 +61,14 @@ def require_key() -> None:
         raise UsageError("no W&B key is known on this machine; give one by `wandb login` or in WANDB_API_KEY")
 
 
-def upload(paths: Sequence[Path]) -> list[Path]:
-    """Upload offline W&B runs, and return those that `wandb sync` has not marked as uploaded."""
-    subprocess.run([*WANDB, "sync", *map(str, paths)], check=False)
+def upload(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Upload offline W&B runs, and return those that `wandb sync` has not marked as uploaded.
+
+    Args:
+        paths: their folders.
+        out: the output folder, in which W&B keeps its log of the upload.
+    """
+    subprocess.run([*WANDB, "sync", *(str(path.resolve()) for path in paths)], cwd=out, check=False)
     return [path for path in paths if not was_synced(path)]
 
 
@@ -105,7 +110,7 @@ def sync(
         say(f"report job: {logged}" if logged else "report job: uploaded before, and nothing has changed")
     uploads = find(out, runs, records)
     say(str(uploads))
-    left = upload(uploads.waiting) if uploads.waiting else []
+    left = upload(uploads.waiting, out) if uploads.waiting else []
     if left:
         say(f"{len(left)} were not uploaded; the same command tries them again")
     return int(bool(left))

@@ -12,6 +12,8 @@ from replicate.run import Run
 from replicate.training.layers import Moment
 from replicate.wandb_runs import PROJECT, discard, name, record_artifact, staged_in, wandb_id
 
+FINISH_SECONDS = 300  # a network that is gone at the end holds a run up so long, not for ever
+HISTOGRAMS = {key: f"layers/log10_{key}" for key in ("variance", "gradient_norm")}
 LAYER_COLUMNS = ("iteration", "position", "layer", "piece", "variance", "gradient_norm", "largest", "smallest")
 
 
@@ -54,11 +56,11 @@ class Mirror:
                 dir=folder,
                 mode=options.wandb,  # type: ignore[arg-type]  # one of WANDB_MODES
                 resume="allow" if options.wandb == "online" else None,
-                settings=wandb.Settings(console="off", silent=True),
+                settings=wandb.Settings(console="off", silent=True, finish_timeout=FINISH_SECONDS),
             )
             for axis in ("iteration", "epoch"):
                 self._run.define_metric(axis)
-            for metric in ("train/*", "test/*", "layers/*", "lr"):
+            for metric in ("train/*", "test/*", "lr", *HISTOGRAMS.values()):
                 self._run.define_metric(metric, step_metric="iteration")
 
     def begin(
@@ -110,10 +112,9 @@ class Mirror:
             import wandb
 
             logged: dict[str, Any] = {"iteration": iteration}
-            for key in ("variance", "gradient_norm"):
-                logs = [math.log10(layer[key]) for layer in layers if layer[key]]
-                if logs:
-                    logged[f"layers/log10_{key}"] = wandb.Histogram(logs)
+            for key, histogram in HISTOGRAMS.items():
+                if logs := [math.log10(layer[key]) for layer in layers if layer[key]]:
+                    logged[histogram] = wandb.Histogram(logs)
             logged["layers/table"] = wandb.Table(columns=list(LAYER_COLUMNS), data=list(self._layers))
             self._log(logged, iteration)
 

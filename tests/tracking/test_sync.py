@@ -136,7 +136,7 @@ def test_wandb_itself_takes_the_paths(out: Path, tmp_path: Path) -> None:
 
 def test_what_is_not_marked_is_left(out: Path, uploads: Callable[[], list[list[str]]], experiment: Experiment) -> None:
     waiting = [offline(out, "relu-1"), offline(out, "tanh-1")]
-    assert upload(waiting) == waiting[:1]
+    assert upload(waiting, out) == waiting[:1]
 
 
 def test_discarded_are_the_runs_of_that_id(tmp_path: Path) -> None:

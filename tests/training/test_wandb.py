@@ -92,7 +92,7 @@ def test_names_sort() -> None:
 def test_curves_with_both_axes(trained: Trained) -> None:
     metrics = {m.name or m.glob_name: m for m in (r.metric for r in trained.records if r.HasField("metric"))}
     assert {"iteration", "epoch"} <= metrics.keys()
-    for key in ("train/*", "test/*", "layers/*", "lr"):
+    for key in ("train/*", "test/*", "lr", "layers/log10_variance", "layers/log10_gradient_norm"):
         assert metrics[key].step_metric == "iteration"
     rows = {step: row for step, row in trained.history().items() if "test/accuracy" in row}
     assert {step: (row["iteration"], row["epoch"], row["lr"]) for step, row in rows.items()} == {
@@ -141,6 +141,8 @@ def test_the_summary_is_the_result(trained: Trained) -> None:
             summary |= items(record.summary)
     for key in ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second"):
         assert summary[key] == getattr(trained.result, key)
+    assert summary["init/report/nrows"] == 40  # what a workspace shows of a table is in the summary
+    assert summary["layers/table/nrows"] == 80
     assert [record.exit.exit_code for record in trained.records if record.HasField("exit")] == [0]
 
 
