@@ -18,6 +18,7 @@ from replicate.tracking.sync import find, sync, upload
 from replicate.wandb_runs import discard, offline_runs
 
 Make = Callable[..., Result]
+KEY = "0123456789abcdef" * 2 + "deadbeef"
 
 
 def offline(folder: Path, identity: str, synced: bool = False) -> Path:
@@ -100,7 +101,7 @@ def uploads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], lis
 def test_report_then_upload_then_again(
     out: Path, experiment: Experiment, uploads: Callable[[], list[list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     runs, said = experiment.runs(), []
     assert sync(experiment, runs, collect(out, runs), out, say=said.append) == 1
     ((word, trained, report),) = uploads()
@@ -114,6 +115,7 @@ def test_report_then_upload_then_again(
     assert "report job: uploaded before, and nothing has changed" in said
     assert sync(experiment, runs, collect(out, runs), out, say=said.append) == 0
     assert len(uploads()) == 2
+    assert not [path for path in out.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
 def test_an_error_is_no_finished_run(tmp_path: Path, experiment: Experiment, make_result: Make) -> None:

@@ -125,6 +125,27 @@ def test_a_failure_of_wandb_costs_no_result(
     assert "W&B: ConnectionError('no server')" in capsys.readouterr().out
 
 
+class Broken:
+    """A W&B run after its server and its disk are gone."""
+
+    def __getattr__(self, name: str) -> None:
+        raise OSError(f"no {name}")
+
+
+def test_a_wandb_run_that_breaks_costs_no_result(
+    tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Broken())
+    result = train_run(tiny, replace(options, wandb="online"))
+    assert result.error is None
+    assert result.iteration == 8
+    text = capsys.readouterr().out
+    for name in ("define_metric", "starting_step", "summary", "finish"):
+        assert f"W&B: OSError('no {name}')" in text
+
+
 def test_the_commit_is_the_one_that_the_matrix_found(tiny: Run, options: Options) -> None:
     result = train_run(replace(tiny, iterations=1, milestones=[]), replace(options, commit=("abc", True)))
     assert (result.commit, result.dirty) == ("abc", True)
