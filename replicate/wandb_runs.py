@@ -18,7 +18,7 @@ def wandb_id(run: Run, fingerprint: str) -> str:
     return f"{run.run_id}-{fingerprint[:6]}"
 
 
-def name(run: Run) -> str:
+def display_name(run: Run) -> str:
     """The run_id with a seed of two digits, so that names sort by initialisation, activation and seed."""
     return f"{run.init}-{run.activation}-s{run.seed:02d}-{run.run_id.rpartition('-')[2]}"
 

@@ -11,7 +11,6 @@ from replicate.experiment import Experiment
 from replicate.options import wandb_key_known
 from replicate.results import Records
 from replicate.run import Run
-from replicate.tracking.job import log_report
 from replicate.wandb_runs import offline_runs, was_synced
 
 # As a module of this Python: the command `wandb` may be another installation's, or not on the path.
@@ -106,6 +105,8 @@ def sync(
         return 0
     require_key()
     if finished:
+        from replicate.tracking.job import log_report  # here, for a refusal and a dry run need no figures
+
         logged = log_report(experiment, runs, records, out, "offline")
         say(f"report job: {logged}" if logged else "report job: uploaded before, and nothing has changed")
     uploads = find(out, runs, records)

@@ -10,7 +10,7 @@ from typing import Any
 from replicate.options import Options
 from replicate.run import Run
 from replicate.training.layers import Moment
-from replicate.wandb_runs import PROJECT, discard, name, record_artifact, staged_in, wandb_id
+from replicate.wandb_runs import PROJECT, discard, display_name, record_artifact, staged_in, wandb_id
 
 FINISH_SECONDS = 300  # a network that is gone at the end holds a run up so long, not for ever
 HISTOGRAMS = {key: f"layers/log10_{key}" for key in ("variance", "gradient_norm")}
@@ -49,7 +49,7 @@ class Mirror:
                 project=PROJECT,
                 group=options.experiment,
                 job_type="train",
-                name=name(run),
+                name=display_name(run),
                 id=identity,
                 tags=[run.init, run.activation],
                 config=asdict(run),

@@ -149,7 +149,7 @@ def test_the_file(tiny: Run, options: Options, early: int, synthetic: Dataset) -
 def test_training_does_not_notice(
     tiny: Run, options: Options, tmp_path: Path, early: int, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    run = replace(tiny, activation="maxout", precision=precision)
+    run = replace(tiny, init="xavier", activation="maxout", precision=precision)
     bits = []
     original = train.make_trainer
 
@@ -182,7 +182,7 @@ def test_cut_and_taken_up_it_ends_in_the_same_file(
 ) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
     monkeypatch.setitem(train.CHUNK, "cpu", 1)
-    run = replace(tiny, iterations=12)
+    run = replace(tiny, init="xavier", iterations=12)
     train_run(run, options)
     elsewhere = replace(options, out=tmp_path / "cut")
 

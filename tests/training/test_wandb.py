@@ -16,7 +16,7 @@ from replicate.results import Result
 from replicate.run import Run
 from replicate.training import train
 from replicate.training.train import train_run
-from replicate.wandb_runs import name, wandb_id
+from replicate.wandb_runs import display_name, wandb_id
 
 KEY = "0123456789abcdef" * 2 + "deadbeef"
 # 2,000 images in batches of 500: rows at iterations 4 and 8.
@@ -77,13 +77,13 @@ def test_the_run_says_what_it_is(trained: Trained) -> None:
     assert (run.project, run.run_group, run.job_type) == ("lsuv-replication", "trial", "train")
     assert list(run.tags) == ["lsuv", "maxout"]
     assert run.run_id == wandb_id(RUN, trained.result.fingerprint) == f"{RUN.run_id}-{trained.result.fingerprint[:6]}"
-    assert run.display_name == name(RUN)
+    assert run.display_name == display_name(RUN)
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert {key: value for key, value in config.items() if key != "_wandb"} == json.loads(json.dumps(asdict(RUN)))
 
 
 def test_names_sort() -> None:
-    names = [name(replace(RUN, seed=seed)) for seed in (0, 2, 10)]
+    names = [display_name(replace(RUN, seed=seed)) for seed in (0, 2, 10)]
     assert names == sorted(names)
     assert names[2].startswith("lsuv-maxout-s10-")
     assert names[1] == f"lsuv-maxout-s02-{replace(RUN, seed=2).run_id[-8:]}"
