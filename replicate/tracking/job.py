@@ -17,8 +17,6 @@ from replicate.results import Records
 from replicate.run import Run
 from replicate.wandb_runs import PROJECT, discard, offline_runs, record_artifact, staged_in, was_synced
 
-TEXT = ("experiment", "init", "activation", "seeds", "accuracies", "verdict", "reason", "notes", "data_label")
-
 
 def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, mode: str) -> str | None:
     """Log an experiment's accuracy table, figures, and the verdicts as an artifact, to a W&B run of job type `report`.
@@ -115,8 +113,8 @@ def _accuracy(table: Table) -> Any:
     import wandb
 
     rows = list(csv.DictReader(io.StringIO(table.csv())))
-    data: list[Any] = [[value if key in TEXT else _number(value) for key, value in row.items()] for row in rows]
-    return wandb.Table(columns=list(rows[0]), data=data)
+    columns = {name: _values([row[name] for row in rows]) for name in rows[0]}
+    return wandb.Table(columns=list(columns), data=[list(row) for row in zip(*columns.values(), strict=True)])
 
 
 def _claims(table: Table) -> Any:
@@ -138,16 +136,16 @@ def _summary(table: Table) -> dict[str, object]:
         "data": table.protocol.data_label,
         "fingerprint": table.protocol.fingerprint,
         **{f"verdicts/{word}": count for word, count in words.items()},
-        **{f"claims/{word}": count for word, count in claims.items()},
+        **{f"judged/{word}": count for word, count in claims.items()},
     }
 
 
-def _number(text: str) -> object:
-    """A number where the text is one, nothing where it is empty, else the text."""
+def _values(texts: list[str]) -> list[Any]:
+    """A column's values: numbers if all of them are, else texts, for W&B's tables mix no types; None for what is empty."""
     try:
-        return float(text) if text else None
-    except ValueError:
-        return text
+        return [float(text) if text else None for text in texts]
+    except ValueError:  # such as the paper's `n/c` among its numbers
+        return [text or None for text in texts]
 
 
 def _plain(name: str) -> str:

@@ -49,11 +49,12 @@ def test_table_figures_and_verdicts_with_their_lineage(
 
     table = json.loads((folder / "files" / history["accuracy/path"]).read_text())
     cells = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    assert [(cell["init"], cell["activation"], cell["mean"], cell["finished"]) for cell in cells] == [
-        ("lsuv", "relu", 60.0, 1),
-        ("lsuv", "tanh", None, 1),
-        ("xavier", "relu", None, 0),
-        ("xavier", "tanh", None, 0),
+    keys = ("init", "activation", "mean", "finished", "published")
+    assert [tuple(cell[key] for key in keys) for cell in cells] == [
+        ("lsuv", "relu", 60.0, 1, "92.11"),
+        ("lsuv", "sigmoid", None, 1, "n/c"),
+        ("xavier", "relu", None, 0, "90.63"),
+        ("xavier", "sigmoid", None, 0, "n/c"),
     ]
     claims = json.loads((folder / "files" / history["claims/path"]).read_text())
     assert claims["columns"] == ["id", "claim", "verdict", "reason", "effect"]

@@ -137,7 +137,7 @@ def test_wandb_itself_takes_the_paths(out: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_not_marked_is_left(out: Path, uploads: Callable[[], list[list[str]]], experiment: Experiment) -> None:
-    waiting = [offline(out, "relu-1"), offline(out, "tanh-1")]
+    waiting = [offline(out, "relu-1"), offline(out, "sigmoid-1")]
     assert upload(waiting, out) == waiting[:1]
 
 
