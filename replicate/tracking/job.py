@@ -141,7 +141,7 @@ def _summary(table: Table) -> dict[str, object]:
 
 
 def _values(texts: list[str]) -> list[Any]:
-    """A column's values: numbers if all of them are, else texts, for W&B's tables mix no types; None for what is empty."""
+    """A column's values: numbers if all are, else texts, for W&B's tables mix no types; None for what is empty."""
     try:
         return [float(text) if text else None for text in texts]
     except ValueError:  # such as the paper's `n/c` among its numbers
