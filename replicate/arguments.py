@@ -75,6 +75,12 @@ def add_sample(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dry_run(*parsers: argparse.ArgumentParser) -> None:
+    """Add what a command takes that sends something to a server."""
+    for parser in parsers:
+        parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+
+
 def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool = True) -> None:
     """Add where runs are carried out; `several`: for more than one run, `mirrored`: to Weights & Biases as well."""
     parser.add_argument(

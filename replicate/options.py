@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from replicate.errors import unknown
 
 WANDB_MODES = ("off", "offline", "online")
+SERVER = "https://api.wandb.ai"
 # W&B's own words, of the environment variable WANDB_MODE
 WANDB_WORDS = {"disabled": "off", "dryrun": "offline", "offline": "offline", "online": "online"}
 
@@ -75,13 +77,14 @@ def wandb_mode(asked: str | None) -> str:
         return "off"
     if (said := os.environ.get("WANDB_MODE", "")) in WANDB_WORDS:
         return WANDB_WORDS[said]
-    return "online" if not os.environ.get("CI") and _wandb_key_known() else "offline"
+    return "online" if not os.environ.get("CI") and wandb_key_known() else "offline"
 
 
-def _wandb_key_known() -> bool:
+def wandb_key_known() -> bool:
+    """Whether the environment or the user's netrc holds a key of W&B's server (WANDB_BASE_URL, if that is set)."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        return "api.wandb.ai" in netrc.netrc().hosts
+        return urlsplit(os.environ.get("WANDB_BASE_URL") or SERVER).hostname in netrc.netrc().hosts
     except (OSError, netrc.NetrcParseError):
         return False

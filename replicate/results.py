@@ -158,7 +158,7 @@ def read(path: Path) -> Result:
         OSError: there is none, or it is no plain file of the size of a record.
     """
     try:
-        record = json.loads(read_bytes(path, MOST_BYTES).decode())
+        record = json.loads(read_bytes(path, MOST_BYTES).decode(), parse_float=_number, parse_constant=_number)
         if not isinstance(record, dict):
             raise BadRecordError(f"{path}: not a result: the file holds no JSON object")
         if record.pop("schema", None) != SCHEMA:
@@ -176,6 +176,12 @@ def read(path: Path) -> Result:
         raise BadRecordError(f"{path}: holds run {run_id}, whose settings give {result.run.run_id}")
     _check(path, result)
     return result
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(value := float(text)):  # also of 1e999
+        raise ValueError(f"{text} is no number of a record")
+    return value
 
 
 def _check(path: Path, result: Result) -> None:

@@ -1,5 +1,6 @@
 """The commands, as a user types them; what takes long is in test_end_to_end.py."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["run", SMOKE], "gives 23 runs; fix its axes to get one: --set init=… activation=…"),
         (["run", SMOKE, "--set", "init=lsuv"], "gives 5 runs; fix its axes to get one: --set activation=…"),
         (["table", SMOKE, "--out", "nothing-here"], "nothing-here holds no finished run of smoke; fill it with"),
+        (["sync", SMOKE, "--out", "nothing-here"], "no W&B key is known on this machine; give one by `wandb login`"),
+        (["dashboard", SMOKE], "no W&B key is known on this machine; give one by `wandb login`"),
         (["figures", SMOKE, "--out", "nothing-here"], "nothing-here holds no finished run of smoke; fill it with"),
     ],
 )
@@ -71,6 +74,8 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert message in refused(capsys, *arguments)
     assert not (tmp_path / "nothing-here").exists()
 
@@ -162,6 +167,18 @@ def test_report_writes_a_page_even_of_nothing(capsys: pytest.CaptureFixture[str]
     assert "No run has finished yet" in (empty / "report" / "index.html").read_text()
 
 
+def test_sync_says_what_it_would_upload(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    assert main(["sync", SMOKE, "--out", str(out), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "would log a report job on 1 finished runs" in text
+    assert "0 offline W&B runs to upload, 0 uploaded before" in text
+
+
+def test_dashboard_prints_what_it_would_save(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dashboard", SMOKE, "--dry-run", "--entity", "team"]) == 0
+    assert json.loads(capsys.readouterr().out)["entity"] == "team"
+
+
 def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for part in ("train", "test"):
         for kind in ("a", "b"):
@@ -174,7 +191,19 @@ def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("matrix", "run", "status", "table", "figures", "report", "list", "bench"):
+    for command in (
+        "matrix",
+        "run",
+        "status",
+        "table",
+        "figures",
+        "report",
+        "verify",
+        "sync",
+        "dashboard",
+        "list",
+        "bench",
+    ):
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0

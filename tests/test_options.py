@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from replicate.errors import UsageError
-from replicate.options import Options, wandb_mode
+from replicate.options import Options, wandb_key_known, wandb_mode
 
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide the key and the settings of whoever runs the tests."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "CI"):
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE", "CI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -47,6 +47,14 @@ def test_wandb_is_offline_without_a_key_and_online_with_one(monkeypatch: pytest.
     monkeypatch.setenv("CI", "true")  # a key that happens to be on a CI machine is never used
     assert wandb_mode(None) == "offline"
     assert wandb_mode("online") == "online"
+
+
+def test_the_key_must_be_that_of_the_server_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("machine wandb.example.org login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert not wandb_key_known()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
+    assert wandb_key_known()
 
 
 def test_wandb_is_off_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
 """DeviceData: a whole data set on the device, and its batches as Lightning wants them."""
 
-import math
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -18,26 +17,25 @@ Pairs = Iterator[tuple[Tensor, Tensor]]  # images (b, 3, h, w) and labels (b,)
 
 
 class TrainingEpoch:
-    """The batches of one epoch of Lightning, the next `length` of an endless stream, in chunks.
+    """The batches of one epoch of Lightning, the next ones of an endless stream, in chunks.
 
     A chunk is an iterator over batches, which are made when they are asked for; it must be used up before the next.
     There is a length because Lightning, where it finds none, fetches one item ahead: the next epoch would miss it.
 
     Args:
         batches: the endless stream.
-        length: batches in the epoch.
-        chunk: batches in a chunk; the last one has what is left.
+        chunks: batches in each chunk.
     """
 
-    def __init__(self, batches: Pairs, length: int, chunk: int) -> None:
-        self.batches, self.length, self.chunk = batches, length, chunk
+    def __init__(self, batches: Pairs, chunks: list[int]) -> None:
+        self.batches, self.chunks = batches, chunks
 
     def __len__(self) -> int:
-        return math.ceil(self.length / self.chunk)
+        return len(self.chunks)
 
     def __iter__(self) -> Iterator[Pairs]:
-        for start in range(0, self.length, self.chunk):
-            yield islice(self.batches, min(self.chunk, self.length - start))
+        for length in self.chunks:
+            yield islice(self.batches, length)
 
 
 class PlainBatches:
@@ -72,6 +70,7 @@ class DeviceData(LightningDataModule):
         mirror: mirror training images with probability 1/2.
         device: where all of it is put.
         chunk: training batches that Lightning gets at a time.
+        stops: further iterations at which a chunk ends, so that one can look at the net there. No number depends on it.
     """
 
     def __init__(
@@ -88,14 +87,16 @@ class DeviceData(LightningDataModule):
         mirror: bool,
         device: torch.device | str = "cpu",
         chunk: int = 1,
+        stops: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.train_images, self.train_labels = train_images.to(device), train_labels.to(device)
         self.test_images, self.test_labels = test_images.to(device), test_labels.to(device)
         self.pad, self.mirror, self.device, self.chunk = pad, mirror, device, chunk
+        self.stops = stops
         self.epoch_ends = epoch_ends(len(train_images), batch_size, iterations)
         self.stream = self._stream(generator, batch_size)
-        self._pairs = self._training_pairs()
+        self._pairs = self._pairs_of(self.stream)
 
     def training_batches(self, generator: torch.Generator, batch_size: int) -> Iterator[Tensor]:
         """Yield augmented training images (batch_size, 3, h, w) without end, from a stream of their own.
@@ -107,6 +108,14 @@ class DeviceData(LightningDataModule):
         for indices, offsets, mirror in self._stream(generator, batch_size):
             yield self._augmented(indices, offsets, mirror)
 
+    def first_batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the images (batch_size, 3, h, w) and labels (batch_size,) that training sees in its first iteration.
+
+        Args:
+            generator: one that stands where that of the training batches began; that one stays where it is.
+        """
+        return next(self._pairs_of(self._stream(generator, self.stream.batch_size)))
+
     def train_dataloader(self) -> TrainingEpoch:
         """Return the batches from where training stands to the next row of the learning curve."""
         # Lightning sets the attribute from outside its class
@@ -116,7 +125,7 @@ class DeviceData(LightningDataModule):
             )
         taken = self.stream.taken
         end = next((end for end in self.epoch_ends if end > taken), taken)
-        return TrainingEpoch(self._pairs, end - taken, self.chunk)
+        return TrainingEpoch(self._pairs, _chunks(taken, end, self.chunk, self.stops))
 
     def val_dataloader(self) -> PlainBatches:
         """Return the plain test images, without augmentation."""
@@ -133,8 +142,8 @@ class DeviceData(LightningDataModule):
     def _stream(self, generator: torch.Generator, batch_size: int) -> BatchStream:
         return BatchStream(len(self.train_images), batch_size, generator, self.pad, self.device)
 
-    def _training_pairs(self) -> Pairs:
-        for indices, offsets, mirror in self.stream:
+    def _pairs_of(self, stream: BatchStream) -> Pairs:
+        for indices, offsets, mirror in stream:
             yield self._augmented(indices, offsets, mirror), self.train_labels[indices]
 
     def _augmented(self, indices: Tensor, offsets: Tensor, mirror: Tensor) -> Tensor:
@@ -142,3 +151,9 @@ class DeviceData(LightningDataModule):
         images = augment(self.train_images[indices], offsets, mirror & self.mirror, self.pad)
         # Convolutions are faster in this layout, on a CPU as well (README, "Speed"); the values are the same.
         return images.contiguous(memory_format=torch.channels_last)
+
+
+def _chunks(begin: int, end: int, chunk: int, stops: Sequence[int]) -> list[int]:
+    """Cut the iterations from begin to end into chunks that end at the stops among them."""
+    marks = [begin, *sorted({stop for stop in stops if begin < stop < end}), end]
+    return [min(chunk, last - start) for first, last in pairwise(marks) for start in range(first, last, chunk)]

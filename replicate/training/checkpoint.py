@@ -15,6 +15,7 @@ import torch
 from replicate.data.datamodule import DeviceData
 from replicate.results import write_atomically
 from replicate.training.curve import Curve
+from replicate.training.layers import Layers
 from replicate.training.module import Classifier
 
 SCHEMA = 1
@@ -31,14 +32,15 @@ class StoppedError(Exception):
 class Checkpoints(pl.Callback):
     """Saves the run's state now and then, and when a signal asks it to stop, which then ends the training.
 
-    It must stand behind the Curve in the Trainer's callbacks: a state is that after a row was written, never between
-    the last iteration of an epoch and its evaluation.
+    It must stand behind the Layers and the Curve in the Trainer's callbacks: a state is that after a row was written,
+    never between the last iteration of an epoch and its evaluation.
 
     Args:
         folder: of the run.
         identity: run_id and data fingerprint; a checkpoint of another identity is not taken up.
         data: holds the stream of batches.
         curve: holds the rows so far.
+        layers: holds the measurements so far.
         every: seconds between checkpoints.
         init: the initialisation's report, kept for the record.
         parts: of `parts`, likewise.
@@ -56,6 +58,7 @@ class Checkpoints(pl.Callback):
         identity: str,
         data: DeviceData,
         curve: Curve,
+        layers: Layers,
         every: float,
         init: list[dict[str, Any]],
         parts: list[dict[str, Any]],
@@ -64,7 +67,8 @@ class Checkpoints(pl.Callback):
         scratch: Path | None = None,
     ) -> None:
         self.path, self.identity, self.scratch = folder / FILE, identity, scratch
-        self.data, self.curve, self.every, self.init, self.seconds = data, curve, every, init, seconds
+        self.data, self.curve, self.layers = data, curve, layers
+        self.every, self.init, self.seconds = every, init, seconds
         self.parts, self._state = parts, state
         self._begin = self._saved = time.monotonic()
         self._stop: int | None = None
@@ -126,6 +130,7 @@ class Checkpoints(pl.Callback):
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if module.device.type == "cuda" else None,
             "rows": self.curve.rows,
+            "layers": self.layers.moments,
             "training_seconds": self.curve.elapsed(),
             "init": self.init,
             "parts": self.parts,
@@ -199,13 +204,14 @@ def parts(state: dict[str, Any] | None, here: dict[str, Any]) -> list[dict[str, 
     return [*earlier, {"from": state["iteration"], **here}]
 
 
-def take_up(state: dict[str, Any], module: Classifier, data: DeviceData, curve: Curve) -> None:
-    """Put a net, the batches and the curve where a checkpoint left them; the optimiser follows when training starts."""
+def take_up(state: dict[str, Any], module: Classifier, data: DeviceData, curve: Curve, layers: Layers) -> None:
+    """Put a net and all around it where a checkpoint left them; the optimiser follows when training starts."""
     module.net.load_state_dict(state["net"])
     module.iteration = state["iteration"]
     module.totals["train"] = state["totals"]
     data.stream.restore(state["stream"])
     curve.take_up(state["rows"], state["training_seconds"])
+    layers.take_up(state.get("layers", []))  # none in a checkpoint from before there were measurements
 
 
 def _classifier(module: pl.LightningModule) -> Classifier:

@@ -1,7 +1,8 @@
 """The learning curve: a row of `curve.csv` each time the training set was seen once more, and at the end."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ class Curve(pl.Callback):
     def elapsed(self) -> float:
         """Seconds of training so far, evaluations left out."""
         return self.training_seconds + (time.perf_counter() - self._resumed if self._running else 0.0)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock: what is done in here is no training."""
+        self.training_seconds, running, self._running = self.elapsed(), self._running, False
+        try:
+            yield
+        finally:
+            self._resumed, self._running = time.perf_counter(), running
 
     def _write(self) -> None:
         lines = [",".join(COLUMNS), *(_line(row) for row in self.rows)]

@@ -27,6 +27,8 @@ from replicate.training import checkpoint
 from replicate.training.curve import Curve, Progress
 from replicate.training.digest import weights_sha256
 from replicate.training.environment import configure, here
+from replicate.training.layers import FILE as LAYERS
+from replicate.training.layers import Layers, moments_of
 from replicate.training.module import Classifier, DivergedError
 from replicate.training.streams import stream, stream_seed
 from replicate.training.wandb import Mirror
@@ -86,7 +88,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         curve = Curve(
             folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress, mirror.log, options.scratch
         )
-        _train(run, options, dataset, curve, record, state)
+        _train(run, options, dataset, curve, mirror, record, state)
     except checkpoint.StoppedError:
         if mirror:
             mirror.finish({"status": "stopped"})
@@ -140,6 +142,7 @@ def prepare(run: Run, device: str, dataset: Dataset, init: list[dict[str, Any]] 
         generator=stream(run.seed, "batches"),
         device=device,
         chunk=CHUNK[device],
+        stops=moments_of(run.iterations),
     )
     activation = ACTIVATIONS[run.activation]
     net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes))
@@ -180,6 +183,7 @@ def _train(
     options: Options,
     dataset: Dataset,
     curve: Curve,
+    mirror: Mirror,
     record: dict[str, Any],
     state: dict[str, Any] | None,
 ) -> None:
@@ -187,16 +191,32 @@ def _train(
     ready = prepare(run, options.device, dataset, init=state["init"] if state else None)
     model, data = ready.model, ready.data
     record["init"] = ready.init
-    if state:
-        checkpoint.take_up(state, model, data, curve)
     parts = checkpoint.parts(state, here(options))
     record["parts"] = parts if len(parts) > 1 else None
-    identity = f"{run.run_id} {dataset.fingerprint}"
     folder, seconds = options.out / "runs" / run.run_id, state["seconds"] if state else 0.0
-    checkpoints = checkpoint.Checkpoints(
-        folder, identity, data, curve, options.checkpoint_seconds, ready.init, parts, seconds, state, options.scratch
+    # All inits and activations of a seed are measured on the same images, and see them first in training.
+    batch = data.first_batch(stream(run.seed, "batches"))
+    layers = Layers(
+        folder / LAYERS, run.run_id, dataset.fingerprint, batch, data.stops, curve, mirror.moment, options.scratch
     )
-    trainer = make_trainer(run, options, data, [curve, checkpoints])
+    if state:
+        checkpoint.take_up(state, model, data, curve, layers)
+    mirror.begin(ready.init, curve.rows, layers.moments)
+    identity = f"{run.run_id} {dataset.fingerprint}"
+    checkpoints = checkpoint.Checkpoints(
+        folder,
+        identity,
+        data,
+        curve,
+        layers,
+        options.checkpoint_seconds,
+        ready.init,
+        parts,
+        seconds,
+        state,
+        options.scratch,
+    )
+    trainer = make_trainer(run, options, data, [layers, curve, checkpoints])
     try:
         trainer.fit(model, datamodule=data)
     except DivergedError:

@@ -20,7 +20,12 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def device_data(
-    batch_size: int = 8, iterations: int = 22, pad: int = 2, mirror: bool = True, chunk: int = 1
+    batch_size: int = 8,
+    iterations: int = 22,
+    pad: int = 2,
+    mirror: bool = True,
+    chunk: int = 1,
+    stops: tuple[int, ...] = (),
 ) -> DeviceData:
     return DeviceData(
         torch.randn(N, 3, 4, 4, generator=seeded(1)),
@@ -33,6 +38,7 @@ def device_data(
         pad=pad,
         mirror=mirror,
         chunk=chunk,
+        stops=stops,
     )
 
 
@@ -110,6 +116,27 @@ def test_training_sees_exactly_the_stream_and_is_validated_at_the_rows(
     for (images, labels), (true_images, true_labels) in zip(module.seen, expected, strict=True):
         assert torch.equal(images, true_images)
         assert torch.equal(labels, true_labels)
+
+
+def test_a_chunk_ends_at_each_stop_and_the_batches_stay_the_same(tmp_path: Path):
+    data = device_data(chunk=4, stops=(0, 3, 9, 22))
+    module = Recorder()
+    trainer(tmp_path, 4).fit(module, datamodule=data)
+    assert module.chunks == [3, 4, 2, 4, 4, 2, 3]  # 0 to 7, 7 to 13, 13 to 19, 19 to 22
+    assert module.validated == [7, 13, 19, 22]
+    for (images, _), (true_images, _) in zip(module.seen, expected_batches(data, 8, 2)[:22], strict=True):
+        assert torch.equal(images, true_images)
+
+
+def test_the_first_batch_is_what_training_sees_first_and_moves_nothing():
+    data = device_data()
+    next(data._pairs)
+    images, labels = data.first_batch(seeded(3))
+    (true_images, true_labels), (next_images, _) = expected_batches(data, 8, 2)[:2]
+    assert torch.equal(images, true_images)
+    assert torch.equal(labels, true_labels)
+    assert data.stream.taken == 1
+    assert torch.equal(next(data._pairs)[0], next_images)
 
 
 def test_validation_sees_the_plain_test_images(tmp_path: Path):

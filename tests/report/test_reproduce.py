@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from replicate.cli import Selection, make_parser
+from replicate.cli import make_parser
+from replicate.commands import Selection
 from replicate.report.reproduce import Source
 from replicate.run import Run
 

@@ -1,0 +1,228 @@
+"""What each command does: select the runs, call the modules that do the work, print."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from replicate.arguments import LAUNCHERS, OUT
+from replicate.errors import UsageError, unknown
+from replicate.experiment import Experiment
+from replicate.options import Options, wandb_mode
+from replicate.results import Records, collect
+from replicate.run import ACTIVATIONS, INITS, MODELS, Run
+from replicate.settings import assignments
+from replicate.untrusted import refuse_links
+
+# Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What every command that takes an experiment file works on."""
+
+    experiment: Experiment
+    runs: tuple[Run, ...]
+    out: Path
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "Selection":
+        """Load the file and narrow it by --set and --only."""
+        experiment = Experiment.load(args.file).with_settings(assignments("--set", args.set))
+        runs = experiment.runs(assignments("--only", args.only))
+        return cls(experiment, runs, args.out or OUT / experiment.name)
+
+    @property
+    def records(self) -> Records:
+        """What the output folder holds of the runs."""
+        return collect(self.out, self.runs)
+
+
+def matrix(args: argparse.Namespace) -> int:
+    """Carry out the runs of an experiment that have no finished result yet; start it again to go on."""
+    if args.launcher not in LAUNCHERS:
+        raise unknown("launcher", args.launcher, LAUNCHERS)
+    return _carry_out(Selection.of(args), args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out exactly one run of an experiment, its axes fixed by --set."""
+    chosen = Selection.of(args)
+    if len(chosen.runs) > 1:
+        free = [axis for axis in chosen.experiment.grid if len({getattr(one, axis) for one in chosen.runs}) > 1]
+        missing = " ".join(f"{axis}=…" for axis in free)
+        raise UsageError(f"{args.file} gives {len(chosen.runs)} runs; fix its axes to get one: --set {missing}")
+    return _carry_out(chosen, args)
+
+
+def verify_(args: argparse.Namespace) -> int:
+    """Run a sample of the finished runs again and compare: exit code 0 if each is identical or within tolerance."""
+    from replicate.verify.rerun import CheckData, verify
+
+    chosen = Selection.of(args)
+
+    def carry_out(runs: tuple[Run, ...], out: Path, check: CheckData) -> int:
+        return _carry_out(replace(chosen, runs=runs, out=out), args, check)
+
+    return verify(chosen.records, chosen.out, args.sample, args.seed, carry_out, Console())
+
+
+def _carry_out(
+    chosen: Selection, args: argparse.Namespace, check: Callable[[Mapping[str, str]], None] = lambda fingerprints: None
+) -> int:
+    from replicate.matrix.display import Display
+    from replicate.matrix.limit import Limit
+    from replicate.matrix.local import LocalLauncher
+    from replicate.matrix.plan import check_writable, left_to_do, survey, unfinished
+    from replicate.matrix.scheduler import WORKER, run_all
+    from replicate.matrix.slots import make_slots
+
+    options = Options(
+        out=chosen.out.resolve(),
+        data_dir=args.data_dir.resolve(),
+        threads=args.threads_per_run,
+        wandb=wandb_mode(args.wandb),
+        experiment=chosen.experiment.name,
+        checkpoint_seconds=args.checkpoint_seconds,
+        deterministic=args.deterministic,
+    )
+    limit = Limit(args.time_limit)
+    if unfinished(chosen.records, chosen.runs):  # a folder in which all is done need not be written
+        check_writable(options.out)
+        refuse_links(options.out, [run.run_id for run in chosen.runs])
+    preload = WORKER.partition(":")[0]
+    with LocalLauncher(preload) as launcher, Display(Console()) as display:
+        gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
+        check(fingerprints)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
+        todo = left_to_do(options.out, chosen.runs, fingerprints, display)
+        outcome = run_all(launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
+    print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
+    print(f"records: {chosen.out}/runs")
+    return outcome.exit_code
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Measure the speed of training beside a plain Lightning loop, and write OUT/<device>.md (results/bench)."""
+    from replicate.bench.compare import Page, compare
+    from replicate.bench.queue import queue_cost
+    from replicate.matrix.display import Display
+    from replicate.matrix.local import LocalLauncher
+    from replicate.matrix.plan import check_writable, survey
+    from replicate.matrix.scheduler import WORKER
+    from replicate.matrix.slots import make_slots
+    from replicate.results import write_atomically
+
+    options = Options(out=args.out)
+    check_writable(args.out)
+    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
+        gpus, _ = survey(launcher, [], options.data_dir, display)
+        slot = make_slots(args.devices, 1, 1, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]
+        small = slot.device == "cpu"
+        chosen = Run(
+            "lsuv",
+            "relu",
+            width=args.width or (0.25 if small else 1.0),
+            precision=args.precision or ("32-true" if small else "bf16-mixed"),
+        )
+        measured = compare(launcher, chosen, slot, options, display,
+                           at_once=args.at_once, windows=args.windows, seconds=args.seconds)  # fmt: skip
+        queue = queue_cost(launcher, (1, 200))
+    ceiling, device, rows = measured
+    command = " ".join(["replicate", *sys.argv[1:]])
+    page = Page(device, command, chosen, args.seconds, args.windows, ceiling, tuple(rows), tuple(queue))
+    path = write_atomically(args.out / f"{'-'.join(device.split())}.md", page.markdown())
+    print(page.markdown())
+    print(f"wrote {path}")
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    """Show which runs of an experiment are done, failed, missing and under way."""
+    from replicate.matrix.plan import under_way
+    from replicate.report.status import overview
+
+    chosen = Selection.of(args)
+    Console().print(overview(chosen.experiment, chosen.runs, chosen.records, chosen.out))
+    for line in under_way(chosen.out, chosen.runs):
+        print(f"under way: {line}")
+    return 0
+
+
+def table(args: argparse.Namespace) -> int:
+    """Write the accuracy table beside the published one (table.md, .tex, .csv, and runs.csv), and print it."""
+    from replicate.report.table import build
+
+    chosen = Selection.of(args)
+    built = build(chosen.experiment, chosen.runs, chosen.records, chosen.out)
+    paths = built.write(chosen.out)
+    print(built.markdown())
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0
+
+
+def figures(args: argparse.Namespace) -> int:
+    """Draw accuracies, learning curves and what happens in the layers into OUT/figures, as PDF and PNG."""
+    from replicate.report.figures import draw
+
+    chosen = Selection.of(args)
+    paths = draw(chosen.experiment, chosen.runs, chosen.records, chosen.out, chosen.out / "figures", print)
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write OUT/report/index.html: all that was found on one page, which opens without a network."""
+    from replicate.report.page import write_report
+    from replicate.report.reproduce import Source
+
+    chosen = Selection.of(args)
+    source = Source(args.file, tuple(args.set), tuple(args.only))
+    paths = write_report(chosen.experiment, chosen.runs, chosen.records, chosen.out, source)
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0
+
+
+def sync(args: argparse.Namespace) -> int:
+    """Upload to Weights & Biases what was logged offline, with a report job: table, figures, verdicts."""
+    from replicate.tracking.sync import sync as carry_out
+
+    chosen = Selection.of(args)
+    return carry_out(chosen.experiment, chosen.runs, chosen.records, chosen.out, args.dry_run)
+
+
+def dashboard(args: argparse.Namespace) -> int:
+    """Save a Weights & Biases workspace for an experiment's runs: curves, layers, table."""
+    from replicate.tracking.workspace import dashboard as save
+
+    print(save(Selection.of(args).experiment, args.entity, args.dry_run))
+    return 0
+
+
+def names(args: argparse.Namespace) -> int:
+    """List the initialisations, activations, models and data sets."""
+    from replicate.data.sources import available
+
+    for kind, choices in (("inits", INITS), ("activations", ACTIVATIONS), ("models", MODELS)):
+        print(f"{kind + ':':<13}{', '.join(choices)}")
+    sets = [name if here else f"{name} (not in {args.data_dir} yet)" for name, here in available(args.data_dir)]
+    print(f"{'data sets:':<13}{', '.join(sets)}")
+    return 0
+
+
+FILE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "matrix": matrix,
+    "run": run,
+    "status": status,
+    "table": table,
+    "figures": figures,
+    "verify": verify_,
+    "report": report,
+    "sync": sync,
+    "dashboard": dashboard,
+}
