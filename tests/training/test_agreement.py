@@ -5,10 +5,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from scipy.stats import ks_2samp
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from replicate.bench.plain import PlainClassifier
 from replicate.data.datamodule import DeviceData
@@ -153,3 +156,33 @@ def test_the_first_loss_agrees_in_float32(tmp_path: Path, device: str) -> None:
 def test_chunks_change_no_number(tmp_path: Path) -> None:
     ends = [fast(tmp_path, "maxout", "cpu", torch.float32, chunk=chunk) for chunk in (1, 4, 64)]
     assert ends[0] == ends[1] == ends[2]
+
+
+def dropout_losses(folder: Path, path: str, dropout: float = 0.2, iterations: int = 150) -> list[float]:
+    """Losses of one net on copies of one image at learning rate 0: what differs is the dropout masks."""
+    made = build(FITNET4, ACTIVATIONS["relu"], width=0.125, dropout=dropout)
+    noise = torch.randn(16, 3, 32, 32, generator=seeded(1))
+    initialize_(made, "lsuv", iter(lambda: noise, None), generator=seeded(5))
+    images, labels = noise[:1].expand(16 * iterations, -1, -1, -1), torch.full((16 * iterations,), 3)
+    settings = {"batch_size": 16, "iterations": iterations, "pad": 0, "mirror": False, "generator": seeded(3)}
+    batches = DeviceData(images, labels, images[:16], labels[:16], chunk=7, **settings)
+    torch.manual_seed(7 if path == "fast" else 8)
+    still = {**PROTOCOL, "lr": 0.0, "milestones": ()}
+    if path == "fast":
+        model: Any = Recorded(made, **still)
+        once = trainer(folder, "cpu", torch.float32, max_epochs=1, reload_dataloaders_every_n_epochs=1)
+        once.fit(model, datamodule=batches)
+    else:
+        model = RecordedPlain(made, **still)
+        pairs = DataLoader(list(islice(batches._pairs, iterations)), batch_size=None)
+        trainer(folder, "cpu", torch.float32, max_epochs=1).fit(model, pairs)
+    return model.losses
+
+
+def test_with_dropout_the_losses_have_the_same_distribution(tmp_path: Path) -> None:
+    ours, theirs = dropout_losses(tmp_path, "fast"), dropout_losses(tmp_path, "plain")
+    assert len(set(ours)) == len(ours) == 150  # fresh masks at each iteration
+    assert abs(np.corrcoef(ours[1:], ours[:-1])[0, 1]) < 3 / 150**0.5
+    assert ks_2samp(ours, theirs).pvalue > 0.01
+    weaker = dropout_losses(tmp_path, "fast", dropout=0.05)
+    assert ks_2samp(weaker, theirs).pvalue < 1e-3  # the test would notice another rate
