@@ -112,9 +112,9 @@ class Storm:
         return self.dice.choice(alive) if alive else None
 
     def scheduler(self) -> int | None:
-        """Pick a scheduler."""
+        """Pick a scheduler while there is a training to disturb: else the storm would hit nothing but starts."""
         alive = [one.pid for one in self.schedulers if one.poll() is None]
-        return self.dice.choice(alive) if alive else None
+        return self.dice.choice(alive) if alive and self.worker() is not None else None
 
     def file(self, pattern: str) -> Path | None:
         """Pick a file of a run."""
@@ -128,10 +128,12 @@ class Storm:
         return _kill(self.scheduler(), signal.SIGKILL)
 
     def _kill_all(self) -> bool:
+        if self.scheduler() is None:
+            return False
         for process in self.schedulers:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-        return bool(self.schedulers)
+        return True
 
     def _terminate_worker(self) -> bool:
         return _kill(self.worker(), signal.SIGTERM)
@@ -148,7 +150,7 @@ class Storm:
     def _sleep(self, pid: int | None) -> bool:
         slept = _kill(pid, signal.SIGSTOP)
         if pid is not None and slept:
-            self.asleep.append((time.monotonic() + self.dice.uniform(0.5, 6), pid))
+            self.asleep.append((time.monotonic() + self.dice.uniform(0.5, 4), pid))
         return slept
 
     def _second_scheduler(self) -> bool:
