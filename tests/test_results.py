@@ -66,7 +66,7 @@ def test_an_interrupted_write_leaves_what_was_there(path: Path, monkeypatch: pyt
         ({"init": None}, "init is None"),
         ({"init": [1]}, "init is not a list of layers"),
         ({"seconds": "x"}, "seconds is 'x'"),
-        ({"test_accuracy": float("nan")}, "test_accuracy is nan"),
+        ({"test_accuracy": float("nan")}, "NaN is no number of a record"),
         ({"test_accuracy": 101}, "test_accuracy is 101"),
         ({"iteration": True}, "iteration is True"),
         ({"status": "great"}, "unknown status 'great'"),

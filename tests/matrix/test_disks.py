@@ -69,7 +69,7 @@ def repaired_like_undisturbed(out: Path, undisturbed: Path, **settings: object) 
     assert (again.result.train_loss, again.result.init) == (whole.result.train_loss, whole.result.init)
     curves = [(one / "runs" / TINY.run_id / "curve.csv").read_bytes() for one in (out, undisturbed)]
     assert curves[0] == curves[1]
-    assert names(out) == {"result.json", "curve.csv"}
+    assert names(out) == {"result.json", "curve.csv", "layers.json"}
 
 
 def test_a_file_that_cannot_grow_is_an_error_of_the_passing_kind(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_grow_is_an_error_of_the_passing_kind(tmp_path: Path)
     assert (ending.result.status, ending.result.passing) == ("error", "disk")
     assert "File too large" in ending.result.error
     assert read(out / "runs" / TINY.run_id / "result.json") == ending.result
-    assert names(out) == {"result.json", "curve.csv"}
+    assert names(out) == {"result.json", "curve.csv", "layers.json"}
     repaired_like_undisturbed(out, tmp_path / "whole", known=ending.result)
     history = read(out / "runs" / TINY.run_id / "result.json").history
     assert [(entry["attempt"], "File too large" in entry["reason"]) for entry in history] == [(1, True)]
