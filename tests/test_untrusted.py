@@ -212,7 +212,11 @@ def test_a_hostile_error_text_shows_as_text(file: Path, out: Path, capsys: pytes
     assert main(["status", str(file), "--out", str(out)]) == 0
     assert main(["table", str(file), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    for text in (shown, *((out / name).read_text() for name in ("table.md", "table.tex", "table.csv", "runs.csv"))):
+    assert main(["report", str(file), "--out", str(out)]) == 0
+    page = (out / "report" / "index.html").read_text()
+    assert "<script>alert" not in page
+    names = ("table.md", "table.tex", "table.csv", "runs.csv")
+    for text in (shown, *((out / name).read_text() for name in names)):
         assert not {"\x1b", RIGHT_TO_LEFT} & set(text)
         assert "<script" not in text.replace("\\<", "") or text.startswith("run_id")
         assert not re.search(r"(^|,|\")=HYPERLINK", text)
@@ -239,7 +243,7 @@ def test_a_label_with_markup_is_escaped(file: Path, out: Path) -> None:
     assert escape(label) in (out / "table.md").read_text()
     latex = (out / "table.tex").read_text()
     assert r"50\% of \$x\_1\$ \& $<$b$>$\#1" in latex
-    assert r"\input" not in latex
+    assert r"\input{secret}" not in latex
     assert ",'=1+1," in (out / "runs.csv").read_text()
     assert main(["figures", str(file), "--out", str(out)]) == 0  # two dollars are no formula
 

@@ -62,7 +62,7 @@ def document(table: "Table") -> dict[str, Any]:
 
 def strict_json(value: object, indent: int | None = 1) -> str:
     """JSON that every reader takes: null for numbers that are not finite; with `indent` None all in one line."""
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
+    return json.dumps(_finite(value), allow_nan=False, indent=indent) + "\n"
 
 
 def unreadable(bad: Mapping[Path, str]) -> list[tuple[str, str]]:

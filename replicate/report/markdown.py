@@ -207,7 +207,7 @@ def _counts(table: "Table") -> str:
 
 def last_line(traceback: str | None) -> str:
     """The line of a traceback that names the exception."""
-    return ((traceback or "").strip().splitlines() or ["no traceback"])[-1].strip()
+    return printable(((traceback or "").strip().splitlines() or ["no traceback"])[-1].strip())
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from replicate.report.summary import summarise
 from replicate.report.table import Table, assemble
 from replicate.results import Records, write_atomically
 from replicate.run import Run
+from replicate.untrusted import printable
 
 ASSETS = files("replicate.report") / "assets"
 # Characters that end a script element or a line of JavaScript; JSON takes them escaped as well.
@@ -81,6 +82,7 @@ def render(table: Table, drawn: Mapping[str, Any], source: Source, bad_layers: M
         "letter": letter,
         "number_text": number_text,
         "last_line": last_line,
+        "printable_lines": lambda text: "\n".join(map(printable, text.splitlines())),
         "short": lambda value: "–" if value is None else f"{value:.3g}",
     }
     scripts = [_asset("uplot/uPlot.iife.min.js"), _asset("page.js")]
@@ -106,7 +108,7 @@ def render(table: Table, drawn: Mapping[str, Any], source: Source, bad_layers: M
 
 def embedded(value: object) -> str:
     """JSON that can stand in a script element, whatever its strings hold."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
 
 
 def _asset(name: str) -> str:

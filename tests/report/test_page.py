@@ -19,7 +19,7 @@ from replicate.report.reproduce import Source
 from replicate.results import Records, Result, collect
 
 SOURCE = Source(Path("experiments/small.yaml"))
-HOSTILE = "</script><script>alert(1)</script>\u2028&'\""
+HOSTILE = "</script><script>alert(1)</script>&'\""
 
 
 def written(small: Experiment, out: Path) -> str:
