@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from replicate import provenance
 from replicate.matrix.display import Display
@@ -15,6 +15,9 @@ from replicate.matrix.local import LocalLauncher, tail
 from replicate.matrix.slots import Slot, cores
 from replicate.options import Options
 from replicate.run import Run
+
+if TYPE_CHECKING:
+    from replicate.bench.work import Work
 
 MEASURE = "replicate.bench.measure:measure"
 CEILING = "replicate.bench.measure:matmul_rate"
@@ -35,6 +38,7 @@ class Row:
         share: of the floating-point rate of a large matrix product, on a CPU of one on each core in use.
         peak_memory: bytes, summed over the processes.
         startup: seconds to the end of the first iteration, the slowest process.
+        work: of one iteration of ours.
     """
 
     path: str
@@ -45,6 +49,7 @@ class Row:
     share: float
     peak_memory: int
     startup: float
+    work: "Work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,13 @@ class Page:
                 f"| {row.images_per_second:,.0f} | {100 * row.share:.1f} % | {ratio:.2f} × "
                 f"| {row.peak_memory / 2**20:,.0f} MiB | {row.startup:.1f} s |"
             )
+        lines += ["", "The work of one iteration of ours, counted:", ""]
+        lines += [
+            f"- {row.activation}: {row.work.operations / 1e9:,.3g} GFLOP "
+            f"({1e3 * row.work.operations / self.ceiling:.3g} ms at the ceiling), "
+            f"{row.work.traffic / 1e9:.3g} GB read and written, {row.work.kernels} kernels"
+            for row in {row.activation: row for row in self.rows if row.path == "ours"}.values()
+        ]
         lines += [
             "",
             "The scheduler's own work, processor time a run:",
@@ -151,9 +163,10 @@ def _row(
         at_once=count,
         iterations_per_second=total,
         images_per_second=total * run.batch_size,
-        share=total * speeds[0].operations / (ceiling * (min(count, cores()) if options.device == "cpu" else 1)),
+        share=total * speeds[0].work.operations / (ceiling * (min(count, cores()) if options.device == "cpu" else 1)),
         peak_memory=sum(speed.peak_memory for speed in speeds),
         startup=max(speed.startup for speed in speeds),
+        work=speeds[0].work,
     )
 
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from replicate.bench.plain import PlainClassifier, loader
+from replicate.bench.work import Work, iteration_work
 from replicate.data.dataset import Dataset
-from replicate.nn.fitnet import INPUT_CHANNELS
 from replicate.options import Options
 from replicate.run import Run
 from replicate.training.environment import configure
@@ -35,13 +34,13 @@ class Speed:
         rates: iterations a second, a window each.
         startup: seconds from the launch of the process to its first iteration's end.
         peak_memory: in bytes: of the GPU's allocator, on a CPU of the process.
-        operations: floating-point operations of one iteration: 3 passes of 2 a multiply-add.
+        work: of one iteration of ours.
     """
 
     rates: tuple[float, ...]
     startup: float
     peak_memory: int
-    operations: int
+    work: Work
 
 
 class _MeasuredError(Exception):
@@ -138,8 +137,9 @@ def measure(
             ).fit(model, train_dataloaders=batches)
     except _MeasuredError:
         pass
-    operations = 3 * 2 * multiply_adds(ready.model.net) * run.batch_size
-    return Speed(tuple(clock.rates), clock.startup or 0.0, _peak_memory(options.device), operations)
+    peak = _peak_memory(options.device)
+    work = iteration_work(ready.model, run.batch_size, run.precision)
+    return Speed(tuple(clock.rates), clock.startup or 0.0, peak, work)
 
 
 def _noise() -> Dataset:
@@ -149,23 +149,6 @@ def _noise() -> Dataset:
     labels = rng.integers(0, 10, IMAGES + 100)
     names = tuple("abcdefghij")
     return Dataset("noise", "", names, images[:IMAGES], labels[:IMAGES], images[IMAGES:], labels[IMAGES:])
-
-
-def multiply_adds(net: nn.Module) -> int:
-    """Multiply-adds of the convolutions and linear layers in one image's forward pass."""
-    total = 0
-
-    def add(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        total += module.get_parameter("weight").numel() * (output[0, 0].numel() if output.ndim == 4 else 1)
-
-    handles = [m.register_forward_hook(add) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    first = next(net.parameters())
-    with torch.no_grad():
-        net(torch.zeros(1, INPUT_CHANNELS, 32, 32, device=first.device, dtype=first.dtype))
-    for handle in handles:
-        handle.remove()
-    return total
 
 
 def matmul_rate(options: Options, bf16: bool, send: Callable[..., None]) -> tuple[float, str]:
