@@ -28,6 +28,7 @@ def test_an_iteration_has_three_passes_and_leaves_the_model_as_it_was() -> None:
     before = [parameter.clone() for parameter in net.parameters()]
     drawn = torch.get_rng_state()
     work = iteration_work(model, 8, "32-true")
+    assert torch.equal(drawn, torch.get_rng_state())
     assert work.operations == 6 * 8 * multiply_adds(net)
     # A convolution or linear layer takes a kernel forward and at least one backward, so does its ReLU.
     assert 19 * 2 + 18 * 2 < work.kernels < 1000
@@ -35,4 +36,3 @@ def test_an_iteration_has_three_passes_and_leaves_the_model_as_it_was() -> None:
     assert work.traffic > 3 * weights  # read forward, read backward, written by the optimiser
     assert all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
     assert all(isinstance(p, nn.Parameter) and p.grad is None for p in net.parameters())
-    assert torch.equal(drawn, torch.get_rng_state())
