@@ -75,6 +75,12 @@ def add_sample(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_watch(parser: argparse.ArgumentParser) -> None:
+    """Add whether a state is shown once or until the end."""
+    text = "keep showing it until all is done (exit code 0, or 1 with errors) or Ctrl-C (3); to a file, a line a change"
+    parser.add_argument("--watch", action="store_true", help=text)
+
+
 def add_dry_run(*parsers: argparse.ArgumentParser) -> None:
     """Add what a command takes that sends something to a server."""
     for parser in parsers:

@@ -74,7 +74,7 @@ def verify_(args: argparse.Namespace) -> int:
 def _carry_out(
     chosen: Selection, args: argparse.Namespace, check: Callable[[Mapping[str, str]], None] = lambda fingerprints: None
 ) -> int:
-    from replicate.matrix.display import Display
+    from replicate.live.screen import display_for
     from replicate.matrix.limit import Limit
     from replicate.matrix.local import LocalLauncher
     from replicate.matrix.plan import check_writable, left_to_do, survey, unfinished
@@ -95,7 +95,8 @@ def _carry_out(
         check_writable(options.out)
         refuse_links(options.out, [run.run_id for run in chosen.runs])
     preload = WORKER.partition(":")[0]
-    with LocalLauncher(preload) as launcher, Display(Console()) as display:
+    shown = display_for(Console(), chosen.experiment, chosen.runs, options.out)
+    with LocalLauncher(preload) as launcher, shown as display:
         gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
         check(fingerprints)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -143,15 +144,12 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Show which runs of an experiment are done, failed, missing and under way."""
-    from replicate.matrix.plan import under_way
-    from replicate.report.status import overview
+    """Show the grid of an experiment: which runs are done, failed, waiting and under way, and how far."""
+    from replicate.live.watch import View, show, watch
 
     chosen = Selection.of(args)
-    Console().print(overview(chosen.experiment, chosen.runs, chosen.records, chosen.out))
-    for line in under_way(chosen.out, chosen.runs):
-        print(f"under way: {line}")
-    return 0
+    view = View(chosen.experiment, chosen.runs, chosen.out)
+    return (watch if args.watch else show)(view, Console())
 
 
 def table(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -243,5 +243,9 @@ def collect(out: Path, runs: Iterable[Run]) -> Records:
             continue
         except (BadRecordError, OSError) as error:
             bad[path] = str(error)
-    others = sum(path.parent.name not in paths for path in out.glob("runs/*/result.json"))
-    return Records(results, bad, others)
+    return Records(results, bad, count_others(out, paths))
+
+
+def count_others(out: Path, run_ids: Container[str]) -> int:
+    """Count the records in `out/runs/` that are of none of these runs."""
+    return sum(path.parent.name not in run_ids for path in out.glob("runs/*/result.json"))

@@ -1,7 +1,6 @@
 """The commands, as a user types them; what takes long is in test_end_to_end.py."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,7 +98,10 @@ def test_status_tells_what_is_under_way(capsys: pytest.CaptureFixture[str], out:
     with take(out / "runs" / run.run_id, Owner("gpu 3", 200, iteration=120, test_accuracy=35.25)):
         assert main(["status", SMOKE, "--out", str(out)]) == 0
         text = capsys.readouterr().out
-    assert f"under way: {run.run_id}: 120 of 200 iterations, 35.2 %, on gpu 3 (process {os.getpid()} on" in text
+    assert "23 runs: 1 done, 1 error, 1 running, 20 waiting" in text
+    (line,) = (line for line in text.splitlines() if f"▸ {run.run_id}" in line)
+    assert line.split()[2:9] == ["120", "of", "200", "35.2", "%", "0", "s"]  # 80 iterations, as fast as the other run
+    assert "gpu 3, process" in line
     assert main(["status", SMOKE, "--out", str(out)]) == 0
     assert "under way" not in capsys.readouterr().out
 
@@ -131,11 +133,14 @@ def test_odd_limits_are_refused(capsys: pytest.CaptureFixture[str], words: list[
 def test_status(capsys: pytest.CaptureFixture[str], out: Path) -> None:
     assert main(["status", SMOKE, "--out", str(out)]) == 0
     text = capsys.readouterr().out
-    assert "23 runs: 1 converged, 1 error, 21 to do" in text
-    assert "1/1" in text
-    assert "0/1 1 error" in text
+    assert "23 runs: 1 done, 1 error, 21 waiting" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("OrthoNorm "))
+    assert row.split() == ["OrthoNorm", "waiting", "waiting", "waiting", "error", "waiting"]
     assert main(["status", SMOKE, "--out", str(out), "--only", "init=lsuv"]) == 0
-    assert "5 runs: 1 converged, 4 to do, 1 records of other settings in the folder" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "5 runs: 1 done, 4 waiting",
+        "1 record of other settings in the folder",
+    ]
 
 
 def test_table_writes_and_prints(capsys: pytest.CaptureFixture[str], out: Path) -> None:

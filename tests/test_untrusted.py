@@ -146,7 +146,7 @@ def test_names_that_are_odd_but_harmless(
         out.rename(odd)
         assert main(["status", str(file), "--out", str(odd)]) == 0
         captured = capsys.readouterr()
-        assert "2 converged" in captured.out
+        assert "2 runs: 2 done" in captured.out
         assert CLEAR_SCREEN not in captured.out
         assert main(["table", str(file), "--out", str(odd)]) == 0
         capsys.readouterr()

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from replicate.errors import UsageError
-from replicate.matrix.claims import Watch
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, death, tail
 from replicate.results import Records, collect
@@ -77,16 +76,3 @@ def check_writable(out: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {out}: {error.strerror}; give another --out") from None
-
-
-def under_way(out: Path, runs: Sequence[Run]) -> list[str]:
-    """Tell, a line each, of the runs that some process works on right now, on whichever host."""
-    watch, lines = Watch(), []
-    for run in runs:
-        claim = watch.look(out / "runs" / run.run_id)
-        if claim is None or claim.stale or claim.owner is None:
-            continue
-        accuracy = "" if claim.owner.test_accuracy is None else f", {claim.owner.test_accuracy:.1f} %"
-        done = f"{claim.owner.iteration} of {claim.owner.iterations} iterations{accuracy}"
-        lines.append(f"{run.run_id}: {done}, on {claim.owner.device} ({claim.holder})")
-    return lines

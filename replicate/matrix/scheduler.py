@@ -233,8 +233,6 @@ class _Matrix:
         for run_id, run in list(self._elsewhere.items()):
             claim = self._watch.look(folder_of(self._options.out, run))
             if claim is not None and not claim.stale:
-                if claim.owner is not None:
-                    self._display.progressed(run, claim.owner.iteration, claim.owner.test_accuracy, claim.holder)
                 continue
             del self._elsewhere[run_id]
             result = collect(self._options.out, [run]).results.get(run_id)
