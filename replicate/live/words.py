@@ -49,10 +49,10 @@ def totals(board: Board) -> str:
 def legend(board: Board) -> str:
     """Explain the marks that a board has."""
     marks = [f"{HERE} running"] if board.whole.here else []
-    marks += [f"{ELSEWHERE} running by another command"] if board.whole.elsewhere else []
+    marks += [f"{ELSEWHERE} {'running ' * (not marks)}by another command"] if board.whole.elsewhere else []
     several = any(tally.expected > 1 for tally in board.cells.values())
     parts = [f"{', '.join(marks)}: how far"] if marks else []
-    parts += ["3/5: done of all"] if several else []
+    parts += ["3/5: done"] if several else []
     return "; ".join([*parts, f"%: {'mean ' * several}test accuracy"])
 
 

@@ -60,8 +60,11 @@ def test_totals() -> None:
 def test_the_legend_explains_what_is_there() -> None:
     assert legend(shown(ONE)) == "%: test accuracy"
     assert legend(shown(replace(ONE, here=(0.1,)))) == "▸ running: how far; %: test accuracy"
+    elsewhere = replace(ONE, elsewhere=(0.1,))
+    assert legend(shown(elsewhere)) == "▹ running by another command: how far; %: test accuracy"
     both = replace(NOTHING, here=(0.5,), elsewhere=(0.1,))
-    text = "▸ running, ▹ running by another command: how far; 3/5: done of all; %: mean test accuracy"
+    text = "▸ running, ▹ by another command: how far; 3/5: done; %: mean test accuracy"
+    assert len(text) <= 80
     assert legend(shown(both)) == text
 
 
