@@ -55,6 +55,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
 
 
+def add_shard(*parsers: argparse.ArgumentParser) -> None:
+    """Add the part of the runs that one of several machines takes."""
+    for parser in parsers:
+        text = "only the Kth of N parts of like cost, such as 2/8; give every part the same FILE, --set and --only"
+        parser.add_argument("--shard", metavar="K/N", help=text)
+
+
 def add_sample(parser: argparse.ArgumentParser) -> None:
     """Add which finished runs are verified."""
 

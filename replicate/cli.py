@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from replicate import __version__
-from replicate.arguments import add_bench, add_dry_run, add_resources, add_sample, add_selection
+from replicate.arguments import add_bench, add_dry_run, add_resources, add_sample, add_selection, add_shard
 from replicate.commands import FILE_COMMANDS, bench, names
 from replicate.errors import UsageError
 from replicate.passing import passing
@@ -36,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
     for name in ("matrix", "run", "verify"):
         add_resources(made[name], several=name != "run", mirrored=name != "verify")
+    add_shard(made["matrix"], made["status"])
     add_sample(made["verify"])
     add_dry_run(made["sync"], made["dashboard"])
     made["dashboard"].add_argument("--entity", metavar="NAME", help="W&B user or team (WANDB_ENTITY, or the key's own)")

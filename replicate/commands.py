@@ -31,9 +31,13 @@ class Selection:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Selection":
-        """Load the file and narrow it by --set and --only."""
+        """Load the file and narrow it by --set, --only and --shard."""
         experiment = Experiment.load(args.file).with_settings(assignments("--set", args.set))
         runs = experiment.runs(assignments("--only", args.only))
+        if part := getattr(args, "shard", None):
+            from replicate.matrix.shard import shard
+
+            runs = shard(part, runs)
         return cls(experiment, runs, args.out or OUT / experiment.name)
 
     @property
