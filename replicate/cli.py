@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from replicate import __version__
-from replicate.arguments import add_bench, add_dry_run, add_resources, add_sample, add_selection, add_shard
-from replicate.commands import FILE_COMMANDS, bench, names
+from replicate.arguments import add_bench, add_collect, add_dry_run, add_resources, add_sample, add_selection, add_shard
+from replicate.commands import FILE_COMMANDS, bench, collect_, names
 from replicate.errors import UsageError
 from replicate.passing import passing
 from replicate.untrusted import printable
@@ -43,6 +43,11 @@ def make_parser() -> argparse.ArgumentParser:
     made["bench"] = commands.add_parser("bench", help=bench.__doc__, description=bench.__doc__, allow_abbrev=False)
     made["bench"].set_defaults(function=bench)
     add_bench(made["bench"])
+    made["collect"] = commands.add_parser(
+        "collect", help=collect_.__doc__, description=collect_.__doc__, allow_abbrev=False
+    )
+    made["collect"].set_defaults(function=collect_)
+    add_collect(made["collect"])
     return parser
 
 

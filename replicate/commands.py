@@ -16,7 +16,7 @@ from replicate.options import Options, wandb_mode
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
-from replicate.untrusted import refuse_links
+from replicate.untrusted import printable, refuse_links
 
 # Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
 
@@ -109,6 +109,16 @@ def _carry_out(
     print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
     print(f"records: {chosen.out}/runs")
     return outcome.exit_code
+
+
+def collect_(args: argparse.Namespace) -> int:
+    """Merge the records of several output folders into one; conflicts are named, and nothing is overwritten."""
+    from replicate.matrix.gather import gather
+
+    gathered = gather(args.folders, args.out)
+    for line in gathered.lines():
+        print(printable(line))
+    return gathered.exit_code
 
 
 def bench(args: argparse.Namespace) -> int:
