@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup smoke chaos test lint format table3 table3-short table3-as-released pilot run table figures report status \
-	verify collect sync dashboard bench audit lock
+	verify collect sync dashboard doctor bench audit lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -116,6 +116,9 @@ sync: .venv/.installed  ## upload what EXPERIMENT logged offline to Weights & Bi
 
 dashboard: .venv/.installed  ## save a W&B workspace for the runs of EXPERIMENT
 	@$(REPLICATE) dashboard experiments/$(EXPERIMENT).yaml $(SELECT)
+
+doctor: .venv/.installed  ## what this machine has, what of it works, and how to mend what does not
+	@$(REPLICATE) doctor $(FOLDERS)
 
 bench: .venv/.installed  ## measure the speed of training beside a plain Lightning loop
 	$(REPLICATE) bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")

@@ -112,7 +112,7 @@ def _carry_out(
 
 
 def collect_(args: argparse.Namespace) -> int:
-    """Merge the records of several output folders into one; conflicts are named, and nothing is overwritten."""
+    """Merge the records of several output folders into one; conflicts are named, nothing is overwritten."""
     from replicate.matrix.gather import gather
 
     gathered = gather(args.folders, args.out)
@@ -216,6 +216,13 @@ def dashboard(args: argparse.Namespace) -> int:
 
     print(save(Selection.of(args).experiment, args.entity, args.dry_run))
     return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Show what this machine has, what of it works, and how to mend what does not."""
+    from replicate.doctor.examine import examine
+
+    return examine(args.out, args.data_dir, Console())
 
 
 def names(args: argparse.Namespace) -> int:
