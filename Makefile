@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup smoke chaos test lint format table3 table3-short table3-as-released pilot run table figures report status \
-	verify sync dashboard bench audit lock
+	verify collect sync dashboard doctor bench audit lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,7 +41,7 @@ endef
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB DETERMINISTIC,"
-	@echo "  and EXPERIMENT for run, table, figures, report, status, verify, sync, dashboard; SAMPLE for verify"
+	@echo "  and EXPERIMENT for run, table, figures, report, status, verify, sync, dashboard; SAMPLE for verify; DIRS for collect"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
 
@@ -108,11 +108,17 @@ verify: .venv/.installed  ## run a sample of EXPERIMENT's finished runs again an
 	$(REPLICATE) verify experiments/$(EXPERIMENT).yaml $(SELECT) $(RESOURCES) $(EACH) \
 		$(if $(SAMPLE),--sample $(SAMPLE))
 
+collect: .venv/.installed  ## merge output folders into OUT, such as: make collect DIRS="a b" OUT=results/local/table3
+	$(REPLICATE) collect $(DIRS) --out "$(call home,$(OUT))"
+
 sync: .venv/.installed  ## upload what EXPERIMENT logged offline to Weights & Biases, with a report job
 	@$(REPLICATE) sync experiments/$(EXPERIMENT).yaml $(SELECT)
 
 dashboard: .venv/.installed  ## save a W&B workspace for the runs of EXPERIMENT
 	@$(REPLICATE) dashboard experiments/$(EXPERIMENT).yaml $(SELECT)
+
+doctor: .venv/.installed  ## what this machine has, what of it works, and how to mend what does not
+	@$(REPLICATE) doctor $(FOLDERS)
 
 bench: .venv/.installed  ## measure the speed of training beside a plain Lightning loop
 	$(REPLICATE) bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")

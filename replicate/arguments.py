@@ -44,6 +44,18 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="length of a window (5)")
 
 
+def add_collect(parser: argparse.ArgumentParser) -> None:
+    """Add what is merged, and where to."""
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="output folders, which are only read")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder to merge them into")
+    parser.epilog = (
+        "Copies result.json, curve.csv and layers.json by run_id. A finished record wins over an error. Where finished "
+        "records of a run differ in more than time, host, device, code and options, none of them is copied, what is in "
+        "the output folder stands, and the exit code is 1, as it is where a record cannot be read. Runs under way are "
+        "left out; the next call takes them."
+    )
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add what every command on an experiment file takes."""
     parser.add_argument("file", metavar="FILE", type=Path, help="experiment file, such as experiments/table3.yaml")
@@ -53,6 +65,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         "--set": "replace settings, such as lr=0.02; a list replaces an axis, such as seed=0,1",
     }.items():
         parser.add_argument(option, nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
+
+
+def add_shard(*parsers: argparse.ArgumentParser) -> None:
+    """Add the part of the runs that one of several machines takes."""
+    for parser in parsers:
+        text = "only the Kth of N parts of like cost, such as 2/8; give every part the same FILE, --set and --only"
+        parser.add_argument("--shard", metavar="K/N", help=text)
 
 
 def add_sample(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,18 @@ import sys
 from pathlib import Path
 
 from replicate import __version__
-from replicate.arguments import add_bench, add_dry_run, add_resources, add_sample, add_selection, add_watch
-from replicate.commands import FILE_COMMANDS, bench, names
+from replicate.arguments import (
+    OUT,
+    add_bench,
+    add_collect,
+    add_dry_run,
+    add_resources,
+    add_sample,
+    add_selection,
+    add_shard,
+    add_watch,
+)
+from replicate.commands import FILE_COMMANDS, bench, collect_, doctor, names
 from replicate.errors import UsageError
 from replicate.passing import passing
 from replicate.untrusted import printable
@@ -26,23 +36,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     made = {}
-    for name, function in {**FILE_COMMANDS, "list": names}.items():
+    for name, function in {**FILE_COMMANDS, "list": names, "doctor": doctor}.items():
         made[name] = commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
         made[name].set_defaults(function=function)
-        if name != "list":
+        if name in FILE_COMMANDS:
             add_selection(made[name])
         made[name].add_argument(
             "--data-dir", type=Path, default=Path("data"), help="where data sets are found, and downloaded to (data/)"
         )
     for name in ("matrix", "run", "verify"):
         add_resources(made[name], several=name != "run", mirrored=name != "verify")
+    add_shard(made["matrix"], made["status"])
     add_sample(made["verify"])
     add_watch(made["status"])
     add_dry_run(made["sync"], made["dashboard"])
     made["dashboard"].add_argument("--entity", metavar="NAME", help="W&B user or team (WANDB_ENTITY, or the key's own)")
+    made["doctor"].add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"output folder ({OUT})")
     made["bench"] = commands.add_parser("bench", help=bench.__doc__, description=bench.__doc__, allow_abbrev=False)
     made["bench"].set_defaults(function=bench)
     add_bench(made["bench"])
+    made["collect"] = commands.add_parser(
+        "collect", help=collect_.__doc__, description=collect_.__doc__, allow_abbrev=False
+    )
+    made["collect"].set_defaults(function=collect_)
+    add_collect(made["collect"])
     return parser
 
 

@@ -16,7 +16,7 @@ from replicate.options import Options, wandb_mode
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
-from replicate.untrusted import refuse_links
+from replicate.untrusted import printable, refuse_links
 
 # Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
 
@@ -31,9 +31,13 @@ class Selection:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Selection":
-        """Load the file and narrow it by --set and --only."""
+        """Load the file and narrow it by --set, --only and --shard."""
         experiment = Experiment.load(args.file).with_settings(assignments("--set", args.set))
         runs = experiment.runs(assignments("--only", args.only))
+        if part := getattr(args, "shard", None):
+            from replicate.matrix.shard import shard
+
+            runs = shard(part, runs)
         return cls(experiment, runs, args.out or OUT / experiment.name)
 
     @property
@@ -106,6 +110,16 @@ def _carry_out(
     print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
     print(f"records: {chosen.out}/runs")
     return outcome.exit_code
+
+
+def collect_(args: argparse.Namespace) -> int:
+    """Merge the records of several output folders into one; conflicts are named, nothing is overwritten."""
+    from replicate.matrix.gather import gather
+
+    gathered = gather(args.folders, args.out)
+    for line in gathered.lines():
+        print(printable(line))
+    return gathered.exit_code
 
 
 def bench(args: argparse.Namespace) -> int:
@@ -200,6 +214,13 @@ def dashboard(args: argparse.Namespace) -> int:
 
     print(save(Selection.of(args).experiment, args.entity, args.dry_run))
     return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Show what this machine has, what of it works, and how to mend what does not."""
+    from replicate.doctor.examine import examine
+
+    return examine(args.out, args.data_dir, Console())
 
 
 def names(args: argparse.Namespace) -> int:

@@ -113,3 +113,9 @@ def _hungry(run: Run, options: Options, tried: Path) -> Result:
         result = replace(result, **failed)  # as train_run does with what torch raises
     result.write(options.out / "runs" / run.run_id, options.scratch)
     return result
+
+
+def die_training(run: Run, options: Options, send: Send) -> None:
+    """Be killed while training."""
+    print("about to die", flush=True)
+    die(signal.SIGKILL, send)

@@ -1,0 +1,113 @@
+"""The devices: what torch finds, and whether a tiny training works on each, in a process of its own."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replicate.doctor.finding import Finding
+from replicate.doctor.found import Found, cpu, gpus, nvidia_smi
+from replicate.errors import UsageError
+from replicate.matrix.local import LocalLauncher, death, tail
+from replicate.matrix.scheduler import WORKER
+from replicate.matrix.slots import Slot, make_slots
+from replicate.options import Options
+from replicate.passing import CUDA, MEMORY
+from replicate.results import Result
+from replicate.run import Run
+
+PROBE = "replicate.training.probe:probe"
+SECONDS = 180.0  # for all answers; a device that hangs would keep us for ever
+PRECISION = {"cuda": "bf16-mixed", "cpu": "32-true"}  # what the experiments ask for there
+LOOK = "`replicate matrix experiments/smoke.yaml --only init=lsuv activation=maxout` shows the whole traceback"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a task: its value, or why there is none."""
+
+    value: Any
+    trouble: str = ""
+
+
+def devices(launcher: LocalLauncher, worker: str = WORKER) -> Iterator[Finding]:
+    """Look for devices and train on each.
+
+    Args:
+        launcher: starts the processes.
+        worker: `module:function` that carries out a run.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        launcher.start("probe", PROBE, (), os.environ, folder / "probe")
+        answer = _answers(launcher, ["probe"], folder)["probe"]
+        if answer.trouble:
+            mend = "set up the environment anew: make setup"
+            yield Finding("torch", f"torch cannot be used: {answer.trouble}", good=False, mend=mend)
+            return
+        found = Found.of(answer.value)
+        yield from gpus(found, nvidia_smi(), os.environ)
+        yield from cpu(found)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        slots = make_slots("auto", 1, 1, len(found.gpus), visible) if found.gpus else []
+        slots += make_slots("cpu", 1, 1, len(found.gpus))
+        begin = time.monotonic()
+        for slot in slots:
+            options = Options(folder / slot.name, folder, slot.device, commit=("unknown", None))
+            environment = {**os.environ, **slot.environment}
+            launcher.start(slot.name, worker, (tiny(slot), options), environment, folder / f"{slot.name}.log")
+        answers = _answers(launcher, [slot.name for slot in slots], folder)
+        seconds = time.monotonic() - begin
+        for slot in slots:
+            yield judge(slot, answers[slot.name], seconds)
+
+
+def tiny(slot: Slot) -> Run:
+    """The smallest run that goes all the way, from LSUV to a test accuracy, in the precision of the experiments."""
+    return Run(
+        "lsuv", "maxout", dataset="synthetic", width=0.125, batch_size=32, lsuv_batch_size=32, iterations=2,
+        milestones=(), precision=PRECISION[slot.device],
+    )  # fmt: skip
+
+
+def judge(slot: Slot, answer: Answer, seconds: float) -> Finding:
+    """Say whether a tiny training has worked.
+
+    Args:
+        slot: where it was.
+        answer: its record, if all went well.
+        seconds: that all of them took beside each other.
+    """
+    result = answer.value
+    trouble, kind = answer.trouble, None
+    if isinstance(result, Result) and not result.final:
+        trouble, kind = (result.error or "").strip().splitlines()[-1], result.passing
+    if not trouble:
+        text = f"{slot.name}: trains ({PRECISION[slot.device]}; tiny run with LSUV, at most {seconds:.0f} s)"
+        return Finding("training", text, good=True)
+    mends = {
+        MEMORY: "free its memory (on a GPU, nvidia-smi shows who has it), or name other devices by --devices",
+        CUDA: "see by nvidia-smi whether the GPU is well, and whether its driver fits the CUDA of this torch",
+    }
+    return Finding("training", f"{slot.name}: does not train: {trouble}", good=False, mend=mends.get(kind or "", LOOK))
+
+
+def _answers(launcher: LocalLauncher, tasks: Sequence[str], folder: Path) -> dict[str, Answer]:
+    """Wait for tasks; the launcher has none left afterwards."""
+    answers: dict[str, Answer] = {}
+    end = time.monotonic() + SECONDS
+    while len(answers) < len(tasks) and (left := end - time.monotonic()) > 0:
+        for event in launcher.events(timeout=left):
+            if event.kind == "done":
+                answers[event.task] = Answer(event.value)
+            elif event.kind == "failed":
+                message = str(event.value) if isinstance(event.value, UsageError) else f"{event.value.args[0]}"
+                answers[event.task] = Answer(None, message)
+            elif event.kind == "died":
+                said = tail(folder / f"{event.task}.log", 1)
+                answers[event.task] = Answer(None, f"its process died: {death(event.value)} {said}".strip())
+    launcher.stop(5.0)
+    return {task: answers.get(task, Answer(None, f"no answer in {SECONDS:.0f} s")) for task in tasks}
