@@ -11,8 +11,10 @@ from replicate.errors import UsageError
 from replicate.matrix import remote
 from replicate.matrix.launcher import Launcher
 from replicate.matrix.local import LocalLauncher
+from replicate.matrix.ray import RayLauncher
 from replicate.matrix.scheduler import WORKER
 from replicate.matrix.slots import Slot, make_slots
+from replicate.matrix.slurm import SlurmLauncher
 
 PRELOAD = WORKER.partition(":")[0]
 
@@ -51,8 +53,14 @@ def choose(args: argparse.Namespace, here: LocalLauncher, out: Path) -> Iterator
     for name, value in (("--per-device", args.per_device), ("--threads-per-run", args.threads_per_run)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} is out of range; give 1 or more")
-    from replicate.matrix.slurm import SlurmLauncher
+    with _cluster(args, out / args.launcher) as launcher:
+        yield Place(launcher, lambda gpus, runs: remote.slots(launcher.device, runs, args.per_device))
 
-    each = args.per_device or 1
-    with SlurmLauncher(out / "slurm", args.cluster.get("slurm", {}), PRELOAD, each * args.threads_per_run) as launcher:
-        yield Place(launcher, lambda gpus, runs: remote.slots(launcher.device, runs, each))
+
+def _cluster(args: argparse.Namespace, folder: Path) -> SlurmLauncher | RayLauncher:
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a symbolic link, and nothing is written through one; remove it")
+    options, each = args.cluster.get(args.launcher, {}), args.per_device or 1
+    if args.launcher == "slurm":
+        return SlurmLauncher(folder, options, PRELOAD, cores=each * args.threads_per_run)
+    return RayLauncher(folder, options, PRELOAD, args.threads_per_run, each)

@@ -243,9 +243,8 @@ def test_what_slurm_does_not_know_is_refused(
 
 EXPERIMENT = """
 name: tiny
-grid: {init: [lsuv, msra], activation: [tanh, relu], seed: [0]}
-exclude: [{init: lsuv, activation: relu}]
-run: {dataset: synthetic, width: 0.125, batch_size: 16, lsuv_batch_size: 16, iterations: 60, milestones: [40],
+grid: {init: [lsuv, msra], activation: [tanh], seed: [0]}
+run: {dataset: synthetic, width: 0.125, batch_size: 16, lsuv_batch_size: 16, iterations: 40, milestones: [20],
       precision: 32-true}
 """
 
@@ -258,13 +257,13 @@ def test_trainings_on_the_cluster_have_the_bits_of_those_here_also_without_their
     there, here = tmp_path / "there", tmp_path / "here"
     on_slurm = [*command, "--out", str(there), "--launcher", "slurm", "--slurm.partition", "low"]
     head = subprocess.Popen(on_slurm, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait(lambda: list(there.glob("runs/*/claim/*/owner.json")), "a claim", 300)
+    wait(lambda: list(there.glob("runs/*/claim/*/owner.json")), "a claim", 500)
     head.kill()
     head.communicate()
     again = subprocess.run(on_slurm, capture_output=True, text=True, timeout=500, check=False)
     assert (again.returncode, again.stderr) == (0, "")
-    assert "3 of 3 runs are done, 0 with an error" in again.stdout
+    assert "2 of 2 runs are done, 0 with an error" in again.stdout
     subprocess.run([*command, "--out", str(here), "--devices", "cpu"], check=True, capture_output=True, timeout=500)
     curves = {path.parent.name: path.read_bytes() for path in here.glob("runs/*/curve.csv")}
-    assert len(curves) == 3
+    assert len(curves) == 2
     assert {path.parent.name: path.read_bytes() for path in there.glob("runs/*/curve.csv")} == curves
