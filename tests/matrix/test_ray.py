@@ -36,7 +36,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")  # of the tasks
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     made.add_node(num_cpus=1)
-    made.add_node(num_cpus=1, resources={"third": 1})
+    made.third = made.add_node(num_cpus=1)
     yield made
     made.shutdown()
 
@@ -66,10 +66,7 @@ def test_a_matrix_loses_a_node_and_is_whole(cluster: Any, launcher: LocalLaunche
     def act() -> None:
         try:
             wait(lambda: len(started(there)) == 3, "three starts")
-            (third,) = [
-                node for node in cluster.list_all_nodes() if "third" in node.get_resource_and_label_spec().resources
-            ]
-            cluster.remove_node(third, allow_graceful=False)
+            cluster.remove_node(cluster.third, allow_graceful=False)
             wait(lambda: "is run again" in text.getvalue(), "news of the loss")
         finally:
             (there / "go").touch()
@@ -111,5 +108,5 @@ def test_ctrl_c_ends_the_tasks_after_their_checkpoints(cluster: Any, tmp_path: P
 
 
 def test_what_ray_does_not_know_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown option of Ray's '--ray.adress' .did you mean '--ray.address'"):
+    with pytest.raises(UsageError, match=r"unknown option of Ray's '--ray.adress' \(did you mean '--ray.address'\?\)"):
         RayLauncher(tmp_path, {"adress": "somewhere"}, "workers", 1, 1)
