@@ -45,6 +45,7 @@ class RayLauncher:
         for name in options:
             if name not in CHOICES:
                 raise unknown("option of Ray's", f"--ray.{name}", [f"--ray.{choice}" for choice in CHOICES])
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what a user does is sent to nobody unasked
         self._ray: Any = ray
         self._folder, self._preload = folder / new_token(), preload
         try:
