@@ -3,11 +3,13 @@
 import argparse
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from replicate.errors import UsageError
 from replicate.options import WANDB_MODES
 
-LAUNCHERS = ("local",)
+LAUNCHERS = ("local", *(CLUSTERS := ("slurm", "ray")))
 OUT = Path("results/local")
 
 
@@ -22,6 +24,30 @@ def _seconds(text: str) -> float:
     if match is None or not float(match[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is no length of time; give seconds, or such as 90s, 10m, 2h, 1d")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
+
+
+def split_cluster(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Take the options of clusters, whose names only the clusters know, out of a command line.
+
+    Returns:
+        The other arguments, and by cluster its options as typed.
+
+    Raises:
+        UsageError: an option without a value.
+    """
+    rest: list[str] = []
+    found: dict[str, dict[str, str]] = {}
+    words = iter(arguments)
+    for word in words:
+        match = re.fullmatch(rf"--({'|'.join(CLUSTERS)})\.([\w-]+)(?:=(.*))?", word, flags=re.DOTALL)
+        if match is None:
+            rest.append(word)
+            continue
+        value = match[3] if match[3] is not None else next(words, None)
+        if value is None:
+            raise UsageError(f"--{match[1]}.{match[2]} takes a value")
+        found.setdefault(match[1], {})[match[2].replace("-", "_")] = value
+    return rest, found
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -114,9 +140,11 @@ def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool
     if several:
         text = "runs at a time on each device (1 on a GPU; on the CPU one for every --threads-per-run cores)"
         parser.add_argument("--per-device", type=int, metavar="N", help=text)
-        parser.add_argument("--launcher", default="local", help=f"what starts the runs: {', '.join(LAUNCHERS)}")
+        text = f"what starts the runs: {', '.join(LAUNCHERS)}; a cluster's options bear its name, such as "
+        text += "--slurm.partition NAME, --slurm.gres gpu:1, --ray.address HOST:PORT"
+        parser.add_argument("--launcher", default="local", help=text)
     else:
-        parser.set_defaults(per_device=1)
+        parser.set_defaults(per_device=1, launcher="local")
     text = "tries again a run that was killed, ran out of memory, met a CUDA error or a full disk (1)"
     parser.add_argument("--retries", type=_count, default=1, metavar="N", help=text)
     text = "end before so long, such as 90s, 10m, 2h or 1d: what runs saves a checkpoint; exit code 3 if runs are left"

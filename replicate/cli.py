@@ -16,6 +16,7 @@ from replicate.arguments import (
     add_selection,
     add_shard,
     add_watch,
+    split_cluster,
 )
 from replicate.commands import FILE_COMMANDS, bench, collect_, doctor, names
 from replicate.errors import UsageError
@@ -72,7 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what is going on, as Ctrl-C does
     try:
-        args = make_parser().parse_args(arguments)
+        words, cluster = split_cluster(sys.argv[1:] if arguments is None else arguments)
+        args = make_parser().parse_args(words, argparse.Namespace(cluster=cluster))
+        if unused := sorted(cluster.keys() - {getattr(args, "launcher", None)}):
+            raise UsageError(f"--{unused[0]}.… is for replicate matrix and verify with --launcher {unused[0]}")
         code: int = args.function(args)
     except UsageError as error:
         print(f"replicate: {printable(str(error)[:LONGEST])}", file=sys.stderr)

@@ -48,8 +48,6 @@ class Selection:
 
 def matrix(args: argparse.Namespace) -> int:
     """Carry out the runs of an experiment that have no finished result yet; start it again to go on."""
-    if args.launcher not in LAUNCHERS:
-        raise unknown("launcher", args.launcher, LAUNCHERS)
     return _carry_out(Selection.of(args), args)
 
 
@@ -79,12 +77,14 @@ def _carry_out(
     chosen: Selection, args: argparse.Namespace, check: Callable[[Mapping[str, str]], None] = lambda fingerprints: None
 ) -> int:
     from replicate.live.screen import display_for
+    from replicate.matrix.launchers import choose
     from replicate.matrix.limit import Limit
     from replicate.matrix.local import LocalLauncher
     from replicate.matrix.plan import check_writable, left_to_do, survey, unfinished
     from replicate.matrix.scheduler import WORKER, run_all
-    from replicate.matrix.slots import make_slots
 
+    if args.launcher not in LAUNCHERS:
+        raise unknown("launcher", args.launcher, LAUNCHERS)
     options = Options(
         out=chosen.out.resolve(),
         data_dir=args.data_dir.resolve(),
@@ -100,13 +100,12 @@ def _carry_out(
         refuse_links(options.out, [run.run_id for run in chosen.runs])
     preload = WORKER.partition(":")[0]
     shown = display_for(Console(), chosen.experiment, chosen.runs, options.out)
-    with LocalLauncher(preload) as launcher, shown as display:
-        gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
+    with LocalLauncher(preload) as here, choose(args, here, options.out) as place, shown as display:
+        gpus, fingerprints = survey(here, chosen.runs, options.data_dir, display)
         check(fingerprints)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
+        slots = place.slots(gpus, len(chosen.runs))
         todo = left_to_do(options.out, chosen.runs, fingerprints, display)
-        outcome = run_all(launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
+        outcome = run_all(place.launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
     print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
     print(f"records: {chosen.out}/runs")
     return outcome.exit_code

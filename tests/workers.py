@@ -119,3 +119,22 @@ def die_training(run: Run, options: Options, send: Send) -> None:
     """Be killed while training."""
     print("about to die", flush=True)
     die(signal.SIGKILL, send)
+
+
+def patient(run: Run, options: Options, send: Send) -> Result | None:
+    """Stand in for a training that takes until `OUT/go` is there, and that heeds signals: each start is noted."""
+    told: list[int] = []
+    for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(one, lambda number, _: told.append(number))
+    folder = options.out / "runs" / run.run_id
+    with (folder / "starts").open("a") as file:
+        file.write(f"{os.environ.get('SLURM_JOB_ID', os.getppid())} {os.environ.get('SLURMD_NODENAME', os.getpid())}\n")
+    while not (options.out / "go").exists():
+        if told:
+            (folder / "checkpoint").write_text(signal.Signals(told[0]).name)
+            return None
+        send(1, None)
+        time.sleep(0.05)
+    result = replace(record(run, options), history=[dict(entry) for entry in options.history])
+    result.write(folder, options.scratch)
+    return result

@@ -49,6 +49,11 @@ class Order:
         return folder_of(self.options.out, self.run)
 
     @property
+    def standing(self) -> str | None:
+        """Token of the claim that stands by this order; a job that its cluster started anew has added to it."""
+        return claims.standing(self.folder, self.token)
+
+    @property
     def log(self) -> Path:
         """File for what the process prints."""
         return self.folder / "log.txt"
@@ -140,7 +145,7 @@ def record_death(order: Order, reason: str, kind: str | None, seconds: float) ->
     Raises:
         OSError: the record cannot be written.
     """
-    holding = claims.take(order.folder, Owner(order.device, order.run.iterations), stale=order.token)
+    holding = claims.take(order.folder, Owner(order.device, order.run.iterations), stale=order.standing or order.token)
     if holding is None:
         return Busy()
     with holding:

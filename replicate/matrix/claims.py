@@ -219,6 +219,13 @@ def drop(folder: Path, token: str) -> None:
         aside.unlink()  # some garbage that was no folder
 
 
+def standing(folder: Path, token: str) -> str | None:
+    """Find the token of the claim that stands, if it is this one or begins with it and a dot."""
+    with contextlib.suppress(OSError):
+        return next((name for name in os.listdir(folder / NAME) if name.partition(".")[0] == token), None)
+    return None
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed processes have left beside a claim. For the owner, when the run is finished."""
     for path in folder.glob(f"{NAME}-*"):

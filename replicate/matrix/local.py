@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import math
 import multiprocessing as mp
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -17,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from replicate.errors import UsageError
+from replicate.matrix.signals import SIGNALS
 
 STOP_SECONDS = 60.0  # between asking a process to save its state and end, and ending it
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """News of a task: `progress` and `done` carry what it said, `failed` its exception, `died` its exit code."""
+    """News of a task.
+
+    `progress` and `done` carry what it said, `failed` its exception, `died` its exit code, `lost` what its cluster did.
+    """
 
     kind: str
     task: str
@@ -45,6 +50,7 @@ class LocalLauncher:
         self._context = mp.get_context("forkserver")
         self._context.set_forkserver_preload([preload])
         self._running: dict[str, tuple[BaseProcess, Connection]] = {}
+        self._served = False
 
     def __enter__(self) -> "LocalLauncher":
         return self
@@ -53,7 +59,13 @@ class LocalLauncher:
         self.stop()
 
     def start(
-        self, task: str, function: str, arguments: tuple[Any, ...], environment: Mapping[str, str], log: Path
+        self,
+        task: str,
+        function: str,
+        arguments: tuple[Any, ...],
+        environment: Mapping[str, str],
+        log: Path,
+        place: str = "",
     ) -> None:
         """Start a task.
 
@@ -63,7 +75,11 @@ class LocalLauncher:
             arguments: must pickle.
             environment: the whole environment of the process.
             log: file to which its standard output and error are added.
+            place: see Launcher; each task has a process of its own here in any case.
         """
+        if not self._served:
+            _start_server()
+            self._served = True
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_child, args=(function, arguments, dict(environment), str(log), theirs))
         process.start()
@@ -106,9 +122,20 @@ class LocalLauncher:
         self._running.clear()
 
 
+def _start_server() -> None:
+    """Start the server deaf to signals: SLURM sends them to all processes, and who loses it believes the runs ended."""
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in SIGNALS}  # what is ignored stays so in a new program
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
 def _child(function: str, arguments: tuple[Any, ...], environment: dict[str, str], log: str, pipe: Connection) -> None:
-    # A terminal sends Ctrl-C to the whole group; what becomes of the runs then is for the parent to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for one in SIGNALS:
+        # A terminal sends Ctrl-C to the whole group; what becomes of the runs then is for the parent to say.
+        signal.signal(one, signal.SIG_IGN if one == signal.SIGINT else signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)
     try:

@@ -11,8 +11,9 @@ from replicate import provenance
 from replicate.matrix import claims
 from replicate.matrix.attempt import LOST, Busy, Done, Ending, Failed, Order, Stopped, folder_of, now, record_death
 from replicate.matrix.display import Display
+from replicate.matrix.launcher import Launcher
 from replicate.matrix.limit import Limit
-from replicate.matrix.local import Event, LocalLauncher, death
+from replicate.matrix.local import Event, death
 from replicate.matrix.retry import Retries
 from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
@@ -53,7 +54,7 @@ class _Job:
 
 
 def run_all(
-    launcher: LocalLauncher,
+    launcher: Launcher,
     runs: Sequence[Run],
     todo: Sequence[Run],
     slots: Sequence[Slot],
@@ -90,7 +91,7 @@ class _Matrix:
 
     def __init__(
         self,
-        launcher: LocalLauncher,
+        launcher: Launcher,
         todo: Sequence[Run],
         slots: Sequence[Slot],
         options: Options,
@@ -129,7 +130,7 @@ class _Matrix:
                 self._display.note(f"stopping, {under_way}; the same command goes on where this one ends")
             self._launcher.stop(self._limit.left)
         for job in self._busy.values():
-            claims.drop(job.order.folder, job.order.token)
+            claims.drop(job.order.folder, job.order.standing or job.order.token)
         return self._outcome(runs)
 
     def _outcome(self, runs: Sequence[Run]) -> Outcome:
@@ -154,7 +155,7 @@ class _Matrix:
             stale, known = claim.token if claim else None, self._known.get(run.run_id)
             order = Order(self._worker, run, options, slot.name, claims.new_token(), stale, known)
             environment = {**os.environ, **slot.environment}
-            self._launcher.start(run.run_id, ATTEMPT, (order,), environment, order.log)
+            self._launcher.start(run.run_id, ATTEMPT, (order,), environment, order.log, slot.name)
             self._busy[run.run_id] = _Job(order, slot, self._retries.sharing(slot), time.monotonic())
             self._limit.began(run.run_id)
             self._display.started(run, slot)
@@ -186,7 +187,7 @@ class _Matrix:
             self._display.note(f"{run.run_id} ended in an error: {reason}")
             self._over_or_again(run, None, ending.passing, job)
         elif isinstance(ending, Stopped):
-            claims.drop(job.order.folder, job.order.token)
+            claims.drop(job.order.folder, job.order.standing or job.order.token)
             self._display.note(f"{run.run_id} was stopped by a signal; the same command goes on with it")
         else:
             self._elsewhere[run.run_id] = run
@@ -200,6 +201,8 @@ class _Matrix:
             reason, kind = event.value.reason, event.value.passing
         elif event.kind == "failed":
             reason = str(event.value)
+        elif event.kind == "lost":
+            reason, kind = event.value, KILLED
         elif stopped or event.value == -signal.SIGTERM:
             return Stopped()
         elif event.value == LOST:

@@ -1,0 +1,66 @@
+"""Which launcher carries out the runs, and in which slots."""
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from replicate.errors import UsageError
+from replicate.matrix import remote
+from replicate.matrix.launcher import Launcher
+from replicate.matrix.local import LocalLauncher
+from replicate.matrix.ray import RayLauncher
+from replicate.matrix.scheduler import WORKER
+from replicate.matrix.slots import Slot, make_slots
+from replicate.matrix.slurm import SlurmLauncher
+
+PRELOAD = WORKER.partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs are carried out; `slots` makes the slots from the GPUs of this machine and the number of runs."""
+
+    launcher: Launcher
+    slots: Callable[[int, int], list[Slot]]
+
+
+@contextmanager
+def choose(args: argparse.Namespace, here: LocalLauncher, out: Path) -> Iterator[Place]:
+    """Make the launcher that the command line names, and end its tasks when the context ends.
+
+    Args:
+        args: with `launcher`, `cluster` (its options, by name of the cluster), `devices`, `per_device` and
+            `threads_per_run`.
+        here: the launcher of this machine.
+        out: the output folder, which all machines of a cluster must share.
+
+    Raises:
+        UsageError: an option that the cluster does not have, or a cluster that is not there.
+    """
+    if args.launcher == "local":
+
+        def local_slots(gpus: int, runs: int) -> list[Slot]:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            return make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
+
+        yield Place(here, local_slots)
+        return
+    if args.devices != "auto":
+        raise UsageError(f"--devices is for this machine; with --launcher {args.launcher}, ask the cluster for GPUs")
+    for name, value in (("--per-device", args.per_device), ("--threads-per-run", args.threads_per_run)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value} is out of range; give 1 or more")
+    with _cluster(args, out / args.launcher) as launcher:
+        yield Place(launcher, lambda gpus, runs: remote.slots(launcher.device, runs, args.per_device))
+
+
+def _cluster(args: argparse.Namespace, folder: Path) -> SlurmLauncher | RayLauncher:
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a symbolic link, and nothing is written through one; remove it")
+    options, each = args.cluster.get(args.launcher, {}), args.per_device or 1
+    if args.launcher == "slurm":
+        return SlurmLauncher(folder, options, PRELOAD, cores=each * args.threads_per_run)
+    return RayLauncher(folder, options, PRELOAD, args.threads_per_run, each)

@@ -1,0 +1,98 @@
+"""What all clusters have in common: tasks that share a job, how a job carries them out, and what is heard of them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from replicate.matrix import claims
+from replicate.matrix.attempt import Order, Stopped
+from replicate.matrix.local import Event, LocalLauncher
+from replicate.matrix.signals import stoppable
+from replicate.matrix.slots import Slot
+
+MARK = "stop"  # file in the launcher's folder that tells its jobs to end
+AT_ONCE = 1000  # jobs in the queue: SLURM's own limit of an array (MaxArraySize) where nobody has set another
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a launcher was told to start; `environment`: what differs from the launcher's own."""
+
+    name: str
+    function: str
+    arguments: tuple[Any, ...]
+    environment: Mapping[str, str]
+    log: Path
+
+
+def slots(device: str, runs: int, per_device: int | None) -> list[Slot]:
+    """Make a slot for every run, as many of one name as are to share a job; the cluster's queue does the rest.
+
+    Args:
+        device: `cuda` or `cpu`, where the jobs run.
+        runs: that were asked for.
+        per_device: runs that share a job; None: 1.
+    """
+    each = per_device or 1
+    environment = {} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+    jobs = min(-(-runs // each), AT_ONCE)
+    return [Slot(f"job {number}", device, environment) for number in range(jobs) for _ in range(each)]
+
+
+def values(options: Mapping[str, str]) -> dict[str, Any]:
+    """Read the cluster's options as typed: numbers, true and false, lists and objects as JSON, all else as text."""
+    return {name: _value(text) for name, text in options.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def work(tasks: Sequence[Task], folder: Path, preload: str, environment: Mapping[str, str], start: int) -> list[Event]:
+    """Carry out tasks side by side, in a job. A signal or the mark in the folder ends them, each with a checkpoint.
+
+    Args:
+        tasks: which.
+        folder: the launcher's, on a disk that it shares with the job.
+        preload: module for LocalLauncher.
+        environment: of the job.
+        start: 0, or how often the cluster has put the job back into its queue.
+
+    Returns:
+        The last event of each.
+    """
+    ended: dict[str, Event] = {}
+    with LocalLauncher(preload) as launcher, stoppable() as signalled:
+        for task in tasks:
+            arguments = tuple(again(one, start) if isinstance(one, Order) else one for one in task.arguments)
+            launcher.start(task.name, task.function, arguments, {**environment, **task.environment}, task.log)
+        while len(ended) < len(tasks) and not (signalled() or (folder / MARK).exists()):
+            ended |= {event.task: event for event in launcher.events(timeout=1.0) if event.kind != "progress"}
+        launcher.stop()
+    # What was ended here may have come to its end at this very moment; whoever asks next finds its record.
+    return [ended.get(task.name) or Event("done", task.name, Stopped()) for task in tasks]
+
+
+def again(order: Order, start: int) -> Order:
+    """Make the order of a job that its cluster starts anew: it takes over from its earlier start, dead or alive."""
+    return replace(order, token=f"{order.token}.{start}", stale=order.standing or order.stale) if start else order
+
+
+def progress(tasks: Sequence[Task]) -> Iterator[Event]:
+    """Tell how far runs are, from the heartbeats of their claims."""
+    watch = claims.Watch()
+    for task in tasks:
+        order = task.arguments[0]
+        claim = watch.look(order.folder)
+        if claim is not None and claim.owner is not None and claim.token.startswith(order.token):
+            yield Event("progress", task.name, (claim.owner.iteration, claim.owner.test_accuracy))
+
+
+def stopped(event: Event) -> bool:
+    """Whether a task was ended by a signal or by the mark."""
+    return event.kind == "done" and isinstance(event.value, Stopped)

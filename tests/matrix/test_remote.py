@@ -1,0 +1,55 @@
+"""What clusters have in common."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from replicate.matrix import claims
+from replicate.matrix.attempt import Order
+from replicate.matrix.local import Event
+from replicate.matrix.owner import Owner
+from replicate.matrix.remote import Task, again, progress, slots, values
+from replicate.options import Options
+from replicate.run import Run
+
+RUN = Run("lsuv", "relu", 0, dataset="synthetic")
+
+
+def order(out: Path) -> Order:
+    return Order("workers:train", RUN, Options(out), "job 0", "abc")
+
+
+def test_a_slot_for_each_run_and_one_name_for_those_that_share_a_job() -> None:
+    assert [slot.name for slot in slots("cpu", 5, 2)] == ["job 0", "job 0", "job 1", "job 1", "job 2", "job 2"]
+    assert slots("cpu", 1, None)[0].environment == {"CUDA_VISIBLE_DEVICES": ""}
+    assert slots("cuda", 1, None)[0].environment == {}  # the cluster says which GPU
+    assert len(slots("cuda", 10_000, 4)) == 4_000
+
+
+def test_options_are_json_where_they_can_be() -> None:
+    typed = {"time": "60", "partition": "gpu", "gres": "gpu:1", "exclusive": "true", "setup": '["module load x"]'}
+    assert values(typed) == {
+        **{"time": 60, "partition": "gpu", "gres": "gpu:1", "exclusive": True, "setup": ["module load x"]}
+    }
+    assert values({"time": "1:00:00"}) == {"time": "1:00:00"}  # in YAML it would be 3600
+
+
+def test_a_job_that_starts_anew_takes_over_from_its_earlier_start_and_from_no_other(tmp_path: Path) -> None:
+    first = order(tmp_path)
+    assert again(first, 0) is first
+    holding = claims.take(first.folder, Owner("cpu", 10), first.token)
+    assert holding is not None
+    second = again(first, 1)
+    assert (second.token, second.stale) == ("abc.1", "abc")
+    taken = claims.take(second.folder, Owner("cpu", 10), second.token, second.stale)
+    assert taken is not None
+    assert not holding.scratch.exists()  # the earlier one cannot write any more, should it live
+    assert first.standing == "abc.1"
+    assert replace(first, token="ab").standing is None
+    assert again(replace(first, token="ab"), 1).stale is None
+
+
+def test_progress_is_read_from_the_claims(tmp_path: Path) -> None:
+    task = Task("one", "f", (order(tmp_path),), {}, tmp_path / "log")
+    assert list(progress([task])) == []
+    assert claims.take(order(tmp_path).folder, Owner("cpu", 10, 7, 12.5), "abc.1") is not None
+    assert list(progress([task])) == [Event("progress", "one", (7, 12.5))]
