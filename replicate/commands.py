@@ -85,6 +85,7 @@ def _carry_out(
         out=chosen.out.resolve(),
         data_dir=args.data_dir.resolve(),
         threads=args.threads_per_run,
+        devices_per_run=args.devices_per_run,
         wandb=wandb_mode(args.wandb),
         experiment=chosen.experiment.name,
         checkpoint_seconds=args.checkpoint_seconds,
@@ -100,7 +101,7 @@ def _carry_out(
         gpus, fingerprints = survey(launcher, chosen.runs, options.data_dir, display)
         check(fingerprints)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
+        slots = make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible, options.devices_per_run)
         todo = left_to_do(options.out, chosen.runs, fingerprints, display)
         outcome = run_all(launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
     print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
