@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed import TCPStore
-from training.test_agreement import PROTOCOL, data, net
+from training.test_agreement import PROTOCOL, data
 
 from replicate.data.datamodule import DeviceData
+from replicate.nn.activations import ACTIVATIONS
+from replicate.nn.fitnet import FITNET4, build
 from replicate.options import Options
 from replicate.run import Run
 from replicate.training.digest import weights_sha256
@@ -48,9 +50,9 @@ def train(rank: int, size: int, port: int, out: Path, change: dict[str, Any]) ->
     for name, value in change.items():
         setattr(team, name, value)
     batches.share(rank, size)
-    start = net("vlrelu", "cpu", torch.float64)
-    if rank:
-        torch.nn.init.normal_(next(start.parameters()))  # to be overwritten by the first one's
+    start = build(FITNET4, ACTIVATIONS["vlrelu"], width=0.125, dropout=0.0).double()
+    if rank == 0:  # the others' are to be overwritten by the first one's
+        start.load_state_dict(torch.load(out.parent / "start.pt", weights_only=True))
     model = Classifier(start, **PROTOCOL, clip_norm=3.0, team=team)
     fit(model, batches, out, team)
     torch.save(

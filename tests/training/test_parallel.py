@@ -59,9 +59,11 @@ def start(context: Any, tmp_path: Path) -> Started:
 
 
 def test_the_losses_of_fifty_iterations_are_those_of_one_process(start: Started, tmp_path: Path) -> None:
+    made = net("vlrelu", "cpu", torch.float64)
+    torch.save(made.state_dict(), tmp_path / "start.pt")
     teams = {size: start(size) for size in (2, 3)}  # batches of 16: 8 and 8, or 6, 5 and 5
     wrong = start(3, share=1 / 3)  # a mean of means
-    model = Recorded(net("vlrelu", "cpu", torch.float64), **PROTOCOL, clip_norm=3.0)
+    model = Recorded(made, **PROTOCOL, clip_norm=3.0)
     batches = data("cpu", torch.float64, 7)
     team_rank.fit(model, batches, tmp_path, Alone())
     assert len(model.losses) == ITERATIONS
