@@ -153,7 +153,10 @@ def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
     text = "the same bits twice on a GPU as well; on the CPU it is so in any case"
     parser.add_argument("--deterministic", action="store_true", help=text)
-    parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
+    text = "CPU threads of each process of a run (1)"
+    parser.add_argument("--threads-per-run", type=int, default=1, metavar="N", help=text)
+    text = "GPUs (or CPU processes) that share the batches of each run (1); GPUs left over stay idle"
+    parser.add_argument("--devices-per-run", type=int, default=1, metavar="N", help=text)
     if not mirrored:
         parser.set_defaults(wandb="off")
         return

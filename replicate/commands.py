@@ -89,6 +89,7 @@ def _carry_out(
         out=chosen.out.resolve(),
         data_dir=args.data_dir.resolve(),
         threads=args.threads_per_run,
+        devices_per_run=args.devices_per_run,
         wandb=wandb_mode(args.wandb),
         experiment=chosen.experiment.name,
         checkpoint_seconds=args.checkpoint_seconds,

@@ -25,7 +25,8 @@ class Options:
         out: the experiment's output folder; the run writes to `out/runs/<run_id>/`.
         data_dir: where data sets are found, and downloaded to.
         device: `cpu` or `cuda`; which GPU that is, the launcher has settled in the process's environment.
-        threads: CPU threads of the run.
+        threads: CPU threads of each process of the run.
+        devices_per_run: processes that train the run together, each on a GPU or CPU of its own.
         wandb: one of WANDB_MODES.
         experiment: name of the experiment, W&B's group.
         checkpoint_seconds: between two checkpoints of a run.
@@ -39,6 +40,7 @@ class Options:
     data_dir: Path = Path("data")
     device: str = "cpu"
     threads: int = 1
+    devices_per_run: int = 1
     wandb: str = "off"
     experiment: str = "local"
     checkpoint_seconds: float = 60.0

@@ -7,8 +7,23 @@ KILLED, MEMORY, CUDA, DISK = KINDS = ("killed", "out of memory", "CUDA error", "
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
+class ElsewhereError(Exception):
+    """A failure in another process of the same run.
+
+    Args:
+        message: what happened there.
+        kind: one of KINDS; None: the run's own fault.
+    """
+
+    def __init__(self, message: str, kind: str | None) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def passing(error: BaseException) -> str | None:
     """Say which of KINDS an exception is; None: the run's own fault, which another attempt would only repeat."""
+    if isinstance(error, ElsewhereError):
+        return error.kind
     if isinstance(error, OSError):
         return DISK if error.errno in DISK_ERRORS else MEMORY if error.errno == errno.ENOMEM else None
     if isinstance(error, MemoryError):

@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from replicate.passing import passing
+from replicate.passing import ElsewhereError, passing
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ from replicate.passing import passing
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), None),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
         (ValueError("No space left on device"), None),
+        (ElsewhereError("rank 1 of 2 died", "killed"), "killed"),
+        (ElsewhereError("rank 1 of 2 failed", None), None),
     ],
 )
 def test_what_may_pass(error: Exception, kind: str | None) -> None:

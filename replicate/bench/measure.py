@@ -20,7 +20,8 @@ from replicate.options import Options
 from replicate.run import Run
 from replicate.training.environment import configure
 from replicate.training.module import Classifier
-from replicate.training.train import make_trainer, prepare
+from replicate.training.train import prepare
+from replicate.training.trainer import make_trainer
 
 IMAGES = 50_000  # as many as CIFAR-10 has; what they show does not matter
 BASELINE_WORKERS = 8  # of the DataLoader; at most one a core, or it would only hinder itself

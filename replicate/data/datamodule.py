@@ -8,7 +8,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from replicate.data.augment import augment
-from replicate.data.batches import BatchStream, epoch_ends
+from replicate.data.batches import Batch, BatchStream, epoch_ends
 
 TEST_BATCH = 500
 """Test images in a batch; the accuracy does not depend on it."""
@@ -98,6 +98,27 @@ class DeviceData(LightningDataModule):
         self.stream = self._stream(generator, batch_size)
         self._pairs = self._pairs_of(self.stream)
 
+    def share(self, rank: int, ranks: int) -> None:
+        """Give out one part alone of each training batch, and of the test images; all parts together are the whole.
+
+        Each part has the images, crops and mirrors that the whole would have there. Where `ranks` does not divide a
+        batch, the first parts have an image more: 43, 43 and 42 of 128.
+
+        Args:
+            rank: which part, from 0.
+            ranks: parts in all.
+
+        Raises:
+            ValueError: too few images for so many parts.
+        """
+        if min(self.stream.batch_size, len(self.test_images)) < ranks:
+            raise ValueError(
+                f"{ranks} processes cannot share batches of {self.stream.batch_size} "
+                f"and {len(self.test_images)} test images"
+            )
+        self._pairs = self._pairs_of(_parts(self.stream, rank, ranks))
+        self.test_images, self.test_labels = self.test_images[rank::ranks], self.test_labels[rank::ranks]
+
     def training_batches(self, generator: torch.Generator, batch_size: int) -> Iterator[Tensor]:
         """Yield augmented training images (batch_size, 3, h, w) without end, from a stream of their own.
 
@@ -142,7 +163,7 @@ class DeviceData(LightningDataModule):
     def _stream(self, generator: torch.Generator, batch_size: int) -> BatchStream:
         return BatchStream(len(self.train_images), batch_size, generator, self.pad, self.device)
 
-    def _pairs_of(self, stream: BatchStream) -> Pairs:
+    def _pairs_of(self, stream: Iterator[Batch]) -> Pairs:
         for indices, offsets, mirror in stream:
             yield self._augmented(indices, offsets, mirror), self.train_labels[indices]
 
@@ -151,6 +172,12 @@ class DeviceData(LightningDataModule):
         images = augment(self.train_images[indices], offsets, mirror & self.mirror, self.pad)
         # Convolutions are faster in this layout, on a CPU as well (README, "Speed"); the values are the same.
         return images.contiguous(memory_format=torch.channels_last)
+
+
+def _parts(stream: BatchStream, rank: int, ranks: int) -> Iterator[Batch]:
+    for batch in stream:
+        indices, offsets, mirror = (numbers.tensor_split(ranks)[rank] for numbers in batch)
+        yield indices, offsets, mirror
 
 
 def _chunks(begin: int, end: int, chunk: int, stops: Sequence[int]) -> list[int]:

@@ -33,7 +33,7 @@ def choose(args: argparse.Namespace, here: LocalLauncher, out: Path) -> Iterator
 
     Args:
         args: with `launcher`, `cluster` (its options, by name of the cluster), `devices`, `per_device` and
-            `threads_per_run`.
+            `threads_per_run`, `devices_per_run`.
         here: the launcher of this machine.
         out: the output folder, which all machines of a cluster must share.
 
@@ -44,12 +44,15 @@ def choose(args: argparse.Namespace, here: LocalLauncher, out: Path) -> Iterator
 
         def local_slots(gpus: int, runs: int) -> list[Slot]:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            return make_slots(args.devices, args.per_device, args.threads_per_run, gpus, visible)
+            each = (args.per_device, args.threads_per_run)
+            return make_slots(args.devices, *each, gpus, visible, args.devices_per_run)
 
         yield Place(here, local_slots)
         return
     if args.devices != "auto":
         raise UsageError(f"--devices is for this machine; with --launcher {args.launcher}, ask the cluster for GPUs")
+    if args.devices_per_run != 1:
+        raise UsageError("--devices-per-run is for this machine; a cluster's run takes one device")
     for name, value in (("--per-device", args.per_device), ("--threads-per-run", args.threads_per_run)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} is out of range; give 1 or more")

@@ -10,12 +10,12 @@ from replicate.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for one run at a time.
+    """A place for one run at a time, on one device or several.
 
     Args:
-        name: for people, such as `gpu 1` or `cpu`.
+        name: for people, such as `gpu 1`, `gpu 0+1` or `cpu`.
         device: `cuda` or `cpu`, as in Options.
-        environment: variables that the run's process needs to see its own device and no other.
+        environment: variables that the run's process needs to see its own devices and no other.
     """
 
     name: str
@@ -23,15 +23,18 @@ class Slot:
     environment: Mapping[str, str]
 
 
-def make_slots(devices: str, per_device: int | None, threads: int, gpus: int, visible: str | None = None) -> list[Slot]:
+def make_slots(
+    devices: str, per_device: int | None, threads: int, gpus: int, visible: str | None = None, per_run: int = 1
+) -> list[Slot]:
     """Turn `--devices` and `--per-device` into slots.
 
     Args:
         devices: `auto` (every GPU, else the CPU), `cpu`, or GPU numbers such as `0,1`, as this process counts them.
         per_device: runs at a time on each device; None: 1 on a GPU, and on the CPU one for every `threads` cores.
-        threads: CPU threads of a run.
+        threads: CPU threads of each process of a run.
         gpus: GPUs that torch sees.
         visible: CUDA_VISIBLE_DEVICES of this process, which numbers its GPUs; None where it is not set.
+        per_run: devices that a run takes at once; GPUs beyond a multiple of it stay idle. On the CPU, processes.
 
     Returns:
         The slots; those of one round over all devices come first, so that few runs spread over many devices.
@@ -39,13 +42,13 @@ def make_slots(devices: str, per_device: int | None, threads: int, gpus: int, vi
     Raises:
         UsageError: an unknown or absent device, or a number below 1.
     """
-    for name, value in (("--per-device", per_device), ("--threads-per-run", threads)):
+    for name, value in (("--per-device", per_device), ("--threads-per-run", threads), ("--devices-per-run", per_run)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} is out of range; give 1 or more")
     there = f"this machine has {gpus} GPU{'s' * (gpus != 1)} and its CPU"
     if devices == "cpu" or (devices == "auto" and gpus == 0):
         # No GPU is visible to a run on the CPU.
-        count = per_device or max(1, cores() // threads)
+        count = per_device or max(1, cores() // (threads * per_run))
         return [Slot("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})] * count
     if devices != "auto" and not re.fullmatch(r"\d+(,\d+)*", devices):
         raise UsageError(f"unknown device {devices!r}; choose from: auto, cpu, or GPU numbers such as 0,1 ({there})")
@@ -56,7 +59,13 @@ def make_slots(devices: str, per_device: int | None, threads: int, gpus: int, vi
         raise UsageError(f"there is no GPU {absent[0]}: {there}")
     # CUDA_VISIBLE_DEVICES in a child names physical GPUs (or their UUIDs), so our numbers go through our own variable.
     tokens = [token.strip() for token in visible.split(",")] if visible else [str(n) for n in range(gpus)]
-    each = [Slot(f"gpu {n}", "cuda", {"CUDA_VISIBLE_DEVICES": tokens[n]}) for n in numbers]
+    if len(numbers) < per_run:
+        raise UsageError(f"--devices-per-run {per_run} needs as many GPUs; --devices {devices} gives {len(numbers)}")
+    groups = [numbers[i : i + per_run] for i in range(0, len(numbers) - per_run + 1, per_run)]
+    each = [
+        Slot(f"gpu {'+'.join(map(str, group))}", "cuda", {"CUDA_VISIBLE_DEVICES": ",".join(tokens[n] for n in group)})
+        for group in groups
+    ]
     return each * (per_device or 1)
 
 

@@ -2,14 +2,11 @@
 
 import io
 import os
-import signal
 import time
 import zipfile
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from replicate.data.datamodule import DeviceData
@@ -17,19 +14,15 @@ from replicate.results import write_atomically
 from replicate.training.curve import Curve
 from replicate.training.layers import Layers
 from replicate.training.module import Classifier
+from replicate.training.stopping import Stops, of_rank, optimizer_of
+from replicate.training.team import Alone
 
 SCHEMA = 1
 FILE = "checkpoint.pt"
 MOST_BYTES = 2**32  # the widest net that fits a GPU has less
-# SIGINT is for the matrix to hear; SLURM and submitit warn by the user signals before they kill.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class StoppedError(Exception):
-    """A signal ended the run; its checkpoint is on the disk."""
-
-
-class Checkpoints(pl.Callback):
+class Checkpoints(Stops):
     """Saves the run's state now and then, and when a signal asks it to stop, which then ends the training.
 
     It must stand behind the Layers and the Curve in the Trainer's callbacks: a state is that after a row was written,
@@ -47,6 +40,7 @@ class Checkpoints(pl.Callback):
         seconds: spent on the run in earlier calls.
         state: the state to go on from, of `load`; None for a run that begins.
         scratch: as in results.write_atomically.
+        team: the processes that train the run, of which this is the first; None: this one alone.
 
     Raises:
         StoppedError: from the training, after a signal.
@@ -65,76 +59,31 @@ class Checkpoints(pl.Callback):
         seconds: float,
         state: dict[str, Any] | None,
         scratch: Path | None = None,
+        team: Alone | None = None,
     ) -> None:
+        super().__init__(data, every, state, team or Alone())
         self.path, self.identity, self.scratch = folder / FILE, identity, scratch
-        self.data, self.curve, self.layers = data, curve, layers
-        self.every, self.init, self.seconds = every, init, seconds
-        self.parts, self._state = parts, state
-        self._begin = self._saved = time.monotonic()
-        self._stop: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self.curve, self.layers = curve, layers
+        self.init, self.parts, self.seconds = init, parts, seconds
+        self._begin = time.monotonic()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to signals, and take up the state: the optimiser is there only now, and nothing draws any more."""
-        self._before = {one: signal.signal(one, self._note) for one in SIGNALS}
-        if self._state is not None:
-            _optimizer(pl_module).load_state_dict(self._state["optimizer"])
-            torch.set_rng_state(self._state["rng"])
-            if self._state["cuda_rng"] is not None:
-                torch.cuda.set_rng_state(self._state["cuda_rng"])
-            self._state = None
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save if it is time, but leave the end of an epoch to on_validation_end."""
-        if _classifier(pl_module).iteration not in self.data.epoch_ends:
-            self._save_if_due(pl_module)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save if it is time."""
-        if _classifier(pl_module).iteration < self.data.epoch_ends[-1]:
-            self._save_if_due(pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the signals to whom they belonged, before Lightning does the same with its own."""
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
-        self._before = {}
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Likewise, where training does not come to its end."""
-        self.on_train_end(trainer, pl_module)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self._stop = number
-
-    def _save_if_due(self, module: pl.LightningModule) -> None:
-        stop, now = self._stop, time.monotonic()
-        if stop is None and now - self._saved < self.every:
-            return
-        self._save(_classifier(module), now)
-        self._saved = now
-        if stop is not None:
-            raise StoppedError(signal.Signals(stop).name)
-
-    def _save(self, module: Classifier, now: float) -> None:
+    def save(self, module: Classifier, ranks: list[dict[str, Any]]) -> None:
+        """Write the checkpoint."""
         state = {
             "schema": SCHEMA,
             "identity": self.identity,
             "iteration": module.iteration,
             "net": module.net.state_dict(),
-            "optimizer": _optimizer(module).state_dict(),
-            "totals": module.totals["train"],
+            "optimizer": optimizer_of(module).state_dict(),
+            **ranks[0],
+            "ranks": ranks[1:],
             "stream": self.data.stream.state(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if module.device.type == "cuda" else None,
             "rows": self.curve.rows,
             "layers": self.layers.moments,
             "training_seconds": self.curve.elapsed(),
             "init": self.init,
             "parts": self.parts,
-            "seconds": self.seconds + now - self._begin,
+            "seconds": self.seconds + time.monotonic() - self._begin,
         }
         file = io.BytesIO()  # written to the disk by torch, a full disk would be a RuntimeError without its errno
         torch.save(state, file)
@@ -160,9 +109,10 @@ def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
         # Tensors and plain data alone: a checkpoint from elsewhere cannot run code.
         state = torch.load(path, map_location=device, weights_only=True)
         if state["schema"] == SCHEMA and state["identity"] == identity:
-            # These two live on the CPU, wherever the weights are.
-            for name in ("rng", "cuda_rng"):
-                state[name] = None if state[name] is None else state[name].cpu()
+            for rank in (state, *state.get("ranks", [])):  # none in a checkpoint from before there were teams
+                # These two live on the CPU, wherever the weights are.
+                for name in ("rng", "cuda_rng"):
+                    rank[name] = None if rank[name] is None else rank[name].cpu()
             return dict(state)
         reason = "it is not of this run on this data"
     except FileNotFoundError:
@@ -204,22 +154,9 @@ def parts(state: dict[str, Any] | None, here: dict[str, Any]) -> list[dict[str, 
     return [*earlier, {"from": state["iteration"], **here}]
 
 
-def take_up(state: dict[str, Any], module: Classifier, data: DeviceData, curve: Curve, layers: Layers) -> None:
-    """Put a net and all around it where a checkpoint left them; the optimiser follows when training starts."""
+def take_up(state: dict[str, Any], module: Classifier, data: DeviceData) -> None:
+    """Put a net and its batches where a checkpoint left them; the optimiser follows when training starts."""
     module.net.load_state_dict(state["net"])
     module.iteration = state["iteration"]
-    module.totals["train"] = state["totals"]
+    module.totals["train"] = of_rank(state, module.team)["totals"]
     data.stream.restore(state["stream"])
-    curve.take_up(state["rows"], state["training_seconds"])
-    layers.take_up(state.get("layers", []))  # none in a checkpoint from before there were measurements
-
-
-def _classifier(module: pl.LightningModule) -> Classifier:
-    assert isinstance(module, Classifier)
-    return module
-
-
-def _optimizer(module: pl.LightningModule) -> torch.optim.Optimizer:
-    optimizer = module.optimizers(use_pl_optimizer=False)
-    assert isinstance(optimizer, torch.optim.Optimizer)
-    return optimizer

@@ -52,6 +52,7 @@ def here(options: Options) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        **({"processes": options.devices_per_run} if options.devices_per_run > 1 else {}),
         **{name: os.environ[name] for name in OVERRIDES if name in os.environ},
     }
     if cuda:

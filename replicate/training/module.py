@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from replicate.training.team import Alone
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -30,6 +32,7 @@ class Classifier(pl.LightningModule):
         milestones: iterations after which the learning rate is multiplied by lr_factor.
         lr_factor: see milestones.
         clip_norm: gradient-norm clipping, None for none.
+        team: the processes that train the net; None: this one alone.
     """
 
     def __init__(
@@ -42,10 +45,12 @@ class Classifier(pl.LightningModule):
         milestones: Sequence[int],
         lr_factor: float,
         clip_norm: float | None = None,
+        team: Alone | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.net = net
+        self.team = team or Alone()
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.milestones, self.lr_factor, self.clip_norm = milestones, lr_factor, clip_norm
         self.iteration = 0  # optimiser steps taken
@@ -84,13 +89,13 @@ class Classifier(pl.LightningModule):
             optimizer.zero_grad()
             loss = self.step(batch, "train")
             with torch.autocast(loss.device.type, enabled=False):  # Lightning's spans the whole chunk
-                loss.backward()  # type: ignore[no-untyped-call]
+                self.team.backward(self, loss)
                 if self.clip_norm is not None:
                     nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
                 optimizer.step()
             losses.append(loss.detach())
             self.iteration += 1
-        finite = torch.isfinite(torch.stack(losses))  # read once a chunk: it waits for the device
+        finite = torch.isfinite(self.team.losses(torch.stack(losses)))  # read once a chunk: it waits for the device
         if not finite.all():
             self.iteration -= len(losses) - int(finite.int().argmin())
             raise DivergedError
@@ -113,7 +118,7 @@ class Classifier(pl.LightningModule):
 
     def take(self, stage: str) -> tuple[float, float]:
         """Mean loss in nats and accuracy in % since the last call for this stage, whose totals start anew."""
-        loss, correct, n = self.totals[stage].tolist()
+        loss, correct, n = self.team.total(self.totals[stage]).tolist()
         self.totals[stage] = torch.zeros(3, dtype=torch.float64)
         return loss / n, 100 * correct / n
 

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from replicate.data.datamodule import DeviceData
@@ -30,7 +28,11 @@ from replicate.training.environment import configure, here
 from replicate.training.layers import FILE as LAYERS
 from replicate.training.layers import Layers, moments_of
 from replicate.training.module import Classifier, DivergedError
+from replicate.training.parallel import team as team_of
+from replicate.training.stopping import StoppedError
 from replicate.training.streams import stream, stream_seed
+from replicate.training.team import Alone
+from replicate.training.trainer import make_trainer
 from replicate.training.wandb import Mirror
 
 # Iterations that Lightning gives at a time: enough to hide its own work on a GPU, few enough to show progress on a CPU.
@@ -82,14 +84,15 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
             "classes": len(dataset.classes),
             "test_images": len(dataset.test_labels),
         }
-        state = checkpoint.load(folder, f"{run.run_id} {dataset.fingerprint}", options.device)
+        state = checkpoint.load(folder, identity_of(run, dataset), options.device)
         earlier = state["seconds"] if state else 0.0
         mirror = Mirror(run, options, dataset.fingerprint, folder)
         curve = Curve(
             folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress, mirror.log, options.scratch
         )
-        _train(run, options, dataset, curve, mirror, record, state)
-    except checkpoint.StoppedError:
+        with team_of(run, options, resume=state is not None) as team:
+            _train(run, options, dataset, curve, mirror, record, state, team)
+    except StoppedError:
         if mirror:
             mirror.finish({"status": "stopped"})
         return None
@@ -120,7 +123,14 @@ class Prepared:
     init: list[dict[str, Any]]
 
 
-def prepare(run: Run, device: str, dataset: Dataset, init: list[dict[str, Any]] | None = None) -> Prepared:
+def identity_of(run: Run, dataset: Dataset) -> str:
+    """Name a run on its data, for its checkpoints."""
+    return f"{run.run_id} {dataset.fingerprint}"
+
+
+def prepare(
+    run: Run, device: str, dataset: Dataset, init: list[dict[str, Any]] | None = None, team: Alone | None = None
+) -> Prepared:
     """Preprocess the data, build the net and initialise it.
 
     Args:
@@ -128,6 +138,7 @@ def prepare(run: Run, device: str, dataset: Dataset, init: list[dict[str, Any]] 
         device: `cpu` or `cuda`.
         dataset: as loaded for `run.dataset`.
         init: report of an earlier initialisation, whose weights will be put in place of these: none is done.
+        team: the processes that train the run; None: this one alone.
     """
     train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
     data = DeviceData(
@@ -158,7 +169,10 @@ def prepare(run: Run, device: str, dataset: Dataset, init: list[dict[str, Any]] 
         milestones=run.milestones,
         lr_factor=run.lr_factor,
         clip_norm=run.clip_norm,
+        team=team,
     )
+    if team and team.size > 1:
+        data.share(team.rank, team.size)
     return Prepared(model, data, init)
 
 
@@ -186,9 +200,10 @@ def _train(
     mirror: Mirror,
     record: dict[str, Any],
     state: dict[str, Any] | None,
+    team: Alone,
 ) -> None:
     """Prepare and train, from a checkpoint's state if there is one; what is known at any moment is in the record."""
-    ready = prepare(run, options.device, dataset, init=state["init"] if state else None)
+    ready = prepare(run, options.device, dataset, init=state["init"] if state else None, team=team)
     model, data = ready.model, ready.data
     record["init"] = ready.init
     parts = checkpoint.parts(state, here(options))
@@ -200,12 +215,13 @@ def _train(
         folder / LAYERS, run.run_id, dataset.fingerprint, batch, data.stops, curve, mirror.moment, options.scratch
     )
     if state:
-        checkpoint.take_up(state, model, data, curve, layers)
+        checkpoint.take_up(state, model, data)
+        curve.take_up(state["rows"], state["training_seconds"])
+        layers.take_up(state.get("layers", []))  # none in a checkpoint from before there were measurements
     mirror.begin(ready.init, curve.rows, layers.moments)
-    identity = f"{run.run_id} {dataset.fingerprint}"
     checkpoints = checkpoint.Checkpoints(
         folder,
-        identity,
+        identity_of(run, dataset),
         data,
         curve,
         layers,
@@ -215,8 +231,9 @@ def _train(
         seconds,
         state,
         options.scratch,
+        team,
     )
-    trainer = make_trainer(run, options, data, [layers, curve, checkpoints])
+    trainer = make_trainer(run, options, data, [layers, curve, checkpoints], team)
     try:
         trainer.fit(model, datamodule=data)
     except DivergedError:
@@ -232,21 +249,3 @@ def _train(
         "images_per_second": run.iterations * run.batch_size / curve.training_seconds,
         "weights_sha256": weights_sha256(model.net),
     }
-
-
-def make_trainer(run: Run, options: Options, data: DeviceData, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Make a Trainer for a prepared run: one device, and nothing that costs time at every iteration."""
-    return pl.Trainer(
-        accelerator=options.device,
-        devices=1,
-        max_epochs=sum(end > data.stream.taken for end in data.epoch_ends),
-        reload_dataloaders_every_n_epochs=1,
-        precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
-        callbacks=callbacks,
-        logger=False,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[LightningEnvironment()],  # a SLURM job's variables must not make this a SLURM run
-    )

@@ -199,3 +199,21 @@ def test_batches_stay_where_they_are():
     data = device_data()
     batch = (data.train_images, data.train_labels)
     assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_the_shares_of_all_are_the_whole(ranks: int) -> None:
+    whole = device_data(batch_size=8)
+    shares = [device_data(batch_size=8) for _ in range(ranks)]
+    for rank, data in enumerate(shares):
+        data.share(rank, ranks)
+        assert torch.equal(
+            data.first_batch(seeded(3))[1], whole.first_batch(seeded(3))[1]
+        )  # what is measured is not cut
+    for chunks in zip(whole.train_dataloader(), *(data.train_dataloader() for data in shares), strict=True):
+        (images, labels), *parts = (next(chunk) for chunk in chunks)
+        assert [len(part[1]) for part in parts] == ([4, 4] if ranks == 2 else [3, 3, 2])
+        assert torch.equal(torch.cat([part[0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[1] for part in parts]), labels)
+    tested = torch.cat([labels for data in shares for _, labels in data.val_dataloader()])
+    assert torch.equal(tested.sort().values, whole.test_labels)

@@ -22,6 +22,18 @@ def test_several_runs_a_gpu_spread_first() -> None:
     assert tokens("0,1", per_device=2) == ["0", "1", "0", "1"]
 
 
+def test_a_run_takes_several_gpus_where_it_is_asked_for() -> None:
+    slots = make_slots("auto", 2, 1, gpus=5, visible="7,6,5,4,3", per_run=2)
+    assert [slot.name for slot in slots] == ["gpu 0+1", "gpu 2+3"] * 2
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots[:2]] == ["7,6", "5,4"]  # the fifth stays idle
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    assert len(make_slots("cpu", None, 1, 0, per_run=2)) == max(1, cores // 2)
+    with pytest.raises(UsageError, match="--devices-per-run 3 needs as many GPUs; --devices 0,1 gives 2"):
+        make_slots("0,1", None, 1, gpus=4, per_run=3)
+    with pytest.raises(UsageError, match="--devices-per-run 0 is out of range"):
+        make_slots("cpu", None, 1, gpus=0, per_run=0)
+
+
 def test_numbers_count_what_this_process_sees() -> None:
     assert tokens("0,1", gpus=2, visible="5,GPU-8f3a") == ["5", "GPU-8f3a"]
 

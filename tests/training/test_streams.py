@@ -14,6 +14,12 @@ def test_seeds_are_pinned_to_their_definition() -> None:
     assert stream_seed(7, "batches") == int(digest[:16], 16) // 2
 
 
+def test_each_process_has_a_stream_of_its_own_and_the_first_that_of_a_process_alone() -> None:
+    assert stream_seed(7, "dropout", 0) == stream_seed(7, "dropout")
+    digest = hashlib.sha256(b"7/dropout/2").hexdigest()
+    assert stream_seed(7, "dropout", 2) == int(digest[:16], 16) // 2
+
+
 def test_streams_of_one_seed_are_independent() -> None:
     draws = {name: torch.rand(1000, generator=stream(0, name)) for name in STREAMS}
     for name in STREAMS:

@@ -1,0 +1,165 @@
+"""Several processes train one run: the same numbers as one process, and all end when one does."""
+
+import json
+import multiprocessing as mp
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import team_rank
+import torch
+import torch.distributed as dist
+from torch.distributed import TCPStore
+from training.test_agreement import ITERATIONS, PROTOCOL, Recorded, data, net
+
+from replicate.cli import main
+from replicate.options import Options
+from replicate.results import Result
+from replicate.run import Run
+from replicate.training import checkpoint, parallel
+from replicate.training.team import Alone, Team
+from replicate.training.train import train_run
+
+Started = Callable[..., Callable[[], list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module")
+def context() -> Any:
+    made = mp.get_context("forkserver")
+    made.set_forkserver_preload(["team_rank", "replicate.training.follow"])
+    return made
+
+
+@pytest.fixture
+def start(context: Any, tmp_path: Path) -> Started:
+    """Starts ranks of `team_rank.train`; what it returns waits for them and gives what each has found."""
+
+    def started(size: int, **change: Any) -> Callable[[], list[dict[str, Any]]]:
+        out = tmp_path / f"{size}-{len(change)}"
+        out.mkdir()
+        store = TCPStore(parallel.HOST, 0, size, is_master=True, wait_for_workers=False)
+        place = (size, store.port, out, change)
+        ranks = [context.Process(target=team_rank.train, args=(rank, *place), daemon=True) for rank in range(size)]
+        for rank in ranks:
+            rank.start()
+
+        def found() -> list[dict[str, Any]]:
+            for rank in ranks:
+                rank.join(240)
+                assert rank.exitcode == 0, store
+            return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(size)]
+
+        return found
+
+    return started
+
+
+def test_the_losses_of_fifty_iterations_are_those_of_one_process(start: Started, tmp_path: Path) -> None:
+    made = net("vlrelu", "cpu", torch.float64)
+    torch.save(made.state_dict(), tmp_path / "start.pt")
+    teams = {size: start(size) for size in (2, 3)}  # batches of 16: 8 and 8, or 6, 5 and 5
+    wrong = start(3, share=1 / 3)  # a mean of means
+    model = Recorded(made, **PROTOCOL, clip_norm=3.0)
+    batches = data("cpu", torch.float64, 7)
+    team_rank.fit(model, batches, tmp_path, Alone())
+    assert len(model.losses) == ITERATIONS
+    evaluated = model.take("val")
+    for size, wait in teams.items():
+        found = wait()
+        assert found[0]["losses"] == pytest.approx(model.losses, rel=1e-9), size
+        assert found[0]["test"] == pytest.approx(evaluated, rel=1e-9)
+        assert all(rank == found[0] for rank in found), "the ranks differ in bits"
+    assert wrong()[0]["losses"] != pytest.approx(model.losses, rel=1e-9)
+
+
+@pytest.fixture
+def run(tiny: Run) -> Run:
+    return replace(tiny, batch_size=300, iterations=17, milestones=[5, 11], dropout=0.2)
+
+
+@pytest.fixture
+def forked(context: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ranks start from a process that has torch loaded; those of a matrix, below, start as they do."""
+    monkeypatch.setattr(parallel, "METHOD", "forkserver")
+    monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
+    yield
+    if dist.is_initialized():  # a process that fails leaves its group to the process's end
+        dist.destroy_process_group()
+
+
+def send_to_rank_1(number: int) -> Callable[[int, float | None], None]:
+    left = [number]
+
+    def progress(iteration: int, accuracy: float | None) -> None:
+        if left:
+            (one,) = mp.active_children()
+            os.kill(one.pid or 0, left.pop())
+
+    return progress
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_signal_to_any_rank_stops_all_and_the_run_goes_on_in_the_same_bits(
+    run: Run, options: Options, tmp_path: Path
+) -> None:
+    options = replace(options, devices_per_run=2)
+    whole = train_run(run, options)
+    assert isinstance(whole, Result)
+    assert whole.error is None
+    elsewhere = replace(options, out=tmp_path / "cut")
+    folder = elsewhere.out / "runs" / run.run_id
+    assert train_run(run, elsewhere, send_to_rank_1(signal.SIGTERM)) is None
+    saved = torch.load(folder / checkpoint.FILE, weights_only=True)
+    assert saved["iteration"] in (4, 7)
+    assert len(saved["ranks"]) == 1
+    assert not torch.equal(saved["rng"], saved["ranks"][0]["rng"])  # the ranks drop different units
+    again = train_run(run, elsewhere)
+    assert isinstance(again, Result)
+    assert again.weights_sha256 == whole.weights_sha256
+    assert (folder / "curve.csv").read_text() == (options.out / "runs" / run.run_id / "curve.csv").read_text()
+    assert (whole.options["devices_per_run"], whole.environment["processes"]) == (2, 2)
+    assert not mp.active_children()
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_rank_that_dies_ends_the_run_with_its_name(run: Run, options: Options) -> None:
+    result = train_run(run, replace(options, devices_per_run=2), send_to_rank_1(signal.SIGKILL))
+    assert isinstance(result, Result)
+    assert (result.status, result.passing) == ("error", "killed")
+    assert "rank 1 of 2 died: killed by SIGKILL" in str(result.error)
+    assert not mp.active_children()
+
+
+def test_a_matrix_of_teams_starts_from_the_same_bits(tmp_path: Path) -> None:
+    file = tmp_path / "team.yaml"
+    file.write_text(
+        "name: team\ngrid: {init: [lsuv, xavier], activation: [maxout]}\n"
+        "run: {dataset: synthetic, width: 0.125, batch_size: 7, iterations: 5, precision: 32-true, milestones: [3]}"
+    )
+    words = ["matrix", str(file), "--wandb", "off", "--devices", "cpu", "--out"]
+    assert main([*words, str(tmp_path / "team"), "--devices-per-run", "2", "--per-device", "2"]) == 0
+    assert main([*words, str(tmp_path / "one")]) == 0
+    folders = sorted((tmp_path / "team" / "runs").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        alone = tmp_path / "one" / "runs" / folder.name
+        theirs, ours = (json.loads((one / "result.json").read_text()) for one in (alone, folder))
+        assert theirs["init"] == ours["init"]
+        theirs, ours = (json.loads((one / "layers.json").read_text())["moments"] for one in (alone, folder))
+        assert theirs[0] == ours[0]  # variances, gradients and singular values of what was initialised
+
+
+@pytest.mark.parametrize("sizes", [(43, 43, 42), (64, 64)])
+def test_the_shares_are_those_of_the_batches(sizes: tuple[int, ...]) -> None:
+    assert [Team(rank, len(sizes), 128).share * 128 for rank in range(len(sizes))] == list(sizes)
+    assert [len(part) for part in torch.arange(128).tensor_split(len(sizes))] == list(sizes)
+
+
+def test_more_ranks_than_images_are_refused() -> None:
+    batches = data("cpu", torch.float64, 7)
+    with pytest.raises(ValueError, match="17 processes cannot share batches of 16 and 10 test images"):
+        batches.share(0, 17)
