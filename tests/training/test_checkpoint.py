@@ -14,6 +14,7 @@ from replicate.options import Options
 from replicate.results import Result, read
 from replicate.run import Run
 from replicate.training import checkpoint, train
+from replicate.training.stopping import SIGNALS
 from replicate.training.train import train_run
 
 # 2,000 images in batches of 300: the rows of the curve are at iterations 7, 14 and 17, which no chunk divides.
@@ -214,6 +215,6 @@ def test_the_state_of_a_gpus_generator_is_read_back(tmp_path: Path) -> None:
 
 
 def test_signals_are_given_back(run: Run, options: Options) -> None:
-    before = {one: signal.getsignal(one) for one in checkpoint.SIGNALS}
+    before = {one: signal.getsignal(one) for one in SIGNALS}
     train_run(replace(run, iterations=2, milestones=[]), options)
-    assert {one: signal.getsignal(one) for one in checkpoint.SIGNALS} == before
+    assert {one: signal.getsignal(one) for one in SIGNALS} == before
