@@ -3,8 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke chaos test lint format table3 table3-short table3-as-released pilot run table figures report status \
-	verify collect sync dashboard doctor bench audit lock
+.PHONY: help setup smoke chaos test test-clusters lint format table3 table3-short table3-as-released pilot run table figures \
+	report status verify collect sync dashboard doctor bench audit lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -66,6 +66,9 @@ chaos: .venv/.installed  ## a storm of faults over the smoke matrix, compared wi
 
 test: .venv/.installed  ## run the tests
 	$(BIN)/python -m pytest
+
+test-clusters: .venv/.installed  ## run the tests on clusters of this machine (SLURM, Ray), which take minutes
+	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from replicate.results import collect
 from replicate.run import Run
 
 pytest.importorskip("ray", reason="Ray, the extra [ray], is not installed")
+pytestmark = pytest.mark.cluster
 
 TESTS = Path(__file__).parents[1]
 RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in (0, 4, 20, 21, 22)]

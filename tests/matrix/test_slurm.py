@@ -25,7 +25,10 @@ from replicate.results import Result, collect
 from replicate.run import Run
 
 pytest.importorskip("submitit", reason="submitit, the extra [slurm], is not installed")
-pytestmark = pytest.mark.skipif(bool(missing()), reason=f"no SLURM on this machine: there is no {missing()}")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(bool(missing()), reason=f"no SLURM on this machine: there is no {missing()}"),
+]
 
 TESTS = Path(__file__).parents[1]
 RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in (0, 4)]
