@@ -161,5 +161,5 @@ def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool
         parser.set_defaults(wandb="off")
         return
     parser.add_argument(
-        "--wandb", metavar="MODE", help=f"{', '.join(WANDB_MODES)} (online where a W&B key is known, else offline)"
+        "--wandb", metavar="MODE", help=f"{', '.join(WANDB_MODES)} (what WANDB_MODE says, else offline)"
     )

@@ -65,8 +65,8 @@ def wandb_mode(asked: str | None) -> str:
     """Settle how runs are mirrored to Weights & Biases.
 
     Args:
-        asked: one of WANDB_MODES; None: `off` where wandb is not installed, what WANDB_MODE says, `online` where a key
-            is known, else `offline`. Where CI is set, a key that happens to be on the machine is never used.
+        asked: one of WANDB_MODES; None: `off` where wandb is not installed, what WANDB_MODE says, else `offline`: a key
+            that happens to be on the machine is never used unasked.
 
     Raises:
         UsageError: unknown mode.
@@ -77,9 +77,7 @@ def wandb_mode(asked: str | None) -> str:
         return asked
     if importlib.util.find_spec("wandb") is None:
         return "off"
-    if (said := os.environ.get("WANDB_MODE", "")) in WANDB_WORDS:
-        return WANDB_WORDS[said]
-    return "online" if not os.environ.get("CI") and wandb_key_known() else "offline"
+    return WANDB_WORDS.get(os.environ.get("WANDB_MODE", ""), "offline")
 
 
 def wandb_key_known() -> bool:
