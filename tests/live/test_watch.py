@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,13 @@ def test_a_line_a_change_until_all_is_done(experiment: Experiment, tmp_path: Pat
         assert process.wait(60) == 0
 
 
+def drain(terminal: int) -> None:
+    with suppress(OSError):  # the other end is closed
+        while os.read(terminal, 10_000):
+            pass
+    os.close(terminal)
+
+
 def test_on_a_terminal_it_is_drawn_until_ctrl_c(
     experiment: Experiment, tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -80,9 +87,10 @@ def test_on_a_terminal_it_is_drawn_until_ctrl_c(
         os.close(slave)
         while b"0/3" not in text:
             text += os.read(master, 10_000)
+        # Nobody's reading would let the terminal fill up, and the process wait for ever.
+        threading.Thread(target=drain, args=(master,), daemon=True).start()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 3
-    os.close(master)
     assert b"small in out" in text
     assert b"3 runs: 0 done, 3 waiting" in text
 
