@@ -73,5 +73,5 @@ def wandb() -> Iterator[Finding]:
     why = f", as WANDB_MODE is {os.environ['WANDB_MODE']!r}" if os.environ.get("WANDB_MODE") else ""
     text = f"wandb {version}: runs would be mirrored {wandb_mode(None)}{why}"
     key = f"key for {server} {'known' if known else 'unknown'}"
-    mend = "" if known else "`wandb login`, if runs are to be mirrored online; `make sync` uploads later"
+    mend = "" if known else "`wandb login`, for `--wandb online` or for `make sync` later"
     yield Finding("W&B", f"{text}; {key}", mend=mend)

@@ -53,9 +53,9 @@ def test_wandb_tells_the_mode_and_never_the_key(tmp_path: Path, monkeypatch: pyt
     assert none.mend.startswith("`wandb login`")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "https://user:secret@wandb.example.org")
-    (online,) = wandb()
-    assert online.text.endswith("mirrored online; key for wandb.example.org known")
+    (known,) = wandb()
+    assert known.text.endswith("mirrored offline; key for wandb.example.org known")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     (off,) = wandb()
     assert "mirrored off, as WANDB_MODE is 'disabled'" in off.text
-    assert not any(word in one.text + one.mend for one in (none, online, off) for word in (KEY, "secret"))
+    assert not any(word in one.text + one.mend for one in (none, known, off) for word in (KEY, "secret"))
