@@ -93,6 +93,13 @@ def folder_of(out: Path, run: Run) -> Path:
     return out / "runs" / run.run_id
 
 
+def record_in(folder: Path) -> Result | None:
+    """Read the record in a run's folder; None where there is none that can be read."""
+    with contextlib.suppress(BadRecordError, OSError):
+        return read(folder / "result.json")
+    return None
+
+
 def attempt(order: Order, send: Callable[..., None]) -> Ending:
     """Carry out a run, if it is still to be done and nobody else does it. For a process of its own."""
     try:

@@ -11,6 +11,7 @@ from replicate.matrix.local import LocalLauncher, death, tail
 from replicate.results import Records, collect
 from replicate.run import Run
 
+LAST_ROUNDS = 2  # on table 3 and 1,000 slots one more gains nothing (experiments/scale.py)
 SURVEY = "replicate.training.survey:survey"
 
 
@@ -62,6 +63,24 @@ def left_to_do(out: Path, runs: Sequence[Run], fingerprints: Mapping[str, str], 
 def unfinished(records: Records, runs: Sequence[Run]) -> list[Run]:
     """Choose the runs without a finished record."""
     return [run for run in runs if (found := records.results.get(run.run_id)) is None or not found.final]
+
+
+def long_ones_first(runs: Sequence[Run], slots: int) -> list[Run]:
+    """Put the long runs of the last rounds first, so that short ones fill up what is left at the end.
+
+    All but the last LAST_ROUNDS rounds keep their order: the whole table fills before any cell is refined.
+
+    Args:
+        runs: in the order in which they would start.
+        slots: runs at a time.
+    """
+    begin = max(0, len(runs) - LAST_ROUNDS * slots)
+    return [*runs[:begin], *sorted(runs[begin:], key=_work, reverse=True)]
+
+
+def _work(run: Run) -> float:
+    """Tell how long a run takes, compared with others: two maxout pieces are twice the convolutions."""
+    return run.iterations * run.batch_size * run.width**2 * (2 if run.activation == "maxout" else 1)
 
 
 def check_writable(out: Path) -> None:

@@ -9,11 +9,24 @@ from typing import Any
 
 from replicate import provenance
 from replicate.matrix import claims
-from replicate.matrix.attempt import LOST, Busy, Done, Ending, Failed, Order, Stopped, folder_of, now, record_death
+from replicate.matrix.attempt import (
+    LOST,
+    Busy,
+    Done,
+    Ending,
+    Failed,
+    Order,
+    Stopped,
+    folder_of,
+    now,
+    record_death,
+    record_in,
+)
 from replicate.matrix.display import Display
 from replicate.matrix.launcher import Launcher
 from replicate.matrix.limit import Limit
 from replicate.matrix.local import Event, death
+from replicate.matrix.plan import long_ones_first
 from replicate.matrix.retry import Retries
 from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
@@ -73,7 +86,7 @@ def run_all(
     Args:
         launcher: starts the processes.
         runs: all that were asked for.
-        todo: those without a finished record, in the order in which they start.
+        todo: those without a finished record, in the order in which they start, but for the last (long_ones_first).
         slots: where runs run, one at a time in each.
         options: of every run; the device is the slot's.
         display: is told what happens.
@@ -102,7 +115,7 @@ class _Matrix:
     ) -> None:
         self._launcher, self._options, self._display = launcher, options, display
         self._worker, self._retries, self._limit = worker, Retries(retries, slots), limit
-        self._todo, self._waiting, self._free = list(todo), list(todo), list(slots)
+        self._todo, self._waiting, self._free = list(todo), long_ones_first(todo, len(slots)), list(slots)
         self._busy: dict[str, _Job] = {}
         self._elsewhere: dict[str, Run] = {}
         self._over: set[str] = set()
@@ -238,7 +251,7 @@ class _Matrix:
             if claim is not None and not claim.stale:
                 continue
             del self._elsewhere[run_id]
-            result = collect(self._options.out, [run]).results.get(run_id)
+            result = record_in(folder_of(self._options.out, run))  # `collect` would list all others for each
             if result is None or (not result.final and result == self._known.get(run_id)):
                 self._waiting.insert(0, run)  # its owner gave it up, or died
             else:

@@ -11,7 +11,7 @@ from workers import record
 from replicate.errors import UsageError
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher
-from replicate.matrix.plan import check_writable, left_to_do, survey
+from replicate.matrix.plan import check_writable, left_to_do, long_ones_first, survey
 from replicate.options import Options
 from replicate.run import Run
 
@@ -74,3 +74,14 @@ def test_the_survey_finds_the_data_in_another_process(launcher: LocalLauncher, t
 def test_data_that_is_not_there_is_the_users_error(launcher: LocalLauncher, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere"):
         survey(launcher, [Run("lsuv", "relu", dataset="folder:nowhere")], tmp_path, Heard())
+
+
+def test_long_runs_go_first_in_the_last_rounds_alone() -> None:
+    pair = [(Run("lsuv", "relu", seed), Run("lsuv", "maxout", seed)) for seed in range(10)]
+    runs = [run for both in pair for run in both]
+    order = long_ones_first(runs, 4)  # 2 rounds of 4
+    assert order[:12] == runs[:12]
+    assert order[12:] == [both[1] for both in pair[6:]] + [both[0] for both in pair[6:]]
+    assert long_ones_first(runs[:4], 100) == [pair[0][1], pair[1][1], pair[0][0], pair[1][0]]
+    longer = replace(pair[0][0], iterations=900_000)
+    assert long_ones_first([*pair[0], longer], 1)[0] == longer
