@@ -5,15 +5,15 @@ python experiments/scale.py workers   # the same short runs, by 1 and by 2 worke
 """
 
 import argparse
-import os
 import random
 import statistics
+import sys
 import tempfile
 import time
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
 from replicate.bench.fleet import simulate
@@ -50,32 +50,34 @@ def fleet(runs: int, slots: int) -> None:
 
 
 def workers(windows: int, runs: int, iterations: int) -> None:
-    """Time short runs by 1 and by 2 workers in turn, start-up included; print the median ratio and the load."""
-    shape = Run(
-        "orthonormal",
-        "relu",
-        width=0.25,
-        dataset="synthetic",
-        iterations=iterations,
-        milestones=(),
-        precision="32-true",
-    )
-    ratios = []
+    """Time short runs by 1 and by 2 workers in turn, start-up included.
+
+    Beside each ratio stand the cores that were idle while one worker worked: if less than one, others had a part of
+    the second worker's core. The median is over the windows in which at least 0.9 of it was idle.
+    """
+    sizes = {"width": 0.25, "iterations": iterations, "milestones": (), "precision": "32-true"}
+    many = [Run("orthonormal", "relu", seed, dataset="synthetic", **sizes) for seed in range(runs)]
+    quiet = []
     with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console(file=StringIO())) as display:
-        survey(launcher, [shape], Path("data"), display)  # the server is up, the images are drawn
-        for window in range(windows):
-            load, seconds = os.getloadavg()[0], {}
-            for count in (1, 2):
-                some = [replace(shape, seed=seed) for seed in range(runs)]
-                with tempfile.TemporaryDirectory() as folder:
-                    slots, begin = make_slots("cpu", count, 1, 0), time.perf_counter()
-                    outcome = run_all(launcher, some, some, slots, Options(Path(folder)), display)
-                    seconds[count] = time.perf_counter() - begin
-                assert outcome.exit_code == 0
-            ratios.append(seconds[1] / seconds[2])
-            print(f"{window + 1}: {seconds[1]:.1f} s by 1, {seconds[2]:.1f} s by 2: {ratios[-1]:.2f} ×, "
-                  f"load before {load:.1f}", flush=True)  # fmt: skip
-    print(f"median {statistics.median(ratios):.2f} × on {os.cpu_count()} cores, {runs} runs of {iterations} iterations")
+        survey(launcher, many, Path("data"), display)  # the server is up, the images are drawn
+        for window in range(1, windows + 1):
+            (one, idle), (two, _) = (_timed(launcher, many, count, display) for count in (1, 2))
+            quiet += [one / two] if idle >= 0.9 else []
+            print(f"{window}: {one:.1f} s by 1, {two:.1f} s by 2: {one / two:.2f} ×; {idle:.2f} cores idle", flush=True)
+    median = f"median {statistics.median(quiet):.2f} ×" if quiet else "no result"
+    print(f"{median}, {len(quiet)} of {windows} windows were quiet, {runs} runs of {iterations} iterations")
+
+
+def _timed(launcher: LocalLauncher, runs: list[Run], count: int, display: Display) -> tuple[float, float]:
+    """Seconds that the runs take, and cores that are idle meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        slots, begin, idle = make_slots("cpu", count, 1, 0), time.perf_counter(), psutil.cpu_times().idle
+        outcome = run_all(launcher, runs, runs, slots, Options(Path(folder)), display)
+        seconds = time.perf_counter() - begin
+        idle = psutil.cpu_times().idle - idle
+    if outcome.exit_code:
+        sys.exit("stopped, or a run has failed")
+    return seconds, idle / seconds
 
 
 def main() -> None:
@@ -85,7 +87,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="of the fleet (10000), or of each window (4)")
     parser.add_argument("--slots", type=int, default=1000, help="of the fleet (1000)")
     parser.add_argument("--windows", type=int, default=3, help="times that the workers are measured (3)")
-    parser.add_argument("--iterations", type=int, default=150, help="of a worker's run (150)")
+    parser.add_argument("--iterations", type=int, default=100, help="of a worker's run (100)")
     args = parser.parse_args()
     if args.what == "fleet":
         fleet(args.runs or 10_000, args.slots)
