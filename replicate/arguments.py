@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from replicate.errors import UsageError
-from replicate.options import WANDB_MODES
+from replicate.options import STEPS, WANDB_MODES
 
 LAUNCHERS = ("local", *(CLUSTERS := ("slurm", "ray")))
 OUT = Path("results/local")
@@ -151,6 +151,8 @@ def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool
     parser.add_argument("--time-limit", type=_seconds, default=math.inf, metavar="TIME", help=text)
     text = "time between two checkpoints of a run (60)"
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
+    text = f"how an iteration reaches the device: {', '.join(STEPS)}; auto: a graph on a GPU, else eager (auto)"
+    parser.add_argument("--step", default="auto", help=text)
     text = "the same bits twice on a GPU as well; on the CPU it is so in any case"
     parser.add_argument("--deterministic", action="store_true", help=text)
     text = "CPU threads of each process of a run (1)"

@@ -12,7 +12,7 @@ from rich.console import Console
 from replicate.arguments import LAUNCHERS, OUT
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
-from replicate.options import Options, wandb_mode
+from replicate.options import STEPS, Options, check_step, wandb_mode
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
@@ -85,6 +85,8 @@ def _carry_out(
 
     if args.launcher not in LAUNCHERS:
         raise unknown("launcher", args.launcher, LAUNCHERS)
+    if args.step not in STEPS:
+        raise unknown("step", args.step, STEPS)
     options = Options(
         out=chosen.out.resolve(),
         data_dir=args.data_dir.resolve(),
@@ -93,6 +95,7 @@ def _carry_out(
         wandb=wandb_mode(args.wandb),
         experiment=chosen.experiment.name,
         checkpoint_seconds=args.checkpoint_seconds,
+        step=args.step,
         deterministic=args.deterministic,
     )
     limit = Limit(args.time_limit)
@@ -105,6 +108,7 @@ def _carry_out(
         gpus, fingerprints = survey(here, chosen.runs, options.data_dir, display)
         check(fingerprints)
         slots = place.slots(gpus, len(chosen.runs))
+        check_step(args.step, {slot.device for slot in slots}, args.devices_per_run)
         todo = left_to_do(options.out, chosen.runs, fingerprints, display)
         outcome = run_all(place.launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
     print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")

@@ -20,7 +20,7 @@ from replicate.options import Options
 from replicate.run import Run
 from replicate.training.environment import configure
 from replicate.training.module import Classifier
-from replicate.training.train import prepare
+from replicate.training.prepare import prepare
 from replicate.training.trainer import make_trainer
 
 IMAGES = 50_000  # as many as CIFAR-10 has; what they show does not matter

@@ -17,7 +17,8 @@ from replicate.init.passes import hooked
 from replicate.init.ranks import Moments, moments
 from replicate.results import write_atomically
 from replicate.training.curve import Curve
-from replicate.training.module import Batch, Classifier
+from replicate.training.module import Classifier
+from replicate.training.steps import Batch
 
 SCHEMA = 1
 FILE = "layers.json"

@@ -130,13 +130,13 @@ def test_a_chunk_ends_at_each_stop_and_the_batches_stay_the_same(tmp_path: Path)
 
 def test_the_first_batch_is_what_training_sees_first_and_moves_nothing():
     data = device_data()
-    next(data._pairs)
+    next(data.pairs)
     images, labels = data.first_batch(seeded(3))
     (true_images, true_labels), (next_images, _) = expected_batches(data, 8, 2)[:2]
     assert torch.equal(images, true_images)
     assert torch.equal(labels, true_labels)
     assert data.stream.taken == 1
-    assert torch.equal(next(data._pairs)[0], next_images)
+    assert torch.equal(next(data.pairs)[0], next_images)
 
 
 def test_validation_sees_the_plain_test_images(tmp_path: Path):

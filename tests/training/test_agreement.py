@@ -106,7 +106,7 @@ class Batches:
         return ITERATIONS
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return islice(self.data._pairs, ITERATIONS)
+        return islice(self.data.pairs, ITERATIONS)
 
 
 def plain(folder: Path, activation: str, device: str, dtype: torch.dtype) -> list[float]:
@@ -175,7 +175,7 @@ def dropout_losses(folder: Path, path: str, dropout: float = 0.2, iterations: in
         once.fit(model, datamodule=batches)
     else:
         model = RecordedPlain(made, **still)
-        pairs = DataLoader(list(islice(batches._pairs, iterations)), batch_size=None)
+        pairs = DataLoader(list(islice(batches.pairs, iterations)), batch_size=None)
         trainer(folder, "cpu", torch.float32, max_epochs=1).fit(model, pairs)
     return model.losses
 

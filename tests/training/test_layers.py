@@ -23,7 +23,8 @@ from replicate.results import Result
 from replicate.run import Run
 from replicate.training import checkpoint, layers, train
 from replicate.training.layers import measure, moments_of
-from replicate.training.train import prepare, train_run
+from replicate.training.prepare import prepare
+from replicate.training.train import train_run
 
 
 def read(options: Options, run: Run) -> dict:
@@ -140,7 +141,7 @@ def test_the_file(tiny: Run, options: Options, early: int, synthetic: Dataset) -
     assert iterations(content) == [0, early, 8]
     # The batch is the first that training sees, and after initialisation the net is the one that it starts from.
     ready = prepare(tiny, "cpu", synthetic)
-    images, labels = next(ready.data._pairs)
+    images, labels = next(ready.data.pairs)
     assert content["moments"][0]["layers"] == measure(ready.model.net, images, labels)
     assert content["moments"][0] != content["moments"][1] != content["moments"][2]
 
