@@ -51,6 +51,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["matrix", SMOKE, "--set", "lr=-1"], "lr = -1.0 is out of range"),
         (["matrix", SMOKE, "--only", "init=lsuv", "--only", "init=msra"], "--only gives init twice"),
         (["matrix", SMOKE, "--launcher", "cloud"], "unknown launcher 'cloud'; choose from: local"),
+        (
+            ["matrix", SMOKE, "--step", "grpah"],
+            "unknown step 'grpah' (did you mean 'graph'?); choose from: auto, eager",
+        ),
         (["matrix", SMOKE, "--wandb", "on"], "unknown --wandb 'on'; choose from: off, offline, online"),
         (["matrix", SMOKE, "--out", "/dev/null/out"], "cannot write to the output folder /dev/null/out: Not a "),
         (

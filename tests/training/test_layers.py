@@ -168,7 +168,7 @@ def test_training_does_not_notice(
     monkeypatch.setattr(train, "make_trainer", watched)
     train_run(run, options)
     monkeypatch.setattr(layers, "measure", lambda *_: pytest.fail("measured"))
-    monkeypatch.setattr(train, "moments_of", lambda _: ())
+    monkeypatch.setattr("replicate.training.prepare.moments_of", lambda _: ())
     elsewhere = replace(options, out=tmp_path / "without")
     assert train_run(run, elsewhere).error is None
     assert iterations(read(elsewhere, run)) == []
@@ -182,7 +182,7 @@ def test_cut_and_taken_up_it_ends_in_the_same_file(
     tiny: Run, options: Options, tmp_path: Path, early: int, monkeypatch: pytest.MonkeyPatch, cut: int, kept: list[int]
 ) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setitem(train.CHUNK, "cpu", 1)
+    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
     run = replace(tiny, init="xavier", iterations=12)
     train_run(run, options)
     elsewhere = replace(options, out=tmp_path / "cut")
@@ -216,7 +216,7 @@ def test_of_a_run_that_diverges_the_moments_so_far_stay(tiny: Run, options: Opti
 
 def test_an_older_checkpoint_has_no_moments(tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setitem(train.CHUNK, "cpu", 1)
+    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
     assert train_run(tiny, options, lambda i, _: os.kill(os.getpid(), signal.SIGTERM) if i == 4 else None) is None
     path = options.out / "runs" / tiny.run_id / checkpoint.FILE
     state = torch.load(path, weights_only=True)

@@ -14,7 +14,6 @@ from wandb_log import closed, items
 from replicate.options import Options
 from replicate.results import Result
 from replicate.run import Run
-from replicate.training import train
 from replicate.training.train import train_run
 from replicate.wandb_runs import display_name, wandb_id
 
@@ -170,7 +169,7 @@ def test_taken_up_again_the_offline_run_is_logged_from_its_beginning(
     trained: Trained, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setitem(train.CHUNK, "cpu", 1)
+    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
     options = replace(options, wandb="offline", experiment="trial")
     assert train_run(RUN, options, lambda i, _: os.kill(os.getpid(), signal.SIGTERM) if i == 5 else None) is None
     first, records = offline(RUN, options.out)
