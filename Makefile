@@ -48,7 +48,7 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 .venv/.installed: requirements.lock pyproject.toml
 	@set -e; if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python '>=3.11' .venv; \
-		uv pip install --python $(BIN)/python --require-hashes -r requirements.lock; \
+		uv pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock; \
 		uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .; \
 	else \
 		$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one by: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'; \
