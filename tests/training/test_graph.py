@@ -8,9 +8,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from replicate.data.datamodule import DeviceData
 from replicate.nn.activations import ACTIVATIONS, Maxout
+from replicate.nn.fitnet import FITNET4, build
 from replicate.training import graph as graph_module
 from replicate.training.graph import Graph, steps_for
 from replicate.training.module import Classifier, DivergedError
@@ -123,6 +125,44 @@ def test_the_trial_leaves_nothing_behind() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert all(not one["momentum_buffer"].any() for one in optimizer.state.values())
     assert all(parameter.grad is None for parameter in module.net.parameters())
+
+
+class NothingWaits(TorchDispatchMode):
+    """Refuses what a graph cannot hold: the host reading from the device, tensors made of the host's numbers."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "lift_fresh", "masked_select", "_unique2")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.REFUSED, f"{name} cannot be captured"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_nothing_in_an_iteration_waits_for_the_host_and_nothing_moves(activation: str) -> None:
+    made = build(FITNET4, ACTIVATIONS[activation], width=0.125).to(memory_format=torch.channels_last)
+    module = Classifier(made, **PROTOCOL, clip_norm=1.0)
+    optimizer = module.configure_optimizers()
+    images = torch.randn(2 * 4, 3, 32, 32, generator=seeded(1)).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (2 * 4,), generator=seeded(2))
+    static = Static(images, labels, 2, 2)
+    static.fill(images, labels)
+    play = graph_module._capture(module, optimizer, static, 0.1)
+    play()  # makes the momenta
+    kept = [*made.parameters(), *(one["momentum_buffer"] for one in optimizer.state.values())]
+    kept += [static.at, static.losses, static.sums]
+    places, values = [tensor.data_ptr() for tensor in kept], [tensor.detach().clone() for tensor in kept]
+    with NothingWaits():
+        play()
+    assert [tensor.data_ptr() for tensor in kept] == places
+    changed = [not torch.equal(now, before) for now, before in zip(kept, values, strict=True)]
+    assert sum(changed) > len(kept) / 2  # where hardly a gradient arrives, weights may stay
+    assert changed[-3:] == [True, True, True]
+    assert static.images.is_contiguous()
+    static.rewind()
+    assert static.batch()[0].is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(AssertionError, match="_local_scalar_dense cannot be captured"), NothingWaits():
+        static.losses[0].item()
 
 
 def stuck(module: Any, optimizer: Any, static: Static, rate: float) -> Any:
