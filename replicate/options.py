@@ -27,7 +27,7 @@ class Options:
     Args:
         out: the experiment's output folder; the run writes to `out/runs/<run_id>/`.
         data_dir: where data sets are found, and downloaded to.
-        device: `cpu` or `cuda`; which GPU that is, the launcher has settled in the process's environment.
+        device: `cpu`, `cuda` or `mps`; which GPU that is, the launcher has settled in the process's environment.
         threads: CPU threads of each process of the run.
         devices_per_run: processes that train the run together, each on a GPU or CPU of its own.
         wandb: one of WANDB_MODES.

@@ -66,6 +66,8 @@ def here(options: Options, step: str = "eager") -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "versions": provenance.versions() | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
-        "device": torch.cuda.get_device_name() if cuda else provenance.cpu_name(),
+        "device": torch.cuda.get_device_name()
+        if cuda
+        else provenance.cpu_name() + " (MPS)" * (options.device == "mps"),
         "environment": environment,
     }
