@@ -35,14 +35,14 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
-SlurmdTimeout=10
-KillWait=5
+SlurmdTimeout=60
+KillWait=30
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_min_interval=100000
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
-PartitionName=low Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=low Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=high Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
@@ -94,14 +94,14 @@ class Cluster:
         subprocess.run([_find("mungekey"), "--create", f"--keyfile={self.folder}/munge.key"], check=True)
         paths = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
         self._start("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *paths)
-        wait((self.folder / "munge.socket").exists, "munged")
+        wait((self.folder / "munge.socket").exists, "munged", 60)
         self._start("slurmctld", "-D")
         self.node_up("n1")
         self.node_up("n2")
-        wait(self._ready, "two idle nodes")
+        wait(self._ready, "two idle nodes", 60)
         # Jobs call srun, which has needs of its own.
         run = ["sbatch", "--wait", "--nodes=2", "--output=/dev/null", "--chdir=/", "--wrap=srun true"]
-        self.call(*run, seconds=120)
+        self.call(*run, seconds=60)
 
     def _ready(self) -> bool:
         for name, daemon in self._daemons.items():
@@ -172,7 +172,7 @@ class Cluster:
         self._daemons.clear()
 
 
-def wait(true: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait(true: Callable[[], object], what: str, seconds: float = 300) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not true():
