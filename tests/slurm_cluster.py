@@ -100,8 +100,9 @@ class Cluster:
         self.node_up("n2")
         wait(self._ready, "two idle nodes", 60)
         # Jobs call srun, which has needs of its own.
-        run = ["sbatch", "--wait", "--nodes=2", "--output=/dev/null", "--chdir=/", "--wrap=srun true"]
-        self.call(*run, seconds=60)
+        ran = self.folder / "ran"
+        self.call("sbatch", "--nodes=2", "--output=/dev/null", "--chdir=/", f"--wrap=srun touch {ran}")
+        wait(lambda: ran.exists() and not self.jobs(), "a job", 60)
 
     def _ready(self) -> bool:
         for name, daemon in self._daemons.items():
@@ -126,11 +127,10 @@ class Cluster:
         self.call("scancel", "--user", getpass.getuser(), check=False)
         self._end()
 
-    def call(self, *command: str, check: bool = True, seconds: float = 60) -> str:
+    def call(self, *command: str, check: bool = True) -> str:
         """Run a program of SLURM's, and return what it prints."""
         environment = {**os.environ, **self.environment}
-        done = subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=seconds)
-        return done.stdout
+        return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=60).stdout
 
     def jobs(self, shown: str = "%A") -> list[str]:
         """Tell of each job in the queue."""

@@ -312,7 +312,7 @@ def test_the_smoke_matrix_that_loses_a_node_and_its_head_comes_out_as_here(clust
     there, here = tmp_path / "there", tmp_path / "here"
     short = ["--set", "iterations=20", "milestones=[]"]
     command = [sys.executable, "-m", "replicate", "matrix", smoke, "--wandb", "off", *short]
-    packed = ["--per-device", "6", "--slurm.cpus_per_task", "1", "--slurm.partition", "low"]
+    packed = ["--per-device", "8", "--slurm.cpus_per_task", "1", "--slurm.partition", "low"]
     on_slurm = [*command, "--out", str(there), "--launcher", "slurm", *packed]
     with losing_nodes(cluster) as lose:
 
