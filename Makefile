@@ -69,7 +69,7 @@ test: .venv/.installed  ## run the tests
 	$(BIN)/python -m pytest
 
 test-clusters: .venv/.installed  ## run the tests on clusters of this machine (SLURM, Ray), which take minutes
-	$(BIN)/python -m pytest -rs -m cluster
+	$(BIN)/python -m pytest -rs -m cluster tests/matrix
 
 lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff check .
