@@ -25,7 +25,8 @@ home = $(patsubst ~/%,$(HOME)/%,$(1))
 FOLDERS = --data-dir "$(call home,$(DATA_DIR))" $(if $(OUT),--out "$(call home,$(OUT))")
 SELECT = $(FOLDERS) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
 MIRROR = $(if $(WANDB),--wandb $(WANDB))
-RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic) $(if $(STEP),--step $(STEP))
+RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic) $(if $(STEP),--step $(STEP)) \
+	$(if $(DEVICES_PER_RUN),--devices-per-run $(DEVICES_PER_RUN))
 EACH = $(if $(PER_DEVICE),--per-device $(PER_DEVICE))
 
 # Runs that ended in an error (1) do not keep the others from their table; wrong usage (2) and a stop (3) do.
@@ -40,7 +41,7 @@ endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB DETERMINISTIC STEP,"
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS OUT WANDB DETERMINISTIC STEP,"
 	@echo "  and EXPERIMENT for run, table, figures, report, status, verify, sync, dashboard; SAMPLE for verify; DIRS for collect"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
@@ -68,7 +69,7 @@ test: .venv/.installed  ## run the tests
 	$(BIN)/python -m pytest
 
 test-clusters: .venv/.installed  ## run the tests on clusters of this machine (SLURM, Ray), which take minutes
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -rs -m cluster tests/matrix
 
 lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff check .

@@ -134,9 +134,8 @@ def add_dry_run(*parsers: argparse.ArgumentParser) -> None:
 
 def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool = True) -> None:
     """Add where runs are carried out; `several`: for more than one run, `mirrored`: to Weights & Biases as well."""
-    parser.add_argument(
-        "--devices", default="auto", help="auto (GPUs, else the CPU), cpu, or GPU numbers such as 0,1 (auto)"
-    )
+    text = "auto (GPUs, else the CPU), cpu, mps (Apple's GPU, untested), or GPU numbers such as 0,1 (auto)"
+    parser.add_argument("--devices", default="auto", help=text)
     if several:
         text = "runs at a time on each device (1 on a GPU; on the CPU one for every --threads-per-run cores)"
         parser.add_argument("--per-device", type=int, metavar="N", help=text)

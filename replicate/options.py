@@ -27,7 +27,7 @@ class Options:
     Args:
         out: the experiment's output folder; the run writes to `out/runs/<run_id>/`.
         data_dir: where data sets are found, and downloaded to.
-        device: `cpu` or `cuda`; which GPU that is, the launcher has settled in the process's environment.
+        device: `cpu`, `cuda` or `mps`; which GPU that is, the launcher has settled in the process's environment.
         threads: CPU threads of each process of the run.
         devices_per_run: processes that train the run together, each on a GPU or CPU of its own.
         wandb: one of WANDB_MODES.
@@ -71,15 +71,15 @@ def check_step(step: str, devices: Iterable[str], per_run: int) -> None:
 
     Args:
         step: one of STEPS.
-        devices: `cpu` or `cuda`, all on which there will be runs.
+        devices: `cpu`, `cuda` or `mps`, all on which there will be runs.
         per_run: processes that train a run together.
 
     Raises:
         UsageError: it needs another device.
     """
     if step in ("graph", "compiled"):
-        if "cpu" in devices:
-            raise UsageError(f"--step {step} needs a GPU; on the CPU choose from: auto, eager")
+        if set(devices) - {"cuda"}:
+            raise UsageError(f"--step {step} needs an NVIDIA GPU; elsewhere choose from: auto, eager")
         if per_run > 1:
             raise UsageError(f"--step {step} is for one device; with --devices-per-run choose from: auto, eager")
 

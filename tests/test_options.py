@@ -36,8 +36,10 @@ def test_the_cpu_is_deterministic_without_being_asked() -> None:
 @pytest.mark.parametrize("step", ["graph", "compiled"])
 def test_graphs_are_for_one_gpu(step: str) -> None:
     check_step(step, ["cuda"], 1)
-    with pytest.raises(UsageError, match=f"--step {step} needs a GPU; on the CPU choose from: auto, eager"):
+    with pytest.raises(UsageError, match=f"--step {step} needs an NVIDIA GPU; elsewhere choose from: auto, eager"):
         check_step(step, ["cuda", "cpu"], 1)
+    with pytest.raises(UsageError, match=f"--step {step} needs an NVIDIA GPU"):
+        check_step(step, ["mps"], 1)
     with pytest.raises(UsageError, match=f"--step {step} is for one device; with --devices-per-run choose from: auto"):
         check_step(step, ["cuda"], 2)
     for always in ("auto", "eager"):

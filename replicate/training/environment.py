@@ -66,6 +66,12 @@ def here(options: Options, step: str = "eager") -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "versions": provenance.versions() | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
-        "device": torch.cuda.get_device_name() if cuda else provenance.cpu_name(),
+        "device": _device(options.device),
         "environment": environment,
     }
+
+
+def _device(kind: str) -> str:
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{provenance.cpu_name()} (MPS)" if kind == "mps" else provenance.cpu_name()

@@ -32,7 +32,7 @@ def steps_for(step: str, device: str, processes: int) -> Steps:
 
     Args:
         step: one of options.STEPS.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         processes: that train the run together; several sum up their gradients eagerly.
     """
     if step == "eager" or (step == "auto" and (device != "cuda" or processes > 1)):

@@ -140,6 +140,7 @@ def measure(net: nn.Module, images: Tensor, labels: Tensor) -> list[dict[str, An
 
 def _norm(gradient: Tensor, pieces: int, piece: int) -> float:
     own = torch.unflatten(gradient, 0, (-1, pieces))[:, piece]  # n·k in … -> n k in … -> n in …
+    own = own.cpu() if own.device.type == "mps" else own  # which has no float64
     return float(own.double().norm())  # in float64, which no sum of finite squares overflows
 
 

@@ -56,7 +56,7 @@ class Classifier(pl.LightningModule):
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.milestones, self.lr_factor, self.clip_norm = milestones, lr_factor, clip_norm
         self.iteration = 0  # optimiser steps taken
-        # Summed on the device, read once a row of the curve; in float64, which no sum of finite losses overflows.
+        # Summed on the device, read once a row of the curve; in `wide`, which no sum of finite losses overflows.
         self.totals = {stage: torch.zeros(3, dtype=torch.float64) for stage in ("train", "val", "test")}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -83,11 +83,11 @@ class Classifier(pl.LightningModule):
         loss = F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
         correct = (logits.argmax(1) == labels).sum()
         n = torch.full_like(correct, len(labels))
-        return loss, torch.stack([loss.detach().double() * n, correct, n])
+        return loss, torch.stack([loss.detach().to(wide(loss.device)) * n, correct, n])
 
     def add(self, stage: str, sums: Tensor) -> None:
         """Add to the totals of a stage."""
-        self.totals[stage] = self.totals[stage].to(sums.device) + sums
+        self.totals[stage] = self.totals[stage].to(sums) + sums
 
     def training_step(self, chunk: Iterable[Batch], chunk_index: int) -> None:
         """Make an iteration of each batch of the chunk.
@@ -133,3 +133,8 @@ class Classifier(pl.LightningModule):
         # One kernel for all parameters on a GPU; on a CPU the records that there are come from the plain loop.
         fused = all(p.is_cuda for p in self.net.parameters()) or None
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=fused)
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The widest floating type of a device: float64, but on Apple's GPU float32, whose integers end at 2**24."""
+    return torch.float32 if device.type == "mps" else torch.float64

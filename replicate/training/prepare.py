@@ -20,7 +20,7 @@ from replicate.training.streams import stream, stream_seed
 from replicate.training.team import Alone
 
 # Iterations that Lightning gives at a time: enough to hide its own work on a GPU, few enough to show progress on a CPU.
-CHUNK = {"cpu": 4, "cuda": 64}
+CHUNK = {"cpu": 4, "cuda": 64, "mps": 64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def prepare(
 
     Args:
         run: what to train.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         dataset: as loaded for `run.dataset`.
         init: report of an earlier initialisation, whose weights will be put in place of these: none is done.
         team: the processes that train the run; None: this one alone.
