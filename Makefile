@@ -65,8 +65,8 @@ smoke: .venv/.installed  ## the whole grid at toy size on embedded images, in ab
 chaos: .venv/.installed  ## a storm of faults over the smoke matrix, compared with one in peace; writes results/chaos.md
 	$(BIN)/python experiments/chaos.py --interval 2 --page results/chaos.md
 
-test: .venv/.installed  ## run the tests
-	$(BIN)/python -m pytest
+test: .venv/.installed  ## run the tests, by two processes
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-clusters: .venv/.installed  ## run the tests on clusters of this machine (SLURM, Ray), which take minutes
 	$(BIN)/python -m pytest -rs -m cluster tests/matrix

@@ -1,5 +1,6 @@
 """The fast path is the same training as a plain Lightning loop: in float64, loss by loss."""
 
+import copy
 import functools
 import tempfile
 from collections.abc import Iterator
@@ -41,7 +42,8 @@ def data(device: str, dtype: torch.dtype, chunk: int) -> DeviceData:
     return DeviceData(images, labels, images[:10], labels[:10], generator=seeded(3), **settings)
 
 
-def net(activation: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
+@functools.cache
+def started(activation: str, dtype: torch.dtype) -> torch.nn.Module:
     """A small FitNet-4 without dropout, started by LSUV."""
     made = build(FITNET4, ACTIVATIONS[activation], width=0.125, dropout=0.0).to(dtype)
     batches = iter(lambda: torch.randn(32, 3, 32, 32, generator=seeded(4), dtype=torch.float64).to(dtype), None)
@@ -49,7 +51,12 @@ def net(activation: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
     for parameter in made.parameters():
         if parameter.ndim == 1:  # biases start at zero, where decay does not show
             torch.nn.init.normal_(parameter, std=0.3, generator=seeded(6))
-    return made.to(device)
+    return made
+
+
+def net(activation: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
+    """A copy of that net, to be trained."""
+    return copy.deepcopy(started(activation, dtype)).to(device)
 
 
 def trainer(folder: Path, device: str, dtype: torch.dtype, **settings: Any) -> pl.Trainer:

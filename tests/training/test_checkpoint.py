@@ -17,13 +17,15 @@ from replicate.training import checkpoint, train
 from replicate.training.stopping import SIGNALS
 from replicate.training.train import train_run
 
-# 2,000 images in batches of 300: the rows of the curve are at iterations 7, 14 and 17, which no chunk divides.
+pytestmark = pytest.mark.usefixtures("few_images")
+
+# 100 images in batches of 15: the rows of the curve are at iterations 7, 14 and 17, which no chunk divides.
 ITERATIONS, ROWS = 17, (7, 14)
 
 
 @pytest.fixture
 def run(tiny: Run) -> Run:
-    return replace(tiny, batch_size=300, iterations=ITERATIONS, milestones=[5, 11], dropout=0.2)
+    return replace(tiny, batch_size=15, iterations=ITERATIONS, milestones=[5, 11], dropout=0.2)
 
 
 @pytest.fixture

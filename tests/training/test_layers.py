@@ -26,6 +26,8 @@ from replicate.training.layers import measure, moments_of
 from replicate.training.prepare import prepare
 from replicate.training.train import train_run
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 
 def read(options: Options, run: Run) -> dict:
     text = (options.out / "runs" / run.run_id / "layers.json").read_text()

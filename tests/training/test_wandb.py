@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from wandb_log import closed, items
 
+from replicate.data import synthetic
 from replicate.options import Options
 from replicate.results import Result
 from replicate.run import Run
@@ -18,14 +19,14 @@ from replicate.training.train import train_run
 from replicate.wandb_runs import display_name, wandb_id
 
 KEY = "0123456789abcdef" * 2 + "deadbeef"
-# 2,000 images in batches of 500: rows at iterations 4 and 8.
+# 100 images in batches of 25: rows at iterations 4 and 8.
 RUN = Run(
     *("lsuv", "maxout"),
     dataset="synthetic",
     width=0.125,
     iterations=8,
     milestones=[4],
-    batch_size=500,
+    batch_size=25,
     lsuv_batch_size=16,
     precision="32-true",
 )
@@ -61,6 +62,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         patch.setenv("WANDB_API_KEY", KEY)
         patch.setenv("HOME", str(home))
         patch.delenv("WANDB_DATA_DIR", raising=False)
+        patch.setattr(synthetic, "TRAIN", 100)
+        patch.setattr(synthetic, "TEST", 20)
         result = train_run(RUN, Options(out=home / "out", wandb="offline", experiment="trial"))
         assert isinstance(result, Result)
         assert result.error is None
