@@ -25,7 +25,8 @@ home = $(patsubst ~/%,$(HOME)/%,$(1))
 FOLDERS = --data-dir "$(call home,$(DATA_DIR))" $(if $(OUT),--out "$(call home,$(OUT))")
 SELECT = $(FOLDERS) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
 MIRROR = $(if $(WANDB),--wandb $(WANDB))
-RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic)
+RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic) $(if $(STEP),--step $(STEP)) \
+	$(if $(DEVICES_PER_RUN),--devices-per-run $(DEVICES_PER_RUN))
 EACH = $(if $(PER_DEVICE),--per-device $(PER_DEVICE))
 
 # Runs that ended in an error (1) do not keep the others from their table; wrong usage (2) and a stop (3) do.
@@ -40,7 +41,7 @@ endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE SEEDS OUT WANDB DETERMINISTIC,"
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS OUT WANDB DETERMINISTIC STEP,"
 	@echo "  and EXPERIMENT for run, table, figures, report, status, verify, sync, dashboard; SAMPLE for verify; DIRS for collect"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
@@ -48,7 +49,7 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 .venv/.installed: requirements.lock pyproject.toml
 	@set -e; if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python '>=3.11' .venv; \
-		uv pip install --python $(BIN)/python --require-hashes -r requirements.lock; \
+		uv pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock; \
 		uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .; \
 	else \
 		$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one by: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'; \
@@ -64,11 +65,11 @@ smoke: .venv/.installed  ## the whole grid at toy size on embedded images, in ab
 chaos: .venv/.installed  ## a storm of faults over the smoke matrix, compared with one in peace; writes results/chaos.md
 	$(BIN)/python experiments/chaos.py --interval 2 --page results/chaos.md
 
-test: .venv/.installed  ## run the tests
-	$(BIN)/python -m pytest
+test: .venv/.installed  ## run the tests, by two processes
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-clusters: .venv/.installed  ## run the tests on clusters of this machine (SLURM, Ray), which take minutes
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -rs -m cluster tests/matrix
 
 lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff check .

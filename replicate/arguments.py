@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from replicate.errors import UsageError
-from replicate.options import WANDB_MODES
+from replicate.options import STEPS, WANDB_MODES
 
 LAUNCHERS = ("local", *(CLUSTERS := ("slurm", "ray")))
 OUT = Path("results/local")
@@ -134,9 +134,8 @@ def add_dry_run(*parsers: argparse.ArgumentParser) -> None:
 
 def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool = True) -> None:
     """Add where runs are carried out; `several`: for more than one run, `mirrored`: to Weights & Biases as well."""
-    parser.add_argument(
-        "--devices", default="auto", help="auto (GPUs, else the CPU), cpu, or GPU numbers such as 0,1 (auto)"
-    )
+    text = "auto (GPUs, else the CPU), cpu, mps (Apple's GPU, untested), or GPU numbers such as 0,1 (auto)"
+    parser.add_argument("--devices", default="auto", help=text)
     if several:
         text = "runs at a time on each device (1 on a GPU; on the CPU one for every --threads-per-run cores)"
         parser.add_argument("--per-device", type=int, metavar="N", help=text)
@@ -151,6 +150,8 @@ def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool
     parser.add_argument("--time-limit", type=_seconds, default=math.inf, metavar="TIME", help=text)
     text = "time between two checkpoints of a run (60)"
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help=text)
+    text = f"how an iteration reaches the device: {', '.join(STEPS)}; auto: a graph on a GPU, else eager (auto)"
+    parser.add_argument("--step", default="auto", help=text)
     text = "the same bits twice on a GPU as well; on the CPU it is so in any case"
     parser.add_argument("--deterministic", action="store_true", help=text)
     text = "CPU threads of each process of a run (1)"

@@ -12,7 +12,7 @@ from rich.console import Console
 from replicate.arguments import LAUNCHERS, OUT
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
-from replicate.options import Options, wandb_mode
+from replicate.options import STEPS, Options, check_step, wandb_mode
 from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
@@ -80,11 +80,13 @@ def _carry_out(
     from replicate.matrix.launchers import choose
     from replicate.matrix.limit import Limit
     from replicate.matrix.local import LocalLauncher
-    from replicate.matrix.plan import check_writable, left_to_do, survey, unfinished
+    from replicate.matrix.plan import check_shares, check_writable, left_to_do, survey, unfinished
     from replicate.matrix.scheduler import WORKER, run_all
 
     if args.launcher not in LAUNCHERS:
         raise unknown("launcher", args.launcher, LAUNCHERS)
+    if args.step not in STEPS:
+        raise unknown("step", args.step, STEPS)
     options = Options(
         out=chosen.out.resolve(),
         data_dir=args.data_dir.resolve(),
@@ -93,6 +95,7 @@ def _carry_out(
         wandb=wandb_mode(args.wandb),
         experiment=chosen.experiment.name,
         checkpoint_seconds=args.checkpoint_seconds,
+        step=args.step,
         deterministic=args.deterministic,
     )
     limit = Limit(args.time_limit)
@@ -102,10 +105,12 @@ def _carry_out(
     preload = WORKER.partition(":")[0]
     shown = display_for(Console(), chosen.experiment, chosen.runs, options.out)
     with LocalLauncher(preload) as here, choose(args, here, options.out) as place, shown as display:
-        gpus, fingerprints = survey(here, chosen.runs, options.data_dir, display)
-        check(fingerprints)
-        slots = place.slots(gpus, len(chosen.runs))
-        todo = left_to_do(options.out, chosen.runs, fingerprints, display)
+        found = survey(here, chosen.runs, options.data_dir, display)
+        check(found.fingerprints)
+        slots = place.slots(found, len(chosen.runs))
+        check_step(args.step, {slot.device for slot in slots}, args.devices_per_run)
+        todo = left_to_do(options.out, chosen.runs, found.fingerprints, display)
+        check_shares(todo, found.test_images, options.devices_per_run)
         outcome = run_all(place.launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
     print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
     print(f"records: {chosen.out}/runs")
@@ -136,8 +141,8 @@ def bench(args: argparse.Namespace) -> int:
     options = Options(out=args.out)
     check_writable(args.out)
     with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
-        gpus, _ = survey(launcher, [], options.data_dir, display)
-        slot = make_slots(args.devices, 1, 1, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]
+        found = survey(launcher, [], options.data_dir, display)
+        slot = make_slots(args.devices, 1, 1, found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]
         small = slot.device == "cpu"
         chosen = Run(
             "lsuv",

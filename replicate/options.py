@@ -3,14 +3,17 @@
 import importlib.util
 import netrc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from replicate.errors import unknown
+from replicate.errors import UsageError, unknown
 
+# One operation after another; replays of a captured CUDA graph; the same of a net that torch.compile has fused. `auto`:
+# on a GPU a graph where one can be had.
+STEPS = ("auto", "eager", "graph", "compiled")
 WANDB_MODES = ("off", "offline", "online")
 SERVER = "https://api.wandb.ai"
 # W&B's own words, of the environment variable WANDB_MODE
@@ -24,12 +27,13 @@ class Options:
     Args:
         out: the experiment's output folder; the run writes to `out/runs/<run_id>/`.
         data_dir: where data sets are found, and downloaded to.
-        device: `cpu` or `cuda`; which GPU that is, the launcher has settled in the process's environment.
+        device: `cpu`, `cuda` or `mps`; which GPU that is, the launcher has settled in the process's environment.
         threads: CPU threads of each process of the run.
         devices_per_run: processes that train the run together, each on a GPU or CPU of its own.
         wandb: one of WANDB_MODES.
         experiment: name of the experiment, W&B's group.
         checkpoint_seconds: between two checkpoints of a run.
+        step: one of STEPS: how an iteration reaches the device.
         deterministic: the same bits twice on a GPU as well, at some cost in speed; on the CPU it is so in any case.
         commit: of the code, and whether the code differs from it, as found when the matrix started; None: ask now.
         scratch: folder for files that are still being written (see results.write_atomically); None: the run's own.
@@ -44,6 +48,7 @@ class Options:
     wandb: str = "off"
     experiment: str = "local"
     checkpoint_seconds: float = 60.0
+    step: str = "auto"
     deterministic: bool = False
     commit: tuple[str, bool | None] | None = None
     scratch: Path | None = None
@@ -59,6 +64,24 @@ class Options:
         without = ("out", "data_dir", "scratch", "commit", "history")
         kept = {key: value for key, value in asdict(self).items() if key not in without}
         return kept | {"deterministic": self.strict}
+
+
+def check_step(step: str, devices: Iterable[str], per_run: int) -> None:
+    """See that iterations can be made as asked.
+
+    Args:
+        step: one of STEPS.
+        devices: `cpu`, `cuda` or `mps`, all on which there will be runs.
+        per_run: processes that train a run together.
+
+    Raises:
+        UsageError: it needs another device.
+    """
+    if step in ("graph", "compiled"):
+        if set(devices) - {"cuda"}:
+            raise UsageError(f"--step {step} needs an NVIDIA GPU; elsewhere choose from: auto, eager")
+        if per_run > 1:
+            raise UsageError(f"--step {step} is for one device; with --devices-per-run choose from: auto, eager")
 
 
 def wandb_mode(asked: str | None) -> str:

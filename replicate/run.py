@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 from replicate.errors import UsageError, unknown
 
@@ -104,7 +104,8 @@ class Run:
     @property
     def run_id(self) -> str:
         """Name of the run's folder, such as `lsuv-maxout-s0-3f9a1c2e`; equal exactly for equal settings."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        settings = {one.name: getattr(self, one.name) for one in fields(self)}  # asdict would copy each
+        text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode()).hexdigest()
         return f"{self.init}-{self.activation}-s{self.seed}-{digest[:8]}"
 

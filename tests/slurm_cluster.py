@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,21 +34,21 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
-MpiDefault=none
-SwitchType=switch/none
 ReturnToService=2
-SlurmdTimeout=10
-KillWait=5
+SlurmdTimeout=60
+KillWait=30
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_min_interval=100000
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
-PartitionName=low Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=low Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=high Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
+
+
+class NoClusterError(Exception):
+    """No cluster came up here, which says nothing about our code."""
 
 
 def missing() -> list[str]:
@@ -64,6 +65,9 @@ class Cluster:
 
     Args:
         folder: for everything; its name must be short enough for a socket's.
+
+    Raises:
+        NoClusterError: from `with`: it does not start here. The message says what the daemons said.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,23 +76,49 @@ class Cluster:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "Cluster":
+        try:
+            self._begin()
+        except Exception as error:  # whatever a container lacks
+            self._end()
+            raise NoClusterError(f"{error!r}; {self._said()}") from error
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         (self.folder / "state").mkdir()
         text = CONFIG.format(host=socket.gethostname(), ports=_ports(3), user=getpass.getuser(), folder=self.folder)
         (self.folder / "slurm.conf").write_text(text)
         subprocess.run([_find("mungekey"), "--create", f"--keyfile={self.folder}/munge.key"], check=True)
         paths = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
-        try:
-            self._start("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *paths)
-            wait((self.folder / "munge.socket").exists, "munged")
-            self._start("slurmctld", "-D")
-            self.node_up("n1")
-            self.node_up("n2")
-            wait(lambda: self.call("sinfo", "-h", "-N", "-p", "low", "-o", "%T").split() == ["idle"] * 2, "two nodes")
-        except BaseException:
-            self._end()
-            raise
-        return self
+        self._start("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *paths)
+        wait((self.folder / "munge.socket").exists, "munged", 60)
+        self._start("slurmctld", "-D")
+        self.node_up("n1")
+        self.node_up("n2")
+        wait(self._ready, "two idle nodes", 60)
+        # Jobs call srun, which has needs of its own.
+        ran = self.folder / "ran"
+        self.call("sbatch", "--nodes=2", "--output=/dev/null", "--chdir=/", f"--wrap=srun touch {ran}")
+        wait(lambda: ran.exists() and not self.jobs(), "a job", 60)
+
+    def _ready(self) -> bool:
+        for name, daemon in self._daemons.items():
+            if (code := daemon.poll()) is not None:
+                raise RuntimeError(f"{name} ended with exit code {code}")
+        nodes = self.call("sinfo", "-h", "-N", "-p", "low", "-o", "%T", check=False)
+        return nodes.split() == ["idle"] * 2
+
+    def _said(self) -> str:
+        """The last line of each daemon's that tells of trouble."""
+        logs = [*self.folder.glob("*.log"), *self.folder.glob("*.out")]
+        found = []
+        for path in sorted(logs):
+            lines = path.read_text(errors="replace").splitlines()
+            found += [f"{path.name}: {line}" for line in lines if re.search("error|fatal", line, re.IGNORECASE)][-1:]
+        return "; ".join(found)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -116,7 +146,7 @@ class Cluster:
         spool = f"{self.folder}/spool-{name}".encode()
         for step in _processes(lambda line: b"slurmstepd" in line or spool in line):
             with_children = [step, *_descendants(step)]
-            if _runs_on(name, with_children):
+            if runs_on(name, with_children):
                 for pid in with_children:
                     _kill(pid)
         self.call("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
@@ -142,7 +172,7 @@ class Cluster:
         self._daemons.clear()
 
 
-def wait(true: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait(true: Callable[[], object], what: str, seconds: float = 300) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not true():
@@ -188,7 +218,8 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _runs_on(name: str, pids: list[int]) -> bool:
+def runs_on(name: str, pids: list[int]) -> bool:
+    """Tell whether one of these processes is a job's on this node."""
     for pid in pids:
         try:
             if f"SLURMD_NODENAME={name}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):

@@ -113,12 +113,12 @@ def test_torch_stays_where_it_is_needed(part: str, path: Path) -> None:
         assert all(name.split(".")[0] == "torch" for name in heavy)
 
 
-def test_only_train_brings_nets_inits_and_data_together() -> None:
+def test_only_prepare_brings_nets_inits_and_data_together() -> None:
     three = {"nn", "init", "data"}
     users = {
         path.name for _, path in parts() if len({p for p in three for n in imports(path) if f"replicate.{p}" in n}) > 1
     }
-    assert users == {"train.py"}
+    assert users == {"prepare.py"}
 
 
 @pytest.mark.parametrize("command", ["--help", "status experiments/smoke.yaml", "table experiments/smoke.yaml"])

@@ -51,6 +51,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["matrix", SMOKE, "--set", "lr=-1"], "lr = -1.0 is out of range"),
         (["matrix", SMOKE, "--only", "init=lsuv", "--only", "init=msra"], "--only gives init twice"),
         (["matrix", SMOKE, "--launcher", "cloud"], "unknown launcher 'cloud'; choose from: local"),
+        (
+            ["matrix", SMOKE, "--step", "grpah"],
+            "unknown step 'grpah' (did you mean 'graph'?); choose from: auto, eager",
+        ),
         (["matrix", SMOKE, "--wandb", "on"], "unknown --wandb 'on'; choose from: off, offline, online"),
         (["matrix", SMOKE, "--out", "/dev/null/out"], "cannot write to the output folder /dev/null/out: Not a "),
         (
@@ -77,6 +81,23 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert message in refused(capsys, *arguments)
     assert not (tmp_path / "nothing-here").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "cpu", "--devices-per-run", "33"], " has 32 images a batch; give 1 to 32"),
+        (["--devices", "no"], "unknown device 'no'; choose from: auto, cpu, mps, or GPU numbers such as 0,1"),
+    ],
+)
+def test_devices_that_do_not_fit_are_refused_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], message: str
+) -> None:
+    assert main(["run", SMOKE, "--set", "init=lsuv", "activation=relu", "--out", str(tmp_path), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_an_unknown_command_or_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def test_interrupted_and_started_again_the_matrix_ends_in_its_table(
         assert first.poll() is None
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
-    text, _ = first.communicate(timeout=60)
+    text, _ = first.communicate(timeout=300)
     assert first.returncode == 3, text
     assert "the same command goes on where this one ends" in text
     done = {path: path.read_bytes() for path in out.glob("runs/*/result.json")}

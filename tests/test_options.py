@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from replicate.errors import UsageError
-from replicate.options import Options, wandb_key_known, wandb_mode
+from replicate.options import Options, check_step, wandb_key_known, wandb_mode
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +21,7 @@ def test_options_are_plain_data_in_a_record() -> None:
     assert Options(Path("out")).plain() == {
         **{"device": "cpu", "threads": 1, "devices_per_run": 1, "wandb": "off", "experiment": "local"},
         "checkpoint_seconds": 60.0,
+        "step": "auto",
         "deterministic": True,
     }
 
@@ -30,6 +31,19 @@ def test_the_cpu_is_deterministic_without_being_asked() -> None:
     assert not Options(Path("out"), device="cuda").strict
     assert Options(Path("out"), device="cuda").plain()["deterministic"] is False
     assert Options(Path("out"), device="cuda", deterministic=True).strict
+
+
+@pytest.mark.parametrize("step", ["graph", "compiled"])
+def test_graphs_are_for_one_gpu(step: str) -> None:
+    check_step(step, ["cuda"], 1)
+    with pytest.raises(UsageError, match=f"--step {step} needs an NVIDIA GPU; elsewhere choose from: auto, eager"):
+        check_step(step, ["cuda", "cpu"], 1)
+    with pytest.raises(UsageError, match=f"--step {step} needs an NVIDIA GPU"):
+        check_step(step, ["mps"], 1)
+    with pytest.raises(UsageError, match=f"--step {step} is for one device; with --devices-per-run choose from: auto"):
+        check_step(step, ["cuda"], 2)
+    for always in ("auto", "eager"):
+        check_step(always, ["cuda", "cpu"], 2)
 
 
 def test_wandb_is_offline_unless_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:

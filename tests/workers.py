@@ -138,3 +138,41 @@ def patient(run: Run, options: Options, send: Send) -> Result | None:
     result = replace(record(run, options), history=[dict(entry) for entry in options.history])
     result.write(folder, options.scratch)
     return result
+
+
+def trained(run: Run, options: Options, send: Send) -> Result | None:
+    """Train, in at most two parts: the first waits under way for SIGTERM, the second must not initialise anew."""
+    from replicate.init.schemes import SCHEMES  # torch, which the other tasks do without
+    from replicate.training import checkpoint, curve
+    from replicate.training.train import train_run
+
+    folder = options.out / "runs" / run.run_id
+    with (folder / "starts").open("a") as file:
+        file.write(f"{os.environ['SLURM_JOB_ID']} {os.environ['SLURMD_NODENAME']}\n")
+    first = not (folder / checkpoint.FILE).exists()
+    curve.PROGRESS_SECONDS = 0.0  # word of every chunk
+
+    def progress(iteration: int, accuracy: float | None) -> None:
+        send(iteration, accuracy)
+        if first:
+            (folder / "waits").touch()
+            _await_sigterm()
+
+    if not first:
+        SCHEMES.clear()  # whoever initialises fails
+    return train_run(run, options, progress)
+
+
+def _await_sigterm() -> None:
+    """Return once the signal has come and whoever handles it has been told."""
+    told: list[int] = []
+    handler: Any = signal.getsignal(signal.SIGTERM)
+
+    def note(number: int, frame: Any) -> None:
+        told.append(number)
+        handler(number, frame)
+
+    signal.signal(signal.SIGTERM, note)
+    while not told:
+        time.sleep(0.05)
+    signal.signal(signal.SIGTERM, handler)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 MEASURE = "replicate.bench.measure:measure"
 CEILING = "replicate.bench.measure:matmul_rate"
-PATHS = ("baseline", "ours")
+# On a GPU each way to make an iteration stands for itself; on a CPU there is one.
+PATHS = {"cpu": ("baseline", "ours"), "cuda": ("baseline", "eager", "graph", "compiled")}
 ACTIVATIONS = ("relu", "maxout")
 
 
@@ -30,7 +31,7 @@ class Row:
     """One line of the page: so many processes at once, their rates added up.
 
     Args:
-        path: `baseline` or `ours`.
+        path: one of PATHS.
         activation: of the net.
         at_once: processes on the device.
         iterations_per_second: median over windows, summed over the processes.
@@ -97,7 +98,7 @@ class Page:
             f"- {row.activation}: {row.work.operations / 1e9:,.3g} GFLOP "
             f"({1e3 * row.work.operations / self.ceiling:.3g} ms at the ceiling), "
             f"{row.work.traffic / 1e9:.3g} GB read and written, {row.work.kernels} kernels"
-            for row in {row.activation: row for row in self.rows if row.path == "ours"}.values()
+            for row in {row.activation: row for row in self.rows if row.path != "baseline"}.values()
         ]
         lines += [
             "",
@@ -133,7 +134,7 @@ def compare(
     rows = []
     for activation in ACTIVATIONS:
         for count in at_once:
-            for path in PATHS:
+            for path in PATHS[slot.device]:
                 display.note(f"{activation}, {count} at once, {path}")
                 rows.append(_row(launcher, path, replace(run, activation=activation), count, options, environment,
                                  windows=windows, seconds=seconds, ceiling=ceiling))  # fmt: skip

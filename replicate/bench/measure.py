@@ -19,8 +19,9 @@ from replicate.data.dataset import Dataset
 from replicate.options import Options
 from replicate.run import Run
 from replicate.training.environment import configure
+from replicate.training.graph import steps_for
 from replicate.training.module import Classifier
-from replicate.training.train import prepare
+from replicate.training.prepare import prepare
 from replicate.training.trainer import make_trainer
 
 IMAGES = 50_000  # as many as CIFAR-10 has; what they show does not matter
@@ -98,7 +99,7 @@ def measure(
     """Train until so many windows have been measured.
 
     Args:
-        path: `ours`, or `baseline`: a plain Lightning loop with a DataLoader.
+        path: `baseline`, a plain Lightning loop with a DataLoader; else ours, by one of options.STEPS, or as it comes.
         run: what to train; its iterations are ignored.
         options: device and threads.
         launched: time.time() when this process was started.
@@ -108,10 +109,11 @@ def measure(
         send: is told `ready` once the training goes.
     """
     configure(options)
-    ready = prepare(run, options.device, _noise())
+    steps = None if path == "baseline" else steps_for("auto" if path == "ours" else path, options.device, 1)
+    ready = prepare(run, options.device, _noise(), steps=steps)
     clock = _Windows(launched, gate, windows, seconds, send)
     try:
-        if path == "ours":
+        if path != "baseline":
             make_trainer(run, options, ready.data, [clock]).fit(ready.model, datamodule=ready.data)
         else:
             model = PlainClassifier(

@@ -37,7 +37,7 @@ def iteration_work(model: Classifier, batch_size: int, precision: str) -> Work:
         batch_size: images, 32×32.
         precision: of the Run; with `bf16-mixed` under autocast.
     """
-    model = copy.deepcopy(model).train()
+    model = _alone(model)
     first = next(model.net.parameters())
     shape = (batch_size, INPUT_CHANNELS, 32, 32)
     images = torch.ones(shape, device=first.device, dtype=first.dtype)  # what they show does not matter
@@ -53,6 +53,18 @@ def iteration_work(model: Classifier, batch_size: int, precision: str) -> Work:
                 optimizer.step()
         adds = multiply_adds(model.net)
     return Work(3 * 2 * adds * batch_size, counter.kernels, counter.traffic)
+
+
+def _alone(model: Classifier) -> Classifier:
+    """Copy what is trained and how; not the steps, for a captured graph cannot be copied."""
+    return Classifier(
+        copy.deepcopy(model.net),
+        lr=model.lr,
+        momentum=model.momentum,
+        weight_decay=model.weight_decay,
+        milestones=model.milestones,
+        lr_factor=model.lr_factor,
+    ).train()
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

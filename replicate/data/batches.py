@@ -38,8 +38,12 @@ class BatchStream(Iterator[Batch]):
         self._position = 0  # within the pass
 
     def __next__(self) -> Batch:
+        return self.take(1)
+
+    def take(self, count: int) -> Batch:
+        """Give the next batches, one after another in tensors of count·b images."""
         parts = []
-        missing = self.batch_size
+        missing = count * self.batch_size
         while missing > 0:
             if self._position == self.n:
                 self._pass, self._position = self._draw(), 0
@@ -47,7 +51,7 @@ class BatchStream(Iterator[Batch]):
             parts.append(tuple(numbers[part] for numbers in self._pass))
             missing -= part.stop - part.start
             self._position = part.stop
-        self.taken += 1
+        self.taken += count
         indices, offsets, mirror = (torch.cat(numbers) for numbers in zip(*parts, strict=True))
         return indices, offsets, mirror
 

@@ -16,26 +16,53 @@ TEST_BATCH = 500
 Pairs = Iterator[tuple[Tensor, Tensor]]  # images (b, 3, h, w) and labels (b,)
 
 
+class Chunk:
+    """The next batches of a run's stream: one by one, made when they are asked for, or all at once; one way, once.
+
+    Args:
+        data: whose batches they are.
+        length: number of batches.
+    """
+
+    def __init__(self, data: "DeviceData", length: int) -> None:
+        self._data, self._length = data, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Pairs:
+        return islice(self._data.pairs, self._length)
+
+    @property
+    def most(self) -> int:
+        """Batches in the longest chunk that this run may meet."""
+        return self._data.chunk
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Give images (k·b, 3, h, w), channels_last, and labels (k·b,) of its k batches, one after another."""
+        return self._data.together(self._length)
+
+
 class TrainingEpoch:
     """The batches of one epoch of Lightning, the next ones of an endless stream, in chunks.
 
-    A chunk is an iterator over batches, which are made when they are asked for; it must be used up before the next.
-    There is a length because Lightning, where it finds none, fetches one item ahead: the next epoch would miss it.
+    A chunk must be used up before the next. There is a length because Lightning, where it finds none, fetches one item
+    ahead: the next epoch would miss it.
 
     Args:
-        batches: the endless stream.
+        data: whose batches they are.
         chunks: batches in each chunk.
     """
 
-    def __init__(self, batches: Pairs, chunks: list[int]) -> None:
-        self.batches, self.chunks = batches, chunks
+    def __init__(self, data: "DeviceData", chunks: list[int]) -> None:
+        self.data, self.chunks = data, chunks
 
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __iter__(self) -> Iterator[Pairs]:
+    def __iter__(self) -> Iterator[Chunk]:
         for length in self.chunks:
-            yield islice(self.batches, length)
+            yield Chunk(self.data, length)
 
 
 class PlainBatches:
@@ -96,7 +123,7 @@ class DeviceData(LightningDataModule):
         self.stops = stops
         self.epoch_ends = epoch_ends(len(train_images), batch_size, iterations)
         self.stream = self._stream(generator, batch_size)
-        self._pairs = self._pairs_of(self.stream)
+        self.pairs = self._pairs_of(self.stream)
 
     def share(self, rank: int, ranks: int) -> None:
         """Give out one part alone of each training batch, and of the test images; all parts together are the whole.
@@ -116,7 +143,7 @@ class DeviceData(LightningDataModule):
                 f"{ranks} processes cannot share batches of {self.stream.batch_size} "
                 f"and {len(self.test_images)} test images"
             )
-        self._pairs = self._pairs_of(_parts(self.stream, rank, ranks))
+        self.pairs = self._pairs_of(_parts(self.stream, rank, ranks))
         self.test_images, self.test_labels = self.test_images[rank::ranks], self.test_labels[rank::ranks]
 
     def training_batches(self, generator: torch.Generator, batch_size: int) -> Iterator[Tensor]:
@@ -137,6 +164,11 @@ class DeviceData(LightningDataModule):
         """
         return next(self._pairs_of(self._stream(generator, self.stream.batch_size)))
 
+    def together(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the next batches, undivided, as one: images (count·b, 3, h, w) and labels (count·b,)."""
+        indices, offsets, mirror = self.stream.take(count)
+        return self._augmented(indices, offsets, mirror), self.train_labels[indices]
+
     def train_dataloader(self) -> TrainingEpoch:
         """Return the batches from where training stands to the next row of the learning curve."""
         # Lightning sets the attribute from outside its class
@@ -146,7 +178,7 @@ class DeviceData(LightningDataModule):
             )
         taken = self.stream.taken
         end = next((end for end in self.epoch_ends if end > taken), taken)
-        return TrainingEpoch(self._pairs, _chunks(taken, end, self.chunk, self.stops))
+        return TrainingEpoch(self, _chunks(taken, end, self.chunk, self.stops))
 
     def val_dataloader(self) -> PlainBatches:
         """Return the plain test images, without augmentation."""

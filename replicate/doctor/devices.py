@@ -21,7 +21,7 @@ from replicate.run import Run
 
 PROBE = "replicate.training.probe:probe"
 SECONDS = 180.0  # for all answers; a device that hangs would keep us for ever
-PRECISION = {"cuda": "bf16-mixed", "cpu": "32-true"}  # what the experiments ask for there
+PRECISION = {"cuda": "bf16-mixed", "mps": "32-true", "cpu": "32-true"}  # what the experiments ask for there
 LOOK = "`replicate matrix experiments/smoke.yaml --only init=lsuv activation=maxout` shows the whole traceback"
 
 
@@ -53,6 +53,7 @@ def devices(launcher: LocalLauncher, worker: str = WORKER) -> Iterator[Finding]:
         yield from cpu(found)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         slots = make_slots("auto", 1, 1, len(found.gpus), visible) if found.gpus else []
+        slots += make_slots("mps", 1, 1, len(found.gpus), mps=True) if found.mps else []
         slots += make_slots("cpu", 1, 1, len(found.gpus))
         begin = time.monotonic()
         for slot in slots:

@@ -88,7 +88,8 @@ def gpus(found: Found, listed: Sequence[str], environment: Mapping[str, str]) ->
     elif not found.gpus:
         yield Finding("devices", "no NVIDIA GPU: runs go to the CPU, which does for `make smoke` and `make pilot`")
     if found.mps:
-        yield Finding("devices", "Apple's GPU (MPS) is there and is not used: nothing here was ever tried on one")
+        text = "Apple's GPU found (MPS); --devices mps uses it; untested, so without that runs go to the CPU"
+        yield Finding("devices", text)
 
 
 def _why_none(found: Found, visible: str | None) -> str:

@@ -11,6 +11,7 @@ from replicate.errors import UsageError
 from replicate.matrix import remote
 from replicate.matrix.launcher import Launcher
 from replicate.matrix.local import LocalLauncher
+from replicate.matrix.plan import Survey
 from replicate.matrix.ray import RayLauncher
 from replicate.matrix.scheduler import WORKER
 from replicate.matrix.slots import Slot, make_slots
@@ -21,10 +22,10 @@ PRELOAD = WORKER.partition(":")[0]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where runs are carried out; `slots` makes the slots from the GPUs of this machine and the number of runs."""
+    """Where runs are carried out; `slots` makes the slots from the devices of this machine and the number of runs."""
 
     launcher: Launcher
-    slots: Callable[[int, int], list[Slot]]
+    slots: Callable[[Survey, int], list[Slot]]
 
 
 @contextmanager
@@ -42,10 +43,10 @@ def choose(args: argparse.Namespace, here: LocalLauncher, out: Path) -> Iterator
     """
     if args.launcher == "local":
 
-        def local_slots(gpus: int, runs: int) -> list[Slot]:
+        def local_slots(found: Survey, runs: int) -> list[Slot]:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             each = (args.per_device, args.threads_per_run)
-            return make_slots(args.devices, *each, gpus, visible, args.devices_per_run)
+            return make_slots(args.devices, *each, found.gpus, visible, args.devices_per_run, found.mps)
 
         yield Place(here, local_slots)
         return
@@ -57,7 +58,7 @@ def choose(args: argparse.Namespace, here: LocalLauncher, out: Path) -> Iterator
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} is out of range; give 1 or more")
     with _cluster(args, out / args.launcher) as launcher:
-        yield Place(launcher, lambda gpus, runs: remote.slots(launcher.device, runs, args.per_device))
+        yield Place(launcher, lambda found, runs: remote.slots(launcher.device, runs, args.per_device))
 
 
 def _cluster(args: argparse.Namespace, folder: Path) -> SlurmLauncher | RayLauncher:

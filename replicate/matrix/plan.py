@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from replicate.errors import UsageError
@@ -15,10 +16,25 @@ LAST_ROUNDS = 2  # on table 3 and 1,000 slots one more gains nothing (experiment
 SURVEY = "replicate.training.survey:survey"
 
 
-def survey(
-    launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display: Display
-) -> tuple[int, dict[str, str]]:
-    """Ask a process that may load torch for the number of GPUs, and for the fingerprint of each data set.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the survey found on this machine.
+
+    Args:
+        gpus: number of NVIDIA GPUs that torch sees.
+        mps: whether torch can use an Apple GPU.
+        fingerprints: of each data set.
+        test_images: number of each data set's.
+    """
+
+    gpus: int
+    mps: bool
+    fingerprints: Mapping[str, str]
+    test_images: Mapping[str, int]
+
+
+def survey(launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display: Display) -> Survey:
+    """Ask a process that may load torch for the devices and the data.
 
     Raises:
         UsageError: unknown or unreadable data.
@@ -33,8 +49,7 @@ def survey(
                 if event.kind == "progress":
                     display.reading(*event.value)
                 elif event.kind == "done":
-                    gpus, fingerprints = event.value
-                    return gpus, fingerprints
+                    return Survey(**event.value)
                 elif event.kind == "failed":
                     raise event.value
                 else:
@@ -58,6 +73,25 @@ def left_to_do(out: Path, runs: Sequence[Run], fingerprints: Mapping[str, str], 
     for reason in records.bad.values():
         display.note(f"{reason}; the run is done again, and the file set aside")
     return unfinished(records, runs)
+
+
+def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: int) -> None:
+    """Check that each device of a run has a part of every batch.
+
+    Args:
+        runs: to be carried out.
+        test_images: number of each data set's.
+        devices: that a run takes.
+
+    Raises:
+        UsageError: a run has too few images for so many.
+    """
+    for run in runs:
+        tested = test_images[run.dataset]
+        most = min(run.batch_size, tested)
+        if most < devices:
+            few = f"{run.batch_size} images a batch" if run.batch_size == most else f"{tested} test images"
+            raise UsageError(f"--devices-per-run {devices} is more than {run.run_id} has {few}; give 1 to {most}")
 
 
 def unfinished(records: Records, runs: Sequence[Run]) -> list[Run]:

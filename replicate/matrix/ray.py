@@ -112,6 +112,9 @@ class RayLauncher:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / remote.MARK).touch()  # a task that starts now ends at once
+        for reference, one in self._running.items():
+            if one.arguments[0].standing is None:  # nothing to save: it need not be started to be told so
+                self._ray.cancel(reference)
         references = list(self._running)
         _, late = self._ray.wait(references, num_returns=len(references), timeout=min(seconds, STOP_SECONDS))
         for reference in late:

@@ -35,8 +35,8 @@ def shard(text: str, runs: Sequence[Run]) -> tuple[Run, ...]:
         )
     if parts > len(runs):
         raise UsageError(f"--shard {text} cuts {len(runs)} runs into {parts} parts; give {len(runs)} parts at most")
-    mine = {run.run_id for run in sorted(runs, key=_likeness)[part - 1 :: parts]}
-    return tuple(run for run in runs if run.run_id in mine)
+    mine = set(sorted(runs, key=_likeness)[part - 1 :: parts])
+    return tuple(run for run in runs if run in mine)
 
 
 def _likeness(run: Run) -> tuple[str | int | float, ...]:

@@ -49,6 +49,14 @@ def _split(x: Tensor, pieces: int) -> tuple[Tensor, ...]:
     return torch.unflatten(x, 1, (-1, pieces)).unbind(2)  # n c·k … -> n c k … -> k × (n c …)
 
 
+def _fusible_max(x: Tensor, pieces: int) -> Tensor:
+    """The same by operations that torch.compile can follow and fuse; NaN wins, as it does in torch.maximum."""
+    best, *rest = _split(x, pieces)
+    for piece in rest:
+        best = torch.where((piece > best) | piece.isnan(), piece, best)
+    return best
+
+
 class Maxout(nn.Module):
     """Maximum over the pieces of a layer: (n, c·pieces, …) -> (n, c, …).
 
@@ -65,6 +73,8 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Take the maximum of each unit's pieces."""
+        if torch.compiler.is_compiling():
+            return _fusible_max(x, self.pieces)
         best: Tensor = _MaxOfPieces.apply(x, self.pieces)
         return best
 

@@ -107,7 +107,8 @@ def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
     try:
         _check_size(path)
         # Tensors and plain data alone: a checkpoint from elsewhere cannot run code.
-        state = torch.load(path, map_location=device, weights_only=True)
+        # By way of the CPU to MPS, which has no float64, in which another device's totals are.
+        state = torch.load(path, map_location="cpu" if device == "mps" else device, weights_only=True)
         if state["schema"] == SCHEMA and state["identity"] == identity:
             for rank in (state, *state.get("ranks", [])):  # none in a checkpoint from before there were teams
                 # These two live on the CPU, wherever the weights are.

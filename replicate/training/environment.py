@@ -39,10 +39,14 @@ def configure(options: Options) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
-def here(options: Options) -> dict[str, Any]:
+def here(options: Options, step: str = "eager") -> dict[str, Any]:
     """Say what carries out this call, as a record has it: commit, dirty, versions, device and environment.
 
     The environment is what torch has in effect, and what picks its kernels.
+
+    Args:
+        options: of the run.
+        step: how its iterations are made; named where it is not one operation after another.
     """
     cuda = options.device == "cuda"
     commit, dirty = options.commit or provenance.commit()
@@ -53,6 +57,7 @@ def here(options: Options) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         **({"processes": options.devices_per_run} if options.devices_per_run > 1 else {}),
+        **({"step": step} if step != "eager" else {}),
         **{name: os.environ[name] for name in OVERRIDES if name in os.environ},
     }
     if cuda:
@@ -61,6 +66,12 @@ def here(options: Options) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "versions": provenance.versions() | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
-        "device": torch.cuda.get_device_name() if cuda else provenance.cpu_name(),
+        "device": _device(options.device),
         "environment": environment,
     }
+
+
+def _device(kind: str) -> str:
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{provenance.cpu_name()} (MPS)" if kind == "mps" else provenance.cpu_name()

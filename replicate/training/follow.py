@@ -13,10 +13,11 @@ from replicate.run import Run
 from replicate.training import checkpoint
 from replicate.training.environment import configure
 from replicate.training.module import Classifier, DivergedError
+from replicate.training.prepare import prepare
 from replicate.training.stopping import StoppedError, Stops
 from replicate.training.streams import stream_seed
 from replicate.training.team import Alone
-from replicate.training.train import identity_of, prepare
+from replicate.training.train import identity_of
 from replicate.training.trainer import make_trainer
 
 

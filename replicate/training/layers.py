@@ -17,7 +17,8 @@ from replicate.init.passes import hooked
 from replicate.init.ranks import Moments, moments
 from replicate.results import write_atomically
 from replicate.training.curve import Curve
-from replicate.training.module import Batch, Classifier
+from replicate.training.module import Classifier
+from replicate.training.steps import Batch
 
 SCHEMA = 1
 FILE = "layers.json"
@@ -139,6 +140,7 @@ def measure(net: nn.Module, images: Tensor, labels: Tensor) -> list[dict[str, An
 
 def _norm(gradient: Tensor, pieces: int, piece: int) -> float:
     own = torch.unflatten(gradient, 0, (-1, pieces))[:, piece]  # n·k in … -> n k in … -> n in …
+    own = own.cpu() if own.device.type == "mps" else own  # which has no float64
     return float(own.double().norm())  # in float64, which no sum of finite squares overflows
 
 

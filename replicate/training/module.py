@@ -1,15 +1,14 @@
 """The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations a step of Lightning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from replicate.training.steps import Batch, Eager, Steps
 from replicate.training.team import Alone
-
-Batch = tuple[Tensor, Tensor]
 
 
 class DivergedError(Exception):
@@ -33,6 +32,7 @@ class Classifier(pl.LightningModule):
         lr_factor: see milestones.
         clip_norm: gradient-norm clipping, None for none.
         team: the processes that train the net; None: this one alone.
+        steps: makes the iterations of a chunk; None: one operation after another.
     """
 
     def __init__(
@@ -46,15 +46,17 @@ class Classifier(pl.LightningModule):
         lr_factor: float,
         clip_norm: float | None = None,
         team: Alone | None = None,
+        steps: Steps | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.net = net
         self.team = team or Alone()
+        self.steps: Steps = steps or Eager()
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.milestones, self.lr_factor, self.clip_norm = milestones, lr_factor, clip_norm
         self.iteration = 0  # optimiser steps taken
-        # Summed on the device, read once a row of the curve; in float64, which no sum of finite losses overflows.
+        # Summed on the device, read once a row of the curve; in `wide`, which no sum of finite losses overflows.
         self.totals = {stage: torch.zeros(3, dtype=torch.float64) for stage in ("train", "val", "test")}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,15 +66,28 @@ class Classifier(pl.LightningModule):
 
     def step(self, batch: Batch, stage: str) -> Tensor:
         """Mean loss of a batch of images (n, c, h, w) and labels (n,); adds to the totals of its stage."""
+        loss, sums = self.measure(batch)
+        self.add(stage, sums)
+        return loss
+
+    def measure(self, batch: Batch, forward: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Mean loss of a batch; and its sums (3,): losses, right answers, images.
+
+        Args:
+            batch: images (n, c, h, w) and labels (n,).
+            forward: takes the place of the net.
+        """
         images, labels = batch
-        logits = self(images)
+        logits = (forward or self)(images)
         # bf16 logits would round the loss to 3 digits; float64 ones stay what they are.
         loss = F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
         correct = (logits.argmax(1) == labels).sum()
         n = torch.full_like(correct, len(labels))
-        total = torch.stack([loss.detach().double() * n, correct, n])
-        self.totals[stage] = self.totals[stage].to(total.device) + total
-        return loss
+        return loss, torch.stack([loss.detach().to(wide(loss.device)) * n, correct, n])
+
+    def add(self, stage: str, sums: Tensor) -> None:
+        """Add to the totals of a stage."""
+        self.totals[stage] = self.totals[stage].to(sums) + sums
 
     def training_step(self, chunk: Iterable[Batch], chunk_index: int) -> None:
         """Make an iteration of each batch of the chunk.
@@ -82,20 +97,8 @@ class Classifier(pl.LightningModule):
         """
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
-        losses = []
-        for batch in chunk:
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(self.iteration)
-            optimizer.zero_grad()
-            loss = self.step(batch, "train")
-            with torch.autocast(loss.device.type, enabled=False):  # Lightning's spans the whole chunk
-                self.team.backward(self, loss)
-                if self.clip_norm is not None:
-                    nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
-                optimizer.step()
-            losses.append(loss.detach())
-            self.iteration += 1
-        finite = torch.isfinite(self.team.losses(torch.stack(losses)))  # read once a chunk: it waits for the device
+        losses = self.steps(self, optimizer, chunk)
+        finite = torch.isfinite(self.team.losses(losses))  # read once a chunk: it waits for the device
         if not finite.all():
             self.iteration -= len(losses) - int(finite.int().argmin())
             raise DivergedError
@@ -123,8 +126,15 @@ class Classifier(pl.LightningModule):
         return loss / n, 100 * correct / n
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with biases free of weight decay; the learning rate is set at every iteration."""
+        """SGD with biases free of weight decay; the learning rate is set by the steps."""
         weights = [p for p in self.net.parameters() if p.ndim > 1]
         biases = [p for p in self.net.parameters() if p.ndim <= 1]
         groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": biases, "weight_decay": 0.0}]
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+        # One kernel for all parameters on a GPU; on a CPU the records that there are come from the plain loop.
+        fused = all(p.is_cuda for p in self.net.parameters()) or None
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=fused)
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The widest floating type of a device: float64, but on Apple's GPU float32, whose integers end at 2**24."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -60,6 +60,8 @@ class Stops(pl.Callback):
                 torch.set_rng_state(self._state["rng"])
             if self._state["cuda_rng"] is not None:
                 torch.cuda.set_rng_state(self._state["cuda_rng"])
+            if pl_module.device.type == "mps" and "mps_rng" in self._state:
+                torch.mps.set_rng_state(self._state["mps_rng"])
             self._state = None
 
     def on_train_batch_end(
@@ -103,6 +105,7 @@ def own(module: Classifier) -> dict[str, Any]:
         "totals": module.totals["train"],
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state() if module.device.type == "cuda" else None,
+        **({"mps_rng": torch.mps.get_rng_state()} if module.device.type == "mps" else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,8 +11,8 @@ from replicate.data.sources import load
 
 def survey(
     datasets: Iterable[str], data_dir: Path, progress: Callable[[int, int], None] | None = None
-) -> tuple[int, dict[str, str]]:
-    """Count the GPUs that this process sees, and read each data set once, so that it is there for every run.
+) -> dict[str, Any]:
+    """Look for the devices that this process sees, and read each data set once, so that it is there for every run.
 
     Args:
         datasets: as in a Run's `dataset`.
@@ -19,9 +20,18 @@ def survey(
         progress: called with the images decoded and those to decode in all.
 
     Returns:
-        The number of GPUs, and each data set's fingerprint.
+        The arguments of plan.Survey.
 
     Raises:
         UsageError: unknown or unreadable data set, or a download that failed.
     """
-    return torch.cuda.device_count(), {name: load(name, data_dir, progress).fingerprint for name in datasets}
+    fingerprints, test_images = {}, {}
+    for name in datasets:
+        dataset = load(name, data_dir, progress)
+        fingerprints[name], test_images[name] = dataset.fingerprint, len(dataset.test_labels)
+    return {
+        "gpus": torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+        "fingerprints": fingerprints,
+        "test_images": test_images,
+    }

@@ -1,22 +1,13 @@
-"""Train one run: the only place where nets, initialisations and data meet."""
+"""Train one run, from plain data to its record."""
 
 import math
 import time
 import traceback
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
-from torch import nn
-
-from replicate.data.datamodule import DeviceData
 from replicate.data.dataset import Dataset
-from replicate.data.preprocess import PREPROCESSINGS
 from replicate.data.sources import load
-from replicate.init import initialize_
-from replicate.nn.activations import ACTIVATIONS
-from replicate.nn.fitnet import PLANS, build
 from replicate.options import Options
 from replicate.passing import passing
 from replicate.results import Result
@@ -25,18 +16,18 @@ from replicate.training import checkpoint
 from replicate.training.curve import Curve, Progress
 from replicate.training.digest import weights_sha256
 from replicate.training.environment import configure, here
+from replicate.training.graph import steps_for
 from replicate.training.layers import FILE as LAYERS
-from replicate.training.layers import Layers, moments_of
-from replicate.training.module import Classifier, DivergedError
+from replicate.training.layers import Layers
+from replicate.training.module import DivergedError
 from replicate.training.parallel import team as team_of
+from replicate.training.prepare import prepare
+from replicate.training.steps import Steps
 from replicate.training.stopping import StoppedError
-from replicate.training.streams import stream, stream_seed
+from replicate.training.streams import stream
 from replicate.training.team import Alone
 from replicate.training.trainer import make_trainer
 from replicate.training.wandb import Mirror
-
-# Iterations that Lightning gives at a time: enough to hide its own work on a GPU, few enough to show progress on a CPU.
-CHUNK = {"cpu": 4, "cuda": 64}
 
 
 def train_run(run: Run, options: Options, progress: Progress | None = None) -> Result | None:
@@ -75,6 +66,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         "parts": None,
     }
     earlier, mirror = 0.0, None
+    steps = steps_for(options.step, options.device, options.devices_per_run)
     try:
         configure(options)
         dataset = load(run.dataset, options.data_dir)
@@ -91,7 +83,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
             folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress, mirror.log, options.scratch
         )
         with team_of(run, options, resume=state is not None) as team:
-            _train(run, options, dataset, curve, mirror, record, state, team)
+            _train(run, options, dataset, curve, mirror, record, state, team, steps)
     except StoppedError:
         if mirror:
             mirror.finish({"status": "stopped"})
@@ -100,7 +92,7 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         record |= {"status": "error", "error": traceback.format_exc(), "passing": passing(error)}
     result = Result(
         run=run,
-        **{**record, **here(options), "seconds": earlier + time.perf_counter() - begin},
+        **{**record, **here(options, steps.name), "seconds": earlier + time.perf_counter() - begin},
         options=options.plain(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         history=[dict(entry) for entry in options.history],
@@ -114,82 +106,9 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A run that is ready to train."""
-
-    model: Classifier
-    data: DeviceData
-    init: list[dict[str, Any]]
-
-
 def identity_of(run: Run, dataset: Dataset) -> str:
     """Name a run on its data, for its checkpoints."""
     return f"{run.run_id} {dataset.fingerprint}"
-
-
-def prepare(
-    run: Run, device: str, dataset: Dataset, init: list[dict[str, Any]] | None = None, team: Alone | None = None
-) -> Prepared:
-    """Preprocess the data, build the net and initialise it.
-
-    Args:
-        run: what to train.
-        device: `cpu` or `cuda`.
-        dataset: as loaded for `run.dataset`.
-        init: report of an earlier initialisation, whose weights will be put in place of these: none is done.
-        team: the processes that train the run; None: this one alone.
-    """
-    train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
-    data = DeviceData(
-        train_images,
-        torch.tensor(dataset.train_labels),
-        test_images,
-        torch.tensor(dataset.test_labels),
-        batch_size=run.batch_size,
-        iterations=run.iterations,
-        pad=run.pad,
-        mirror=run.mirror,
-        generator=stream(run.seed, "batches"),
-        device=device,
-        chunk=CHUNK[device],
-        stops=moments_of(run.iterations),
-    )
-    activation = ACTIVATIONS[run.activation]
-    net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes))
-    net.to(device)
-    net.to(memory_format=torch.channels_last)  # faster convolutions, on a CPU as well
-    if init is None:
-        init = _initialize(run, net, data, activation.negative_slope)
-    model = Classifier(
-        net,
-        lr=run.lr,
-        momentum=run.momentum,
-        weight_decay=run.weight_decay,
-        milestones=run.milestones,
-        lr_factor=run.lr_factor,
-        clip_norm=run.clip_norm,
-        team=team,
-    )
-    if team and team.size > 1:
-        data.share(team.rank, team.size)
-    return Prepared(model, data, init)
-
-
-def _initialize(run: Run, net: nn.Module, data: DeviceData, negative_slope: float) -> list[dict[str, Any]]:
-    torch.manual_seed(stream_seed(run.seed, "dropout"))  # for LSUV; training seeds it anew
-    reports = initialize_(
-        net,
-        run.init,
-        data.training_batches(stream(run.seed, "lsuv"), run.lsuv_batch_size),
-        generator=stream(run.seed, "init"),
-        negative_slope=negative_slope,
-        tol=run.lsuv_tol,
-        max_iter=run.lsuv_max_iter,
-        dropout=run.lsuv_dropout,
-    )
-    torch.manual_seed(stream_seed(run.seed, "dropout"))
-    return [asdict(report) for report in reports]
 
 
 def _train(
@@ -201,12 +120,13 @@ def _train(
     record: dict[str, Any],
     state: dict[str, Any] | None,
     team: Alone,
+    steps: Steps,
 ) -> None:
     """Prepare and train, from a checkpoint's state if there is one; what is known at any moment is in the record."""
-    ready = prepare(run, options.device, dataset, init=state["init"] if state else None, team=team)
+    ready = prepare(run, options.device, dataset, init=state["init"] if state else None, team=team, steps=steps)
     model, data = ready.model, ready.data
     record["init"] = ready.init
-    parts = checkpoint.parts(state, here(options))
+    parts = checkpoint.parts(state, here(options, steps.name))
     record["parts"] = parts if len(parts) > 1 else None
     folder, seconds = options.out / "runs" / run.run_id, state["seconds"] if state else 0.0
     # All inits and activations of a seed are measured on the same images, and see them first in training.

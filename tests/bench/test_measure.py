@@ -13,7 +13,7 @@ from replicate.options import Options
 from replicate.run import Run
 
 
-@pytest.mark.parametrize("path", ["ours", "baseline"])
+@pytest.mark.parametrize("path", ["ours", "graph", "baseline"])
 def test_a_training_is_measured_in_windows_once_the_gate_is_open(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

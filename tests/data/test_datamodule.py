@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from replicate.data.augment import augment
 from replicate.data.batches import BatchStream
-from replicate.data.datamodule import DeviceData
+from replicate.data.datamodule import Chunk, DeviceData
 
 N, TEST = 50, 1203
 Pair = tuple[Tensor, Tensor]
@@ -63,7 +62,7 @@ class Recorder(LightningModule):
         self.validated: list[int] = []
         self.tested: list[Pair] = []
 
-    def training_step(self, chunk: Iterator[Pair]) -> None:
+    def training_step(self, chunk: Chunk) -> None:
         batches = list(chunk)
         self.chunks.append(len(batches))
         self.seen += batches
@@ -118,6 +117,18 @@ def test_training_sees_exactly_the_stream_and_is_validated_at_the_rows(
         assert torch.equal(labels, true_labels)
 
 
+def test_a_whole_chunk_is_its_batches_one_after_another() -> None:
+    one, other = device_data(chunk=5), device_data(chunk=5)
+    for parts, whole in zip(one.train_dataloader(), other.train_dataloader(), strict=True):
+        images, labels = whole.whole()
+        pairs = list(parts)
+        assert len(pairs) == len(whole) <= whole.most == 5
+        assert torch.equal(images, torch.cat([pair[0] for pair in pairs]))
+        assert torch.equal(labels, torch.cat([pair[1] for pair in pairs]))
+        assert images.is_contiguous(memory_format=torch.channels_last)
+    assert one.stream.taken == other.stream.taken == 7  # the first row of the curve: 50 images in batches of 8
+
+
 def test_a_chunk_ends_at_each_stop_and_the_batches_stay_the_same(tmp_path: Path):
     data = device_data(chunk=4, stops=(0, 3, 9, 22))
     module = Recorder()
@@ -130,13 +141,13 @@ def test_a_chunk_ends_at_each_stop_and_the_batches_stay_the_same(tmp_path: Path)
 
 def test_the_first_batch_is_what_training_sees_first_and_moves_nothing():
     data = device_data()
-    next(data._pairs)
+    next(data.pairs)
     images, labels = data.first_batch(seeded(3))
     (true_images, true_labels), (next_images, _) = expected_batches(data, 8, 2)[:2]
     assert torch.equal(images, true_images)
     assert torch.equal(labels, true_labels)
     assert data.stream.taken == 1
-    assert torch.equal(next(data._pairs)[0], next_images)
+    assert torch.equal(next(data.pairs)[0], next_images)
 
 
 def test_validation_sees_the_plain_test_images(tmp_path: Path):
@@ -211,7 +222,7 @@ def test_the_shares_of_all_are_the_whole(ranks: int) -> None:
             data.first_batch(seeded(3))[1], whole.first_batch(seeded(3))[1]
         )  # what is measured is not cut
     for chunks in zip(whole.train_dataloader(), *(data.train_dataloader() for data in shares), strict=True):
-        (images, labels), *parts = (next(chunk) for chunk in chunks)
+        (images, labels), *parts = (next(iter(chunk)) for chunk in chunks)
         assert [len(part[1]) for part in parts] == ([4, 4] if ranks == 2 else [3, 3, 2])
         assert torch.equal(torch.cat([part[0] for part in parts]), images)
         assert torch.equal(torch.cat([part[1] for part in parts]), labels)

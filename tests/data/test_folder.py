@@ -198,7 +198,7 @@ def test_two_processes_at_once(write_folder: Write, cache_dir: Path):
     root = write_folder("cat", "dog", train=50)
     command = [sys.executable, "-c", LOAD, str(root)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    prints = [process.communicate(timeout=60)[0].strip() for process in processes]
+    prints = [process.communicate(timeout=300)[0].strip() for process in processes]
     assert prints == [read(root).fingerprint] * 2
     assert sorted(path.suffix for path in cache_dir.rglob("*") if path.is_file()) == [".json", ".npy"]
 

@@ -59,7 +59,7 @@ def test_without_a_gpu_and_on_a_mac() -> None:
     none, mps = gpus(found(cuda=None, mps=True), [], {})
     assert none.text.startswith("no NVIDIA GPU: runs go to the CPU")
     assert (none.good, mps.good) == (None, None)
-    assert "is not used" in mps.text
+    assert "--devices mps uses it; untested" in mps.text
 
 
 def test_the_processor_and_its_memory() -> None:

@@ -55,7 +55,7 @@ def test_processes_of_ddp_end_with_the_same_bits(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
-        assert [process.wait(100) for process in ranks] == [0, 0]
+        assert [process.wait(300) for process in ranks] == [0, 0]
     finally:
         for process in ranks:
             process.kill()

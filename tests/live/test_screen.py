@@ -28,7 +28,7 @@ def terminal() -> Console:
     return Console(file=StringIO(), width=100, height=40, force_terminal=True, _environ={"TERM": "xterm"})
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -49,7 +49,7 @@ def test_a_line_a_change_until_all_is_done(experiment: Experiment, tmp_path: Pat
         threading.Thread(target=lambda: [lines.put(line) for line in process.stdout], daemon=True).start()
 
         def said() -> str:
-            return lines.get(timeout=60).rstrip()
+            return lines.get(timeout=300).rstrip()
 
         assert said() == "3 runs: 1 done, 2 waiting"
         owner = Owner("gpu 1", 100, iteration=50)
@@ -68,7 +68,7 @@ def test_a_line_a_change_until_all_is_done(experiment: Experiment, tmp_path: Pat
         ended(runs[third], "diverged").write(folders[third])
         assert said() == f"[3/3] {third}: n/c (diverged) in 50 s"
         assert said() == "3 runs: 3 done"
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
 
 
 def drain(terminal: int) -> None:
@@ -90,7 +90,7 @@ def test_on_a_terminal_it_is_drawn_until_ctrl_c(
         # Nobody's reading would let the terminal fill up, and the process wait for ever.
         threading.Thread(target=drain, args=(master,), daemon=True).start()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 3
+        assert process.wait(300) == 3
     assert b"small in out" in text
     assert b"3 runs: 0 done, 3 waiting" in text
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from replicate.cli import main
+from replicate.data import synthetic
 from replicate.matrix.attempt import Done, Failed, Order, attempt
 from replicate.matrix.claims import NAME, take
 from replicate.matrix.owner import Owner, parse
@@ -17,8 +18,15 @@ from replicate.options import Options
 from replicate.results import read, write_atomically
 from replicate.run import Run
 
-TINY = Run("msra", "relu", dataset="synthetic", width=0.125, iterations=6, milestones=[], batch_size=500,
+TINY = Run("msra", "relu", dataset="synthetic", width=0.125, iterations=6, milestones=[], batch_size=25,
            precision="32-true")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four iterations a pass."""
+    monkeypatch.setattr(synthetic, "TRAIN", 100)
+    monkeypatch.setattr(synthetic, "TEST", 20)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from workers import record
 from replicate.errors import UsageError
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher
-from replicate.matrix.plan import check_writable, left_to_do, long_ones_first, survey
+from replicate.matrix.plan import check_shares, check_writable, left_to_do, long_ones_first, survey
 from replicate.options import Options
 from replicate.run import Run
 
@@ -66,14 +66,24 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> N
 
 
 def test_the_survey_finds_the_data_in_another_process(launcher: LocalLauncher, tmp_path: Path) -> None:
-    gpus, fingerprints = survey(launcher, RUNS, tmp_path, Heard())
-    assert gpus >= 0
-    assert len(fingerprints["synthetic"]) == 64
+    found = survey(launcher, RUNS, tmp_path, Heard())
+    assert found.gpus >= 0
+    assert len(found.fingerprints["synthetic"]) == 64
+    assert found.test_images == {"synthetic": 500}
 
 
 def test_data_that_is_not_there_is_the_users_error(launcher: LocalLauncher, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere"):
         survey(launcher, [Run("lsuv", "relu", dataset="folder:nowhere")], tmp_path, Heard())
+
+
+def test_a_run_that_has_too_few_images_for_its_devices_is_refused() -> None:
+    run = Run("lsuv", "relu", dataset="synthetic", batch_size=4)
+    check_shares([run], {"synthetic": 500}, 4)
+    with pytest.raises(UsageError, match=f"--devices-per-run 5 .*{run.run_id} has 4 images a batch; give 1 to 4"):
+        check_shares([RUNS[0], run], {"synthetic": 500}, 5)
+    with pytest.raises(UsageError, match=f"--devices-per-run 4 .*{run.run_id} has 3 test images; give 1 to 3"):
+        check_shares([run], {"synthetic": 3}, 4)
 
 
 def test_long_runs_go_first_in_the_last_rounds_alone() -> None:
@@ -84,4 +94,4 @@ def test_long_runs_go_first_in_the_last_rounds_alone() -> None:
     assert order[12:] == [both[1] for both in pair[6:]] + [both[0] for both in pair[6:]]
     assert long_ones_first(runs[:4], 100) == [pair[0][1], pair[1][1], pair[0][0], pair[1][0]]
     longer = replace(pair[0][0], iterations=900_000)
-    assert long_ones_first([*pair[0], longer], 1)[0] == longer
+    assert long_ones_first([*pair[0], longer], 2)[0] == longer

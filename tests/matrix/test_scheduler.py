@@ -3,6 +3,9 @@
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -31,6 +34,26 @@ def run(
     slots = make_slots("0,1", each, 1, gpus=2)
     with Display(Console(file=text, width=300)) as display:
         return run_all(launcher, runs, todo, slots, Options(out), display, worker="workers:train", **more)
+
+
+@contextmanager
+def as_soon_as(condition: Callable[[], object], act: Callable[[], object]) -> Iterator[None]:
+    """Act from another thread once a condition holds, or in vain after five minutes: nothing waits for ever."""
+    gone, end = threading.Event(), time.monotonic() + 300
+
+    def watch() -> None:
+        while not condition() and not gone.wait(0.05) and time.monotonic() < end:
+            pass
+        if not gone.is_set():
+            act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        gone.set()
+        thread.join()
 
 
 def of_seed(seed: int) -> Run:
@@ -64,11 +87,9 @@ def test_only_what_is_left_is_run(launcher: LocalLauncher, tmp_path: Path) -> No
 def test_a_signal_stops_cleanly_and_the_rest_is_left(launcher: LocalLauncher, tmp_path: Path) -> None:
     slow = [Run("lsuv", "relu", seed, dataset="synthetic", lr=lr) for lr in (0.1, 0.2, 0.3) for seed in (0, 3)]
     handler = signal.getsignal(signal.SIGINT)
-    timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     text = StringIO()
-    outcome = run(launcher, slow, slow, tmp_path, text)
-    timer.join()
+    with as_soon_as(lambda: list(tmp_path.glob("runs/*/result.json")), lambda: os.kill(os.getpid(), signal.SIGINT)):
+        outcome = run(launcher, slow, slow, tmp_path, text)
     assert outcome.exit_code == 3
     assert outcome.errors == 0
     assert 3 <= outcome.left < 6  # the three slow ones have no record, and leave a slot at most once
@@ -81,10 +102,8 @@ def test_a_failed_run_that_was_not_tried_again_is_left(launcher: LocalLauncher, 
     for one in slow:
         failed = replace(record(one, Options(tmp_path)), status="error", test_accuracy=None, error="earlier")
         failed.write(tmp_path / "runs" / one.run_id)
-    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGUSR1))
-    timer.start()
-    outcome = run(launcher, slow, slow, tmp_path, StringIO())
-    timer.join()
+    with as_soon_as(lambda: list(tmp_path.glob("runs/*/claim")), lambda: os.kill(os.getpid(), signal.SIGUSR1)):
+        outcome = run(launcher, slow, slow, tmp_path, StringIO())
     assert outcome == Outcome(errors=0, left=3)
     assert outcome.exit_code == 3
 
@@ -138,10 +157,8 @@ def test_a_run_of_another_command_is_waited_for(launcher: LocalLauncher, tmp_pat
         replace(record(other, Options(tmp_path)), device="another").write(folder, holding.scratch)
         drop(folder, holding.token)
 
-    timer = threading.Timer(3, finish)
-    timer.start()
-    assert run(launcher, [one, other], [one, other], tmp_path, text) == Outcome(errors=0, left=0)
-    timer.join()
+    with as_soon_as(lambda: "is being run by" in text.getvalue(), finish):
+        assert run(launcher, [one, other], [one, other], tmp_path, text) == Outcome(errors=0, left=0)
     assert collect(tmp_path, [other]).results[other.run_id].device == "another"
     assert f"{other.run_id} is being run by process {os.getpid()} on" in text.getvalue()
     assert "[2/2]" in text.getvalue()
@@ -164,10 +181,9 @@ def test_an_error_that_another_command_met_meanwhile_is_not_repeated(launcher: L
         error.write(folder, holding.scratch)
         drop(folder, holding.token)
 
-    timer = threading.Timer(2, fail)
-    timer.start()
-    assert run(launcher, [one], [one], tmp_path, StringIO(), retries=3) == Outcome(errors=1, left=0)
-    timer.join()
+    text = StringIO()
+    with as_soon_as(lambda: "is being run by" in text.getvalue(), fail):
+        assert run(launcher, [one], [one], tmp_path, text, retries=3) == Outcome(errors=1, left=0)
     assert collect(tmp_path, [one]).results[one.run_id] == error
 
 
@@ -179,7 +195,9 @@ def test_a_time_limit_ends_what_runs_and_starts_nothing_more(
     assert "no further run can reach a checkpoint" in text.getvalue()
     assert not (tmp_path / "runs").exists()
     monkeypatch.setattr("replicate.matrix.limit.START_SECONDS", 0.1)
-    outcome = run(launcher, slow, slow, tmp_path, text, limit=Limit(END_SECONDS + 1))
+    # Seven of ten seconds pass as soon as a run has begun.
+    limit = Limit(END_SECONDS + 7, clock=lambda: 7.0 if list(tmp_path.glob("runs/*/claim")) else 0.0)
+    outcome = run(launcher, slow, slow, tmp_path, text, limit=limit)
     assert (outcome, outcome.exit_code) == (Outcome(errors=0, left=3), 3)
     assert "time limit reached" in text.getvalue()
     assert not list(tmp_path.glob("runs/*/claim"))

@@ -14,21 +14,22 @@ from replicate.matrix.shard import shard
 from replicate.run import Run
 
 TABLE3 = Experiment.load(Path(__file__).parents[2] / "experiments" / "table3.yaml").runs()
+CUT = [run for run in TABLE3 if run.seed < 3]  # all parts of a cut take time with the square of the number of runs
 INITS, ACTIVATIONS = ("lsuv", "xavier", "msra"), ("maxout", "relu", "tanh")
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, len(TABLE3)))
+@given(st.integers(1, len(CUT)))
 def test_every_run_is_in_one_part_and_the_parts_are_alike(parts: int) -> None:
-    cut = [shard(f"{part}/{parts}", TABLE3) for part in range(1, parts + 1)]
-    assert sorted(run.run_id for part in cut for run in part) == sorted(run.run_id for run in TABLE3)
+    cut = [shard(f"{part}/{parts}", CUT) for part in range(1, parts + 1)]
+    assert sorted(run.run_id for part in cut for run in part) == sorted(run.run_id for run in CUT)
     for classes in (
         lambda run: "any",
         lambda run: run.activation,
         lambda run: (run.activation, run.init),
     ):
         counts = [Counter(map(classes, part)) for part in cut]
-        for name in set(map(classes, TABLE3)):
+        for name in set(map(classes, CUT)):
             assert max(count[name] for count in counts) - min(count[name] for count in counts) <= 1
 
 

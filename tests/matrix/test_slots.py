@@ -47,10 +47,20 @@ def test_the_cpu_has_a_slot_for_every_run_that_fits() -> None:
     assert (slot.device, slot.environment["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
 
 
+def test_apples_gpu_is_taken_only_where_it_is_named() -> None:
+    (slot,) = make_slots("mps", None, 1, gpus=0, mps=True)
+    assert (slot.name, slot.device, slot.environment) == ("mps", "mps", {})
+    assert len(make_slots("mps", 2, 1, gpus=0, mps=True)) == 2
+    assert {one.device for one in make_slots("auto", None, 1, gpus=0, mps=True)} == {"cpu"}
+    with pytest.raises(UsageError, match="--devices-per-run 2 needs as many GPUs; --devices mps gives 1"):
+        make_slots("mps", None, 1, gpus=0, per_run=2, mps=True)
+
+
 @pytest.mark.parametrize(
     ("devices", "per_device", "threads", "message"),
     [
-        ("gpu", None, 1, "unknown device 'gpu'; choose from: auto, cpu, or GPU numbers such as 0,1"),
+        ("gpu", None, 1, "unknown device 'gpu'; choose from: auto, cpu, mps, or GPU numbers such as 0,1"),
+        ("mps", None, 1, "--devices mps needs an Apple GPU that torch can use: this machine has 2 GPUs and its CPU"),
         ("-1", None, 1, "unknown device '-1'"),
         ("0,", None, 1, "unknown device '0,'"),
         ("7", None, 1, "there is no GPU 7: this machine has 2 GPUs and its CPU"),

@@ -1,5 +1,7 @@
 """The launcher for SLURM, on a cluster of two nodes that the test starts on this machine."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,13 +14,15 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from slurm_cluster import Cluster, missing, wait
+from slurm_cluster import Cluster, NoClusterError, missing, runs_on, wait
 
 from replicate.cli import main
 from replicate.errors import UsageError
 from replicate.matrix import remote, slurm
 from replicate.matrix.display import Display
+from replicate.matrix.local import LocalLauncher
 from replicate.matrix.scheduler import Outcome, run_all
+from replicate.matrix.slots import make_slots
 from replicate.matrix.slurm import SlurmLauncher
 from replicate.options import Options
 from replicate.results import Result, collect
@@ -36,7 +40,11 @@ RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in (0, 4)]
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Cluster]:
-    with tempfile.TemporaryDirectory(prefix="slurm") as folder, Cluster(Path(folder) / "c") as cluster:
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder, contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(Cluster(Path(folder) / "c"))
+        except NoClusterError as error:
+            pytest.skip(f"SLURM is installed and does not start here: {error}")
         yield cluster
 
 
@@ -60,21 +68,47 @@ def starts(out: Path, run: Run) -> list[list[str]]:
         return []
 
 
-def wait_for_another_start(cluster: Cluster, out: Path, run: Run) -> None:
-    """Wait, but not for the two minutes that SLURM lets a job wait that was put back into the queue."""
+def hurry(cluster: Cluster) -> None:
+    """Let no job wait for the two minutes that SLURM lets one wait that was put back into the queue."""
+    for line in cluster.jobs("%A %r"):
+        number, reason = line.split(maxsplit=1)
+        if reason == "BeginTime":
+            cluster.call("scontrol", "update", f"jobid={number}", "starttime=now", check=False)
 
+
+def wait_for_another_start(cluster: Cluster, out: Path, run: Run) -> None:
     def again() -> bool:
-        for line in cluster.jobs("%A %r"):
-            number, reason = line.split()
-            if reason == "BeginTime":
-                cluster.call("scontrol", "update", f"jobid={number}", "starttime=now", check=False)
+        hurry(cluster)
         return len(starts(out, run)) == 2
 
     wait(again, "another start")
 
 
+@contextlib.contextmanager
+def losing_nodes(cluster: Cluster) -> Iterator[Callable[[str], None]]:
+    """Yield the function that takes a node away; at the end all are back."""
+    lost: list[str] = []
+
+    def lose(name: str) -> None:
+        lost.append(name)
+        cluster.node_lost(name)
+
+    try:
+        yield lose
+    finally:
+        for name in lost:
+            cluster.node_up(name)
+            cluster.call("scontrol", "update", f"nodename={name}", "state=resume")
+
+
 def carry_out(
-    out: Path, act: Callable[[], None], text: StringIO, runs: list[Run] = RUNS, each: int = 1, **options: str
+    out: Path,
+    act: Callable[[], None],
+    text: StringIO,
+    runs: list[Run] = RUNS,
+    each: int = 1,
+    worker: str = "workers:patient",
+    **options: str,
 ) -> tuple[Outcome, dict[int, Result]]:
     """Run a matrix on the cluster while something happens to it."""
     with (
@@ -85,9 +119,18 @@ def carry_out(
         acting = pool.submit(act)
         acting.add_done_callback(lambda _: (out / "go").touch())  # whatever it met, the runs come to their end
         slots = remote.slots(launcher.device, len(runs), each)
-        outcome = run_all(launcher, runs, runs, slots, Options(out), display, worker="workers:patient", retries=1)
+        outcome = run_all(launcher, runs, runs, slots, Options(out), display, worker=worker, retries=1)
         acting.result()
     return outcome, {result.run.seed: result for result in collect(out, runs).results.values()}
+
+
+def on_this_machine(launcher: LocalLauncher, out: Path, runs: list[Run]) -> Outcome:
+    with Display(Console(file=StringIO())) as display:
+        return run_all(launcher, runs, runs, make_slots("cpu", 1, 1, 0), Options(out), display)
+
+
+def curves(out: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in out.glob("runs/*/curve.csv")}
 
 
 def test_runs_start_at_once_on_both_nodes_as_one_array(cluster: Cluster, tmp_path: Path) -> None:
@@ -148,45 +191,44 @@ def test_a_job_that_is_killed_outright_is_run_again(cluster: Cluster, tmp_path: 
 
 
 def test_the_run_of_a_lost_node_goes_on_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
-    lost = ""
-
     def act() -> None:
-        nonlocal lost
         wait(lambda: all(starts(tmp_path, run) for run in RUNS), "two starts")
-        lost = starts(tmp_path, RUNS[0])[0][1]
-        cluster.node_lost(lost)
+        lose(starts(tmp_path, RUNS[0])[0][1])
         (tmp_path / "go").touch()  # the other run makes room on the node that is left
         wait_for_another_start(cluster, tmp_path, RUNS[0])
 
-    try:
+    with losing_nodes(cluster) as lose:
         outcome, results = carry_out(tmp_path, act, StringIO())
-    finally:
-        if lost:
-            cluster.node_up(lost)
-            cluster.call("scontrol", "update", f"nodename={lost}", "state=resume")
     assert outcome == Outcome(errors=0, left=0)
     assert {results[0].status, results[4].status} == {"converged"}
     first, second = starts(tmp_path, RUNS[0])
-    assert first[1] == lost != second[1]
+    assert first[1] != second[1]
     assert second[0] == first[0] or results[0].history  # put back into the queue by SLURM, or by us
 
 
-def test_a_preempted_job_saves_a_checkpoint_and_goes_back_into_the_queue(cluster: Cluster, tmp_path: Path) -> None:
-    one = RUNS[0]
+def test_a_preempted_training_goes_on_from_its_checkpoint_to_the_same_bits(cluster: Cluster, tmp_path: Path) -> None:
+    one = Run("lsuv", "tanh", 0, dataset="synthetic", width=0.125, batch_size=16, lsuv_batch_size=16,
+              iterations=40, milestones=(20,), precision="32-true")  # fmt: skip
+    there, here = tmp_path / "there", tmp_path / "here"
+    folder = there / "runs" / one.run_id
 
     def act() -> None:
-        wait(lambda: starts(tmp_path, one), "a start")
-        command = ["--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=sleep 3"]
+        wait((folder / "waits").exists, "a training under way")
+        command = ["--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=sleep 1"]
         cluster.call("sbatch", *command)
-        wait((tmp_path / "runs" / one.run_id / "checkpoint").exists, "a checkpoint")
-        wait_for_another_start(cluster, tmp_path, one)
+        wait((folder / "checkpoint.pt").exists, "a checkpoint")
+        wait_for_another_start(cluster, there, one)
 
-    outcome, results = carry_out(tmp_path, act, StringIO(), [one], partition="low")
+    outcome, results = carry_out(there, act, StringIO(), [one], worker="workers:trained", partition="low")
     assert outcome == Outcome(errors=0, left=0)
-    first, second = starts(tmp_path, one)
+    first, second = starts(there, one)
     assert first[0] == second[0]  # the same job
-    assert (tmp_path / "runs" / one.run_id / "checkpoint").read_text() == "SIGTERM"
     assert results[0].history == []  # it counts as no failure
+    with LocalLauncher("replicate.training.train") as launcher:
+        assert on_this_machine(launcher, here, [one]) == Outcome(errors=0, left=0)
+    assert curves(there) == curves(here)
+    (plain,) = collect(here, [one]).results.values()
+    assert results[0].weights_sha256 == plain.weights_sha256 is not None
 
 
 def test_warned_of_its_time_limit_a_job_goes_back_into_the_queue(cluster: Cluster, tmp_path: Path) -> None:
@@ -244,29 +286,53 @@ def test_what_slurm_does_not_know_is_refused(
     assert "--devices is for this machine" in capsys.readouterr().err
 
 
-EXPERIMENT = """
-name: tiny
-grid: {init: [lsuv, msra], activation: [tanh], seed: [0]}
-run: {dataset: synthetic, width: 0.125, batch_size: 16, lsuv_batch_size: 16, iterations: 40, milestones: [20],
-      precision: 32-true}
-"""
+@contextlib.contextmanager
+def command_running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command, and kill it at the end if it is still there."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def test_trainings_on_the_cluster_have_the_bits_of_those_here_also_without_their_head(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
-    command = [sys.executable, "-m", "replicate", "matrix", str(tmp_path / "tiny.yaml"), "--wandb", "off"]
+def owners(out: Path) -> list[int]:
+    """The processes that train."""
+    found = []
+    for path in out.glob("runs/*/claim/*/owner.json"):
+        with contextlib.suppress(OSError):  # it has just been given back
+            found.append(json.loads(path.read_text())["pid"])
+    return found
+
+
+def test_the_smoke_matrix_that_loses_a_node_and_its_head_comes_out_as_here(cluster: Cluster, tmp_path: Path) -> None:
+    smoke = str(TESTS.parent / "experiments" / "smoke.yaml")
     there, here = tmp_path / "there", tmp_path / "here"
-    on_slurm = [*command, "--out", str(there), "--launcher", "slurm", "--slurm.partition", "low"]
-    head = subprocess.Popen(on_slurm, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait(lambda: list(there.glob("runs/*/claim/*/owner.json")), "a claim", 500)
-    head.kill()
-    head.communicate()
-    again = subprocess.run(on_slurm, capture_output=True, text=True, timeout=500, check=False)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert "2 of 2 runs are done, 0 with an error" in again.stdout
+    short = ["--set", "iterations=20", "milestones=[]"]
+    command = [sys.executable, "-m", "replicate", "matrix", smoke, "--wandb", "off", *short]
+    packed = ["--per-device", "8", "--slurm.cpus_per_task", "1", "--slurm.partition", "low"]
+    on_slurm = [*command, "--out", str(there), "--launcher", "slurm", *packed]
+    with losing_nodes(cluster) as lose:
+
+        def both_at_work() -> bool:
+            assert head.poll() is None, log.read_text()
+            return runs_on("n1", owners(there)) and runs_on("n2", owners(there))
+
+        log = tmp_path / "log"
+        with command_running(on_slurm, log) as head:
+            wait(both_at_work, "runs on both nodes", 300)
+            lose("n2")
+        with command_running(on_slurm, log) as again:
+            wait(lambda: hurry(cluster) or again.poll() is not None, "the end of the matrix", 500)
+    assert again.returncode == 0, log.read_text()
+    assert "23 of 23 runs are done, 0 with an error" in log.read_text()
     subprocess.run([*command, "--out", str(here), "--devices", "cpu"], check=True, capture_output=True, timeout=500)
-    curves = {path.parent.name: path.read_bytes() for path in here.glob("runs/*/curve.csv")}
-    assert len(curves) == 2
-    assert {path.parent.name: path.read_bytes() for path in there.glob("runs/*/curve.csv")} == curves
+    assert len(curves(here)) == 23
+    assert curves(there) == curves(here)
+    tables = []
+    for out in (here, there):
+        assert main(["table", smoke, "--out", str(out), *short]) == 0
+        tables.append((out / "table.csv").read_text())
+    assert tables[0] == tables[1]

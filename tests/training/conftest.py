@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from replicate.data import synthetic
 from replicate.options import Options
 from replicate.run import Run
 
@@ -22,6 +23,13 @@ def tiny() -> Run:
         lsuv_batch_size=16,
         precision="32-true",
     )
+
+
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A twentieth of the synthetic images, where their number plays no part: 100 to train on, 20 to test."""
+    monkeypatch.setattr(synthetic, "TRAIN", 100)
+    monkeypatch.setattr(synthetic, "TEST", 20)
 
 
 @pytest.fixture

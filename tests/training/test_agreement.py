@@ -1,5 +1,8 @@
 """The fast path is the same training as a plain Lightning loop: in float64, loss by loss."""
 
+import copy
+import functools
+import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,7 +21,9 @@ from replicate.data.datamodule import DeviceData
 from replicate.init import initialize_
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import FITNET4, build
+from replicate.training.graph import Graph
 from replicate.training.module import Classifier
+from replicate.training.steps import Eager, Steps
 
 ITERATIONS = 50
 # Milestones and chunks that don't divide each other; decay and rates large enough for a slip to show at once.
@@ -37,7 +42,8 @@ def data(device: str, dtype: torch.dtype, chunk: int) -> DeviceData:
     return DeviceData(images, labels, images[:10], labels[:10], generator=seeded(3), **settings)
 
 
-def net(activation: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
+@functools.cache
+def started(activation: str, dtype: torch.dtype) -> torch.nn.Module:
     """A small FitNet-4 without dropout, started by LSUV."""
     made = build(FITNET4, ACTIVATIONS[activation], width=0.125, dropout=0.0).to(dtype)
     batches = iter(lambda: torch.randn(32, 3, 32, 32, generator=seeded(4), dtype=torch.float64).to(dtype), None)
@@ -45,7 +51,12 @@ def net(activation: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
     for parameter in made.parameters():
         if parameter.ndim == 1:  # biases start at zero, where decay does not show
             torch.nn.init.normal_(parameter, std=0.3, generator=seeded(6))
-    return made.to(device)
+    return made
+
+
+def net(activation: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
+    """A copy of that net, to be trained."""
+    return copy.deepcopy(started(activation, dtype)).to(device)
 
 
 def trainer(folder: Path, device: str, dtype: torch.dtype, **settings: Any) -> pl.Trainer:
@@ -63,24 +74,35 @@ def trainer(folder: Path, device: str, dtype: torch.dtype, **settings: Any) -> p
     )
 
 
-class Recorded(Classifier):
-    """Keeps the loss of every iteration."""
+class KeptLosses:
+    """Keeps the loss of every iteration that some steps make, and the gradient after the first chunk."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
+    def __init__(self, steps: Steps) -> None:
+        self.steps, self.name = steps, steps.name
         self.losses: list[float] = []
+        self.gradient = torch.empty(0)
 
-    def step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
-        loss = super().step(batch, stage)
-        if stage == "train":
-            self.losses.append(loss.item())
-        return loss
+    def __call__(self, module: Classifier, optimizer: torch.optim.Optimizer, chunk: Any) -> Tensor:
+        losses = self.steps(module, optimizer, chunk)
+        if not self.losses:
+            self.gradient = gradient_of(module)
+        self.losses += losses.tolist()
+        return losses
+
+
+def gradient_of(module: pl.LightningModule) -> Tensor:
+    return torch.cat([parameter.grad.flatten().cpu() for parameter in module.net.parameters()])
 
 
 class RecordedPlain(PlainClassifier):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.losses: list[float] = []
+        self.gradient = torch.empty(0)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if not len(self.gradient):
+            self.gradient = gradient_of(self)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         loss = super().training_step(batch, batch_index)
@@ -88,12 +110,20 @@ class RecordedPlain(PlainClassifier):
         return loss
 
 
-def fast(folder: Path, activation: str, device: str, dtype: torch.dtype, chunk: int = 7, **change: Any) -> list[float]:
-    model = Recorded(net(activation, device, dtype), **{**PROTOCOL, **change})
+def fast(
+    folder: Path,
+    activation: str,
+    device: str,
+    dtype: torch.dtype,
+    chunk: int = 7,
+    steps: Steps | None = None,
+    **change: Any,
+) -> KeptLosses:
+    model = Classifier(net(activation, device, dtype), steps=KeptLosses(steps or Eager()), **{**PROTOCOL, **change})
     batches = data(device, dtype, chunk)
     settings = {"max_epochs": len(batches.epoch_ends), "reload_dataloaders_every_n_epochs": 1}
     trainer(folder, device, dtype, **settings).fit(model, datamodule=batches)
-    return model.losses
+    return model.steps
 
 
 class Batches:
@@ -106,26 +136,31 @@ class Batches:
         return ITERATIONS
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return islice(self.data._pairs, ITERATIONS)
+        return islice(self.data.pairs, ITERATIONS)
 
 
-def plain(folder: Path, activation: str, device: str, dtype: torch.dtype) -> list[float]:
+@functools.cache  # several tests ask for the same
+def plain(activation: str, device: str, dtype: torch.dtype) -> RecordedPlain:
     model = RecordedPlain(net(activation, device, dtype), **PROTOCOL)
-    trainer(folder, device, dtype, max_epochs=1).fit(model, train_dataloaders=Batches(device, dtype))
-    return model.losses
+    with tempfile.TemporaryDirectory() as folder:
+        trainer(Path(folder), device, dtype, max_epochs=1).fit(model, train_dataloaders=Batches(device, dtype))
+    return model
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("steps", [Eager, Graph], ids=["eager", "graph"])
 @pytest.mark.parametrize("activation", ["maxout", "vlrelu"])
-def test_the_losses_of_fifty_iterations_agree_in_float64(tmp_path: Path, activation: str, device: str) -> None:
-    ours = fast(tmp_path, activation, device, torch.float64)
-    theirs = plain(tmp_path, activation, device, torch.float64)
+def test_the_losses_of_fifty_iterations_agree_in_float64(
+    tmp_path: Path, activation: str, steps: type[Steps], device: str
+) -> None:
+    ours = fast(tmp_path, activation, device, torch.float64, steps=steps()).losses
+    theirs = plain(activation, device, torch.float64).losses
     assert len(ours) == len(theirs) == ITERATIONS
     assert ours == pytest.approx(theirs, rel=1e-9)
     assert max(theirs) / min(theirs) > 1.05  # something was learnt, or agreement would be cheap
 
 
-class AllDecayed(Recorded):
+class AllDecayed(Classifier):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             self.net.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
@@ -133,32 +168,37 @@ class AllDecayed(Recorded):
 
 
 def test_the_agreement_notices_each_slip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = plain(tmp_path, "vlrelu", "cpu", torch.float64)
+    theirs = plain("vlrelu", "cpu", torch.float64).losses
     slips = {
         "no weight decay": {"weight_decay": 0.0},
         "a milestone one iteration late": {"milestones": (14, 37)},
         "a milestone one iteration early": {"milestones": (13, 36)},
     }
     for name, change in slips.items():
-        assert fast(tmp_path, "vlrelu", "cpu", torch.float64, **change) != pytest.approx(theirs, rel=1e-9), name
-    monkeypatch.setitem(globals(), "Recorded", AllDecayed)
-    assert fast(tmp_path, "vlrelu", "cpu", torch.float64) != pytest.approx(theirs, rel=1e-9), "decayed biases"
+        assert fast(tmp_path, "vlrelu", "cpu", torch.float64, **change).losses != pytest.approx(theirs, rel=1e-9), name
+    monkeypatch.setitem(globals(), "Classifier", AllDecayed)
+    assert fast(tmp_path, "vlrelu", "cpu", torch.float64).losses != pytest.approx(theirs, rel=1e-9), "decayed biases"
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_first_loss_agrees_in_float32(tmp_path: Path, device: str) -> None:
+@pytest.mark.parametrize("steps", [Eager, Graph], ids=["eager", "graph"])
+def test_the_first_loss_and_gradient_agree_in_float32(tmp_path: Path, steps: type[Steps], device: str) -> None:
     # Later ones drift apart by rounding alone: another number of threads moves them by 2e-3 within 50 iterations.
-    ours = fast(tmp_path, "maxout", device, torch.float32)
-    theirs = plain(tmp_path, "maxout", device, torch.float32)
-    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    kept = fast(tmp_path, "maxout", device, torch.float32, chunk=1, steps=steps())
+    theirs = plain("maxout", device, torch.float32)
+    assert kept.losses[0] == pytest.approx(theirs.losses[0], rel=1e-4)
+    assert (kept.gradient - theirs.gradient).norm() <= 1e-4 * theirs.gradient.norm()
+    assert theirs.gradient.norm() > 0.1
 
 
 def test_chunks_change_no_number(tmp_path: Path) -> None:
-    ends = [fast(tmp_path, "maxout", "cpu", torch.float32, chunk=chunk) for chunk in (1, 4, 64)]
+    ends = [fast(tmp_path, "maxout", "cpu", torch.float32, chunk=chunk).losses for chunk in (1, 4, 64)]
     assert ends[0] == ends[1] == ends[2]
 
 
-def dropout_losses(folder: Path, path: str, dropout: float = 0.2, iterations: int = 150) -> list[float]:
+def dropout_losses(
+    folder: Path, path: str, dropout: float = 0.2, iterations: int = 150, steps: Steps | None = None
+) -> list[float]:
     """Losses of one net on copies of one image at learning rate 0: what differs is the dropout masks."""
     torch.manual_seed(6)  # for LSUV, which runs with dropout: both begin at the same weights
     made = build(FITNET4, ACTIVATIONS["relu"], width=0.125, dropout=dropout)
@@ -170,12 +210,13 @@ def dropout_losses(folder: Path, path: str, dropout: float = 0.2, iterations: in
     torch.manual_seed(7 if path == "fast" else 8)
     still = {**PROTOCOL, "lr": 0.0, "milestones": ()}
     if path == "fast":
-        model: Any = Recorded(made, **still)
+        model: Any = Classifier(made, steps=KeptLosses(steps or Eager()), **still)
         once = trainer(folder, "cpu", torch.float32, max_epochs=1, reload_dataloaders_every_n_epochs=1)
         once.fit(model, datamodule=batches)
+        return list(model.steps.losses)
     else:
         model = RecordedPlain(made, **still)
-        pairs = DataLoader(list(islice(batches._pairs, iterations)), batch_size=None)
+        pairs = DataLoader(list(islice(batches.pairs, iterations)), batch_size=None)
         trainer(folder, "cpu", torch.float32, max_epochs=1).fit(model, pairs)
     return model.losses
 
@@ -186,4 +227,5 @@ def test_with_dropout_the_losses_have_the_same_distribution(tmp_path: Path) -> N
     assert abs(np.corrcoef(ours[1:], ours[:-1])[0, 1]) < 3 / 150**0.5
     assert ks_2samp(ours, theirs).pvalue > 0.01
     weaker = dropout_losses(tmp_path, "fast", dropout=0.05)
+    assert dropout_losses(tmp_path, "fast", iterations=20, steps=Graph()) == ours[:20]
     assert ks_2samp(weaker, theirs).pvalue < 1e-3  # the test would notice another rate

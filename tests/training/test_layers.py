@@ -23,7 +23,10 @@ from replicate.results import Result
 from replicate.run import Run
 from replicate.training import checkpoint, layers, train
 from replicate.training.layers import measure, moments_of
-from replicate.training.train import prepare, train_run
+from replicate.training.prepare import prepare
+from replicate.training.train import train_run
+
+pytestmark = pytest.mark.usefixtures("few_images")
 
 
 def read(options: Options, run: Run) -> dict:
@@ -140,7 +143,7 @@ def test_the_file(tiny: Run, options: Options, early: int, synthetic: Dataset) -
     assert iterations(content) == [0, early, 8]
     # The batch is the first that training sees, and after initialisation the net is the one that it starts from.
     ready = prepare(tiny, "cpu", synthetic)
-    images, labels = next(ready.data._pairs)
+    images, labels = next(ready.data.pairs)
     assert content["moments"][0]["layers"] == measure(ready.model.net, images, labels)
     assert content["moments"][0] != content["moments"][1] != content["moments"][2]
 
@@ -167,7 +170,7 @@ def test_training_does_not_notice(
     monkeypatch.setattr(train, "make_trainer", watched)
     train_run(run, options)
     monkeypatch.setattr(layers, "measure", lambda *_: pytest.fail("measured"))
-    monkeypatch.setattr(train, "moments_of", lambda _: ())
+    monkeypatch.setattr("replicate.training.prepare.moments_of", lambda _: ())
     elsewhere = replace(options, out=tmp_path / "without")
     assert train_run(run, elsewhere).error is None
     assert iterations(read(elsewhere, run)) == []
@@ -181,7 +184,7 @@ def test_cut_and_taken_up_it_ends_in_the_same_file(
     tiny: Run, options: Options, tmp_path: Path, early: int, monkeypatch: pytest.MonkeyPatch, cut: int, kept: list[int]
 ) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setitem(train.CHUNK, "cpu", 1)
+    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
     run = replace(tiny, init="xavier", iterations=12)
     train_run(run, options)
     elsewhere = replace(options, out=tmp_path / "cut")
@@ -215,7 +218,7 @@ def test_of_a_run_that_diverges_the_moments_so_far_stay(tiny: Run, options: Opti
 
 def test_an_older_checkpoint_has_no_moments(tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setitem(train.CHUNK, "cpu", 1)
+    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
     assert train_run(tiny, options, lambda i, _: os.kill(os.getpid(), signal.SIGTERM) if i == 4 else None) is None
     path = options.out / "runs" / tiny.run_id / checkpoint.FILE
     state = torch.load(path, weights_only=True)

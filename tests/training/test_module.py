@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from replicate.training.module import Classifier, DivergedError
+from replicate.training.module import Classifier, DivergedError, wide
 
 PROTOCOL = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (2, 4), "lr_factor": 0.1}
 
@@ -29,6 +29,22 @@ def test_loss_and_accuracy_by_hand() -> None:
     assert accuracy == 50.0  # argmax of a tie is the first; right are the second image, twice
     model.validation_step((logits[:1], labels[:1]), 0)
     assert model.take("val") == (pytest.approx(math.log(2), rel=1e-6), 0.0)
+
+
+def test_totals_are_in_the_widest_type_that_a_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [wide(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [
+        torch.float64,
+        torch.float64,
+        torch.float32,
+    ]
+    batch = torch.tensor([[0.0, 0.0]]), torch.tensor([0])
+    model = classifier(nn.Identity())
+    model.step(batch, "train")
+    assert model.totals["train"].dtype == torch.float64
+    monkeypatch.setattr("replicate.training.module.wide", lambda device: torch.float32)
+    model.step(batch, "train")  # as one that goes on from another device's checkpoint
+    assert model.totals["train"].dtype == torch.float32
+    assert model.take("train") == (pytest.approx(math.log(2), rel=1e-6), 100.0)
 
 
 def test_biases_have_no_weight_decay() -> None:

@@ -14,13 +14,15 @@ import team_rank
 import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore
-from training.test_agreement import ITERATIONS, PROTOCOL, Recorded, data, net
+from training.test_agreement import ITERATIONS, PROTOCOL, KeptLosses, data, net
 
 from replicate.cli import main
 from replicate.options import Options
 from replicate.results import Result
 from replicate.run import Run
 from replicate.training import checkpoint, parallel
+from replicate.training.module import Classifier
+from replicate.training.steps import Eager
 from replicate.training.team import Alone, Team
 from replicate.training.train import train_run
 
@@ -63,17 +65,18 @@ def test_the_losses_of_fifty_iterations_are_those_of_one_process(start: Started,
     torch.save(made.state_dict(), tmp_path / "start.pt")
     teams = {size: start(size) for size in (2, 3)}  # batches of 16: 8 and 8, or 6, 5 and 5
     wrong = start(3, share=1 / 3)  # a mean of means
-    model = Recorded(made, **PROTOCOL, clip_norm=3.0)
+    kept = KeptLosses(Eager())
+    model = Classifier(made, steps=kept, **PROTOCOL, clip_norm=3.0)
     batches = data("cpu", torch.float64, 7)
     team_rank.fit(model, batches, tmp_path, Alone())
-    assert len(model.losses) == ITERATIONS
+    assert len(kept.losses) == ITERATIONS
     evaluated = model.take("val")
     for size, wait in teams.items():
         found = wait()
-        assert found[0]["losses"] == pytest.approx(model.losses, rel=1e-9), size
+        assert found[0]["losses"] == pytest.approx(kept.losses, rel=1e-9), size
         assert found[0]["test"] == pytest.approx(evaluated, rel=1e-9)
         assert all(rank == found[0] for rank in found), "the ranks differ in bits"
-    assert wrong()[0]["losses"] != pytest.approx(model.losses, rel=1e-9)
+    assert wrong()[0]["losses"] != pytest.approx(kept.losses, rel=1e-9)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from replicate.results import read
 from replicate.run import INITS, Run
 from replicate.training.train import train_run
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 
 def curve(options: Options, run: Run) -> list[dict[str, str]]:
     with (options.out / "runs" / run.run_id / "curve.csv").open() as file:
@@ -23,14 +25,14 @@ def curve(options: Options, run: Run) -> list[dict[str, str]]:
 
 def test_a_run_leaves_its_record_and_its_curve(tiny: Run, options: Options) -> None:
     heard: list[tuple[int, float | None]] = []
-    run = replace(tiny, batch_size=500, lsuv_batch_size=16)  # 2,000 images: a pass is 4 iterations
+    run = replace(tiny, batch_size=25)  # 100 images: a pass is 4 iterations
     result = train_run(run, options, lambda *news: heard.append(news))
     assert result == read(options.out / "runs" / run.run_id / "result.json")
     assert result.error is None
     assert result.status in ("converged", "not_converged")
     assert (result.iteration, result.data_label, result.device) == (8, "synthetic shapes", result.device)
     assert len(result.fingerprint) == 64
-    assert (result.classes, result.test_images, result.parts) == (10, 500, None)
+    assert (result.classes, result.test_images, result.parts) == (10, 20, None)
     assert result.environment["threads"] == result.options["threads"] == 1
     assert [entry["layer"] for entry in result.init] == [f"conv{i}" for i in range(1, 18)] + ["fc1", "fc2"]
     assert result.images_per_second > 0

@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 from wandb_log import closed, items
 
+from replicate.data import synthetic
 from replicate.options import Options
 from replicate.results import Result
 from replicate.run import Run
-from replicate.training import train
 from replicate.training.train import train_run
 from replicate.wandb_runs import display_name, wandb_id
 
 KEY = "0123456789abcdef" * 2 + "deadbeef"
-# 2,000 images in batches of 500: rows at iterations 4 and 8.
+# 100 images in batches of 25: rows at iterations 4 and 8.
 RUN = Run(
     *("lsuv", "maxout"),
     dataset="synthetic",
     width=0.125,
     iterations=8,
     milestones=[4],
-    batch_size=500,
+    batch_size=25,
     lsuv_batch_size=16,
     precision="32-true",
 )
@@ -62,6 +62,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         patch.setenv("WANDB_API_KEY", KEY)
         patch.setenv("HOME", str(home))
         patch.delenv("WANDB_DATA_DIR", raising=False)
+        patch.setattr(synthetic, "TRAIN", 100)
+        patch.setattr(synthetic, "TEST", 20)
         result = train_run(RUN, Options(out=home / "out", wandb="offline", experiment="trial"))
         assert isinstance(result, Result)
         assert result.error is None
@@ -170,7 +172,7 @@ def test_taken_up_again_the_offline_run_is_logged_from_its_beginning(
     trained: Trained, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setitem(train.CHUNK, "cpu", 1)
+    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
     options = replace(options, wandb="offline", experiment="trial")
     assert train_run(RUN, options, lambda i, _: os.kill(os.getpid(), signal.SIGTERM) if i == 5 else None) is None
     first, records = offline(RUN, options.out)

@@ -1,0 +1,15 @@
+"""For every test: one thread a process, Ctrl-C that is heard, and no clock that decides."""
+
+import os
+import signal
+
+from hypothesis import HealthCheck, settings
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: the nets are small, and other tests share the cores
+# Where a shell starts the tests in the background, SIGINT is ignored, and processes hand that on to those they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On a loaded machine any example may take a second.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
