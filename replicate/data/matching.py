@@ -145,7 +145,7 @@ def misnumbered(found: Iterable[Match]) -> list[Match]:
         ordered = sorted(group, key=lambda one: _number(one.exact))
         # number less rank is the same all over a stretch without a gap
         stretch = {one: _number(one.exact) - rank for rank, one in enumerate(ordered)}
-        for kind in {one.kind for one in ordered}:
+        for kind in sorted({one.kind for one in ordered}):
             mine = [one for one in ordered if one.kind == kind]
             if stretch[mine[0]] == 0 and _number(mine[0].copy) != 0:
                 wrong.append(mine[0])

@@ -15,7 +15,7 @@ from replicate.untrusted import printable
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two finished runs that differ by their data set alone."""
+    """Two finished runs that differ by their data set alone: exact pixels, and lossy ones."""
 
     exact: Result
     lossy: Result
@@ -26,21 +26,18 @@ class Pair:
         return self.exact.run.seed
 
     @property
-    def converged(self) -> bool:
-        """Whether both runs did, so that their difference counts."""
-        return self.exact.status == self.lossy.status == "converged"
-
-    @property
-    def accuracies(self) -> tuple[float | None, float | None]:
-        """Test accuracies in %; None of a run that diverged."""
-        return self.exact.test_accuracy, self.lossy.test_accuracy
+    def accuracies(self) -> tuple[float, float] | None:
+        """Test accuracies in %, exact first; None if either run did not converge."""
+        both = (self.exact, self.lossy)
+        found = [float(one.test_accuracy or 0) for one in both if one.status == "converged"]
+        return (found[0], found[1]) if len(found) == 2 else None
 
 
 def pair_up(results: Iterable[Result], exact: str, lossy: str) -> tuple[Pair, ...]:
     """Pair finished runs on the data set `exact` with those on `lossy` that are otherwise the same, by seed.
 
     Raises:
-        UsageError: nothing to pair, or pairs that differ by more than their seed.
+        UsageError: there is nothing to pair, or the pairs differ by more than their seed.
     """
     final = {result.run: result for result in results if result.final}
     pairs = [
@@ -49,37 +46,38 @@ def pair_up(results: Iterable[Result], exact: str, lossy: str) -> tuple[Pair, ..
         if run.dataset == exact and (other := replace(run, dataset=lossy)) in final
     ]
     if not pairs:
-        raise UsageError(f"no seed has finished on both {exact} and {lossy} yet; run it again")
+        raise UsageError(f"no seed has finished on both {exact} and {lossy} yet; start it again to go on")
     pairs.sort(key=lambda pair: pair.seed)
     if any(replace(pair.exact.run, seed=pairs[0].seed) != pairs[0].exact.run for pair in pairs):
-        raise UsageError("the pairs differ by more than their seed, so that they are no cell")
+        raise UsageError("the pairs differ by more than their seed, and those of a cell may differ by it alone")
     return tuple(pairs)
 
 
-def difference(pairs: Sequence[Pair]) -> Difference | None:
-    """Accuracy on the lossy images less that on the exact ones, over the pairs that converged; None below two pairs."""
-    good = [pair.accuracies for pair in pairs if pair.converged]
-    exact = [float(first) for first, _ in good if first is not None]
-    lossy = [float(second) for _, second in good if second is not None]
-    return paired(lossy, exact) if len(good) > 1 else None
+def difference(pairs: Iterable[Pair]) -> Difference | None:
+    """Accuracy on lossy images less that on exact ones, in points, over the pairs that converged; None below two."""
+    good = [both for pair in pairs if (both := pair.accuracies)]
+    return paired([lossy for _, lossy in good], [exact for exact, _ in good]) if len(good) > 1 else None
 
 
-def reading(found: Difference | None, count: int) -> str:
+def verdict(found: Difference | None, n: int) -> str:
     """Say what a difference says, and how sure it is.
 
     Args:
         found: lossy less exact, in points.
-        count: number of pairs behind it.
+        n: number of pairs behind it.
     """
     if found is None:
-        return f"{count} converged pair{'s' * (count != 1)}: at least two are needed to say anything."
+        return f"Converged pairs: {n}. It takes at least two to say anything."
     low, high = found.interval.low, found.interval.high
-    line = f"**JPEG less exact: {signed(found.value)} ± {(high - low) / 2:.2f} points** (mean paired difference, 95 % t interval, n = {count}, p = {found.p:.2g}). "  # noqa: E501
+    numbers = f"{signed(found.value)} ± {(high - low) / 2:.2f} points"
+    line = f"**JPEG less exact: {numbers}** (mean paired difference, 95 % t interval, n = {n}, p = {found.p:.2g}). "
     if low > 0:
         return f"{line}Training on JPEG gave the higher accuracy here."
     if high < 0:
         return f"{line}Training on JPEG cost accuracy here."
-    return f"{line}No difference is shown; a cost of more than {max(-low, 0):.2f} points is outside the interval."
+    return (
+        f"{line}No difference is shown: the interval reaches from a cost of {-low:.2f} points to a gain of {high:.2f}."
+    )
 
 
 def page(pairs: Sequence[Pair], images: str, command: str) -> str:
@@ -87,59 +85,64 @@ def page(pairs: Sequence[Pair], images: str, command: str) -> str:
 
     Args:
         pairs: at least one.
-        images: a paragraph on the images, in Markdown.
+        images: on the images, in Markdown.
         command: what made the page.
     """
-    run = pairs[0].exact.run
-    good = [pair for pair in pairs if pair.converged]
-    results = [result for pair in pairs for result in (pair.exact, pair.lossy)]
-    left_out = [str(pair.seed) for pair in pairs if not pair.converged]
-    rows = [f"| {pair.seed} | {_cell(pair.exact)} | {_cell(pair.lossy)} | {_difference(pair)} |" for pair in pairs]
-    means = [fmean(float(one.test_accuracy or 0) for one in side) for side in
-             ([pair.exact for pair in good], [pair.lossy for pair in good])] if good else [None, None]  # fmt: skip
-    rows.append(f"| mean of {len(good)} | {decimal(means[0])} | {decimal(means[1])} | {_mean_difference(means)} |")
-    return "\n".join([
-        "# What JPEG costs", "",
-        f"`{printable(command)}`", "",
-        f"- Cell: {title(run.init)} × {title(run.activation)}, {run.model} at width {run.width:g}, "
-        f"{run.iterations:,} iterations of {run.batch_size} images, rate {run.lr:g} times {run.lr_factor:g} at "
-        f"{', '.join(f'{one:,}' for one in run.milestones) or 'no iteration'}; {run.precision}.",
-        f"- Device: {_several(result.device for result in results)}; commit "
-        f"{_several(result.commit[:12] + ' with changes' * bool(result.dirty) for result in results)}; "
-        f"{sum(result.seconds for result in results) / 3600:.2f} hours of runs, the last finished {max(result.finished for result in results)[:10]}.",  # noqa: E501
-        f"- Images: {images}", "",
-        "Both runs of a pair have the same seed: the same weights before LSUV, and the same images in the same "
-        "order, crops and mirrors. One trains on exact pixels, the other on JPEG; both are tested on exact ones.",
-        "",
-        "| seed | exact, % | JPEG, % | JPEG less exact |", "|---|---|---|---|", *rows, "",
-        *([f"Left out, as not both of the pair converged: seed {', '.join(left_out)}.", ""] if left_out else []),
-        reading(difference(pairs), len(good)), "",
-        "It says what JPEG costs with these few training images, this schedule and this width, and nothing of what it "
-        "costs with 50,000 images or by the paper's schedule. JPEG images of the full data set are tested on JPEG too, "
-        "which is not measured here.", "",
-    ])  # fmt: skip
+    good = [both for pair in pairs if (both := pair.accuracies)]
+    means = (fmean(exact for exact, _ in good), fmean(lossy for _, lossy in good)) if good else None
+    left_out = ", ".join(str(pair.seed) for pair in pairs if pair.accuracies is None)
+    lines = [
+        "# What JPEG costs",
+        f"`{printable(command)}`",
+        "\n".join(_facts(pairs, images)),
+        "Both runs of a pair have the same seed: the same weights before LSUV, and the same images in the same order, "
+        "crops and mirrors. One trains on exact pixels, the other on JPEG; both are tested on exact pixels.",
+        "\n".join([
+            "| seed | exact, % | JPEG, % | JPEG less exact |",
+            "|---|---|---|---|",
+            *(_row(str(pair.seed), pair.accuracies, _shown(pair)) for pair in pairs),
+            _row(f"mean of {len(good)}", means, ("", "")),
+        ]),
+        *([f"Left out, for not both runs converged: seed {left_out}."] if left_out else []),
+        verdict(difference(pairs), len(good)),
+        "This holds for these few training images, this schedule and this width; what JPEG costs with all 50,000 "
+        "images or by the paper's schedule it does not say. The runs on `folder:cifar10-jpeg` are tested on JPEG too.",
+    ]  # fmt: skip
+    return "\n\n".join(lines) + "\n"
 
 
 def write_page(path: Path, pairs: Sequence[Pair], images: str, command: str) -> Path:
-    """Write the page."""
+    """Write the page, and the folder it lies in where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_atomically(path, page(pairs, images, command))
 
 
-def _cell(result: Result) -> str:
-    if result.status == "converged":
-        return decimal(result.test_accuracy)
-    return "diverged" if result.test_accuracy is None else f"{decimal(result.test_accuracy)} (n/c)"
+def _facts(pairs: Sequence[Pair], images: str) -> list[str]:
+    run, results = pairs[0].exact.run, [one for pair in pairs for one in (pair.exact, pair.lossy)]
+    steps = ", ".join(f"{milestone:,}" for milestone in run.milestones) or "no iteration"
+    commits = {f"{one.commit[:12]}{' with changes' if one.dirty else ''}" for one in results}
+    hours = sum(one.seconds for one in results) / 3600
+    return [
+        f"- Cell: {title(run.init)} × {title(run.activation)}, {run.model} at width {run.width:g}, {run.precision}.",
+        f"- Schedule: {run.iterations:,} iterations of {run.batch_size} images, learning rate {run.lr:g}, times "
+        f"{run.lr_factor:g} at {steps}.",
+        f"- Device: {printable(', '.join(sorted({one.device for one in results})))}; {hours:.2f} hours of runs in all, "
+        f"the last finished on {max(one.finished for one in results)[:10]}. "
+        f"Commit: {printable(', '.join(sorted(commits)))}.",
+        f"- Images: {images}",
+    ]
 
 
-def _difference(pair: Pair) -> str:
-    exact, lossy = pair.accuracies
-    return signed(lossy - exact) if pair.converged and exact is not None and lossy is not None else "–"
+def _shown(pair: Pair) -> tuple[str, str]:
+    """Both runs of a pair of which not both converged."""
+    return _status(pair.exact), _status(pair.lossy)
 
 
-def _mean_difference(means: Sequence[float | None]) -> str:
-    return "–" if means[0] is None or means[1] is None else signed(means[1] - means[0])
+def _status(result: Result) -> str:
+    accuracy = decimal(result.test_accuracy)
+    return accuracy if result.status == "converged" else f"{accuracy} n/c" if accuracy else "diverged"
 
 
-def _several(texts: Iterable[str]) -> str:
-    return printable(", ".join(sorted(set(texts))))
+def _row(name: str, both: tuple[float, float] | None, otherwise: tuple[str, str]) -> str:
+    texts = (decimal(both[0]), decimal(both[1])) if both else otherwise
+    return f"| {name} | {texts[0]} | {texts[1]} | {signed(both[1] - both[0]) if both else '–'} |"
