@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch.nn import functional as F
@@ -54,8 +55,7 @@ def rows(dataset: Dataset, name: str, iterations: int) -> Iterator[str]:
         for factor in FACTORS:
             run = Run(init, activation, dataset=name, iterations=iterations, milestones=(), precision="32-true")
             variance, found = losses(run, dataset, factor)
-            end = f"{math.fsum(found[-LAST:]) / LAST:.3f}" if len(found) == iterations else ""
-            end = end if math.isfinite(found[-1]) else f"not finite after {len(found) - 1} iterations"
+            end = f"{fmean(found[-LAST:]):.4g}" if math.isfinite(found[-1]) else f"not finite after {len(found) - 1}"
             yield f"| {title(init)} × {title(activation)} | {factor:g} | {variance:,.4g} | {found[0]:,.4g} | {end} |"
 
 
@@ -74,7 +74,7 @@ def main() -> None:
         f"`python experiments/input_scale.py --data-dir DIR --dataset {args.dataset} --iterations {args.iterations}`: "
         f"seed 0, width 1, float32, {dataset.label}; commit {commit[:12]}{' with changes' if dirty else ''}, "
         f"{provenance.cpu_name()}, {datetime.now(UTC):%Y-%m-%d}. Chance is a loss of {math.log(10):.3f}.", "",
-        f"| cell | factor on the input | variance of the first logits | first loss | mean loss of the last {LAST} |",
+        f"| cell | factor on the input | variance of the first logits | first loss | mean loss of the last {LAST} iterations |",
         "|---|---|---|---|---|",
     ]  # fmt: skip
     print("\n".join(lines), flush=True)
