@@ -82,7 +82,8 @@ class Graph:
             except Exception as error:
                 if self.required:
                     raise
-                self.name = f"eager ({self.name}: {error or type(error).__name__})"
+                reason = str(error).strip() or type(error).__name__
+                self.name = f"eager ({self.name}: {reason.splitlines()[0][:200]})"
                 print(f"trained {self.name}")
                 self._instead = Eager()
             before.restore(module, optimizer)
@@ -127,6 +128,7 @@ class Graph:
         if self.compiled:
             static.forward = _compile(module.net)
             before.restore(module, optimizer)
+            static.rewind()
             with _beside(static.at.device):
                 _once(module, optimizer, static)
         before.restore(module, optimizer)

@@ -188,14 +188,14 @@ def same_masks(module: Any, optimizer: Any, static: Static, rate: float) -> Any:
 
 
 def impossible(module: Any, optimizer: Any, static: Static, rate: float) -> Any:
-    raise RuntimeError("operation not permitted when stream is capturing")
+    raise RuntimeError("operation not permitted when stream is capturing\nand more of it")
 
 
 real_capture = graph_module._capture
 WRONG = [
     (stuck, "its losses differ from the eager ones by "),
     (same_masks, "its losses differ from the eager ones by "),
-    (impossible, "operation not permitted when stream is capturing"),
+    (impossible, "operation not permitted when stream is capturing)"),
 ]
 
 
@@ -207,7 +207,7 @@ def test_a_graph_that_is_wrong_is_not_used(wrong: Any, reason: str, monkeypatch:
     assert model.steps.name.startswith(f"eager (graph: {reason}")
     assert torch.equal(weights(model), weights(eager))  # as if nothing had been tried
     assert ours == theirs
-    with pytest.raises(RuntimeError, match=reason):
+    with pytest.raises(RuntimeError, match=reason.rstrip(")")):
         train(Graph())
 
 
@@ -228,9 +228,10 @@ def test_torch_compile_can_follow_every_net_and_its_masks_are_the_same(monkeypat
     # minute, are left out.
     monkeypatch.setattr(graph_module, "_compile", lambda net: torch.compile(net, backend="aot_eager", fullgraph=True))
     eager, _ = train(Eager())
-    model, _ = train(Graph(compiled=True))
-    assert model.steps.name == "compiled"
-    assert torch.allclose(weights(model), weights(eager), rtol=1e-4, atol=1e-6)
+    for chunk in (1, 7):
+        model, _ = train(Graph(compiled=True), chunk=chunk)
+        assert model.steps.name == "compiled"
+        assert torch.allclose(weights(model), weights(eager), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
