@@ -25,7 +25,7 @@ from replicate.run import Run
 from replicate.training.train import prepare
 
 CELLS = (("msra", "relu"), ("msra", "vlrelu"), ("msra", "maxout"), ("xavier", "maxout"))
-FACTORS = (1.0, 0.5, 0.25)
+FACTORS = (1.0, 0.25)
 LAST = 10  # iterations whose mean loss is told
 
 
@@ -74,7 +74,8 @@ def main() -> None:
         f"`python experiments/input_scale.py --data-dir DIR --dataset {args.dataset} --iterations {args.iterations}`: "
         f"seed 0, width 1, float32, {dataset.label}; commit {commit[:12]}{' with changes' if dirty else ''}, "
         f"{provenance.cpu_name()}, {datetime.now(UTC):%Y-%m-%d}. Chance is a loss of {math.log(10):.3f}.", "",
-        f"| cell | factor on the input | variance of the first logits | first loss | mean loss of the last {LAST} iterations |",
+        "| cell | factor on the input | variance of the first logits | first loss | "
+        f"mean loss of the last {LAST} iterations |",
         "|---|---|---|---|---|",
     ]  # fmt: skip
     print("\n".join(lines), flush=True)
