@@ -34,6 +34,18 @@ def names(data_dir: Path) -> list[str]:
     return sorted(path.name for path in data_dir.iterdir() if all((path / split).is_dir() for split in SPLITS))
 
 
+def files(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    """Name the image files of a data set, by split and class, in the order in which `read` gives the images.
+
+    Raises:
+        UsageError: the folder is missing or not of this form.
+    """
+    return {
+        split: {kind: [Path(file.path) for file in found] for kind, found in kinds.items()}
+        for split, kinds in _list(folder).items()
+    }
+
+
 def read(folder: Path, label: str, progress: Progress | None = None) -> Dataset:
     """Read a folder of images, from the cache if they have been decoded on this machine before.
 

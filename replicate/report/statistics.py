@@ -200,6 +200,16 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     return Difference(value, Interval(value - half, value + half), p)
 
 
+def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Mean of `first` less `second`, pair by pair, by Student's t with n - 1 degrees of freedom; needs two pairs."""
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    value, error = fmean(differences), stdev(differences) / math.sqrt(len(differences))
+    df = len(differences) - 1
+    half = t_quantile(df) * error
+    p = 2 * float(stdtr(df, -abs(value) / error)) if error else float(value == 0)
+    return Difference(value, Interval(value - half, value + half), p)
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Adjust p values for their number (Holm 1979), in the order given; compare them with 1 - LEVEL."""
     adjusted = [0.0] * len(p_values)

@@ -15,6 +15,7 @@ from replicate.report.statistics import (
     cells,
     clopper_pearson,
     holm,
+    paired,
     pooled,
     prediction_half_width,
     welch,
@@ -130,6 +131,31 @@ def test_welch_agrees_with_scipy(first: list[float], second: list[float]) -> Non
 def test_welch_is_antisymmetric(first: list[float], second: list[float]) -> None:
     there, back = welch(first, second), welch(second, first)
     assert (there.value, there.interval.low, there.p) == (-back.value, -back.interval.high, back.p)
+
+
+def test_paired_by_hand() -> None:
+    found = paired([3.0, 5.0, 4.0], [1.0, 2.0, 3.0])  # differences 2, 3, 1: mean 2, standard deviation 1
+    half = 4.302653 / math.sqrt(3)  # t table, 2 degrees of freedom
+    assert found.value == 2
+    assert (found.interval.low, found.interval.high) == pytest.approx((2 - half, 2 + half))
+    t = 2 * math.sqrt(3)
+    assert found.p == pytest.approx(1 - t / math.sqrt(2 + t**2))  # closed form of 2 degrees of freedom
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), min_size=2, max_size=6))
+def test_paired_agrees_with_scipy(pairs: list[tuple[int, int]]) -> None:
+    first, second = ([side / 100 for side in sides] for sides in zip(*pairs, strict=True))
+    assume(len({a - b for a, b in pairs}) > 1)
+    ours, theirs = paired(first, second), stats.ttest_rel(first, second)
+    interval = theirs.confidence_interval(0.95)
+    assert ours.p == pytest.approx(theirs.pvalue, abs=1e-9)
+    assert (ours.interval.low, ours.interval.high) == pytest.approx((interval.low, interval.high), abs=1e-6)
+
+
+def test_paired_without_spread() -> None:
+    assert paired([3.0, 2.0], [2.0, 1.0]).p == 0
+    assert paired([3.0, 2.0], [3.0, 2.0]).p == 1
+    assert paired([3.0, 2.0], [2.0, 1.0]).interval.low == 1
 
 
 def test_welch_without_spread() -> None:
