@@ -22,7 +22,7 @@ from replicate.data.sources import load
 from replicate.report.axes import title
 from replicate.results import write_atomically
 from replicate.run import Run
-from replicate.training.train import prepare
+from replicate.training.prepare import prepare
 
 CELLS = (("msra", "relu"), ("msra", "vlrelu"), ("msra", "maxout"), ("xavier", "maxout"))
 FACTORS = (1.0, 0.25)

@@ -23,6 +23,12 @@ PROTOCOL = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (3,
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled_before() -> None:
+    """Forget what other tests compiled: torch compiles a function of many classes only so often in a process."""
+    torch._dynamo.reset()
+
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
