@@ -78,7 +78,7 @@ class Graph:
             static.fill(images, labels)
             before = Snapshot(module, optimizer)
             try:
-                static.forward = self._checked(module, optimizer, static, before, min(CHECKED, length))
+                self._check(module, optimizer, static, before, min(CHECKED, length))
             except Exception as error:
                 if self.required:
                     raise
@@ -97,7 +97,7 @@ class Graph:
         self,
         module: "Classifier",
         optimizer: Optimizer,
-        static: "Static",
+        static: Static,
         images: Tensor,
         labels: Tensor,
         length: int,
@@ -113,10 +113,8 @@ class Graph:
         module.add("train", static.sums)
         return static.losses[:length].clone()
 
-    def _checked(
-        self, module: "Classifier", optimizer: Optimizer, static: "Static", before: "Snapshot", count: int
-    ) -> Forward:
-        """Find the net that is to be captured, and compare a few replays with the same iterations made eagerly."""
+    def _check(self, module: "Classifier", optimizer: Optimizer, static: Static, before: Snapshot, count: int) -> None:
+        """Compile the net if that is asked for, and compare a few replays with the same iterations made eagerly."""
         for parameter in module.net.parameters():
             # SGD makes them in its first step, as copies of the gradients: to which zeros lead as well.
             optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
@@ -141,7 +139,6 @@ class Graph:
             tolerance = TOLERANCE_16
         _compare("losses", static.losses[:count], eager[0], tolerance)
         _compare("gradients", momenta(module, optimizer), eager[1], tolerance)
-        return static.forward or module.net
 
 
 def _once(module: "Classifier", optimizer: Optimizer, static: Static) -> None:

@@ -31,7 +31,7 @@ class Static:
         self.at = torch.zeros(1, dtype=torch.int64, device=images.device)  # the batch that is next
         self.losses = torch.zeros(most, dtype=torch.float64, device=images.device)
         self.sums = torch.zeros(3, dtype=torch.float64, device=images.device)
-        self.forward: Forward | None = None
+        self.forward: Forward | None = None  # takes the place of the net, where that was compiled
 
     def fill(self, images: Tensor, labels: Tensor) -> None:
         """Take over a chunk."""

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from abc import ABC, abstractmethod
 from types import FrameType
 from typing import Any
 
@@ -20,7 +21,7 @@ class StoppedError(Exception):
     """A signal ended the run; its checkpoint is on the disk."""
 
 
-class Stops(pl.Callback):
+class Stops(pl.Callback, ABC):
     """Has the run's state saved now and then, and when a signal asks it to stop, which then ends the training.
 
     All processes of a team save and stop after the same iteration, whichever of them was signalled.
@@ -42,6 +43,7 @@ class Stops(pl.Callback):
         self._stop: int | None = None
         self._before: dict[signal.Signals, Any] = {}
 
+    @abstractmethod
     def save(self, module: Classifier, ranks: list[dict[str, Any]]) -> None:
         """Write the state, where this process is the one that writes.
 
@@ -49,7 +51,6 @@ class Stops(pl.Callback):
             module: what is trained.
             ranks: `own` of each process.
         """
-        raise NotImplementedError
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals, and take up the state: the optimiser is there only now, and nothing draws any more."""

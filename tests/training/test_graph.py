@@ -124,7 +124,7 @@ def test_the_trial_leaves_nothing_behind() -> None:
     static.fill(images, labels)
     before, state = weights(module), torch.get_rng_state()
     snapshot = Snapshot(module, optimizer)
-    Graph()._checked(module, optimizer, static, snapshot, 3)
+    Graph()._check(module, optimizer, static, snapshot, 3)
     assert not torch.equal(state, torch.get_rng_state())  # it has drawn masks
     snapshot.restore(module, optimizer)
     assert torch.equal(before, weights(module))
