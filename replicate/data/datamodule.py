@@ -202,7 +202,7 @@ class DeviceData(LightningDataModule):
     def _augmented(self, indices: Tensor, offsets: Tensor, mirror: Tensor) -> Tensor:
         # The mirror bits are drawn in any case, see BatchStream.
         images = augment(self.train_images[indices], offsets, mirror & self.mirror, self.pad)
-        # Convolutions are faster in this layout, on a CPU as well (training/README.md, "Speed"); the values are the same.
+        # Convolutions are faster in this layout, also on a CPU (training/README.md); the values are the same.
         return images.contiguous(memory_format=torch.channels_last)
 
 
