@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup smoke chaos test test-clusters lint format table3 table3-short table3-as-released pilot run table figures \
-	report status verify collect sync dashboard doctor bench audit lock
+	report status verify collect sync dashboard doctor bench audit lock schema
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -70,6 +70,9 @@ test: .venv/.installed  ## run the tests, by two processes
 
 test-clusters: .venv/.installed  ## run the tests on clusters of this machine (SLURM, Ray), which take minutes
 	$(BIN)/python -m pytest -rs -m cluster tests/matrix
+
+schema: .venv/.installed  ## write experiments/schema.json, with which editors check experiment files
+	$(BIN)/python -c "from replicate.experiment import json_schema; print(json_schema(), end='')" > experiments/schema.json
 
 lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff check .

@@ -26,9 +26,10 @@ from storm import FAULTS, ROOT, Storm, content_of
 
 from replicate import provenance
 from replicate.experiment import Experiment
-from replicate.results import collect, write_atomically
 from replicate.run import Run
 from replicate.settings import assignments
+from replicate.store.files import write_atomically
+from replicate.store.run_folder import collect
 
 
 def outcome(out: Path, run: Run) -> tuple[object, ...] | None:

@@ -20,8 +20,8 @@ from replicate import provenance
 from replicate.data.dataset import Dataset
 from replicate.data.sources import load
 from replicate.report.axes import title
-from replicate.results import write_atomically
 from replicate.run import Run
+from replicate.store.files import write_atomically
 from replicate.training.prepare import prepare
 
 CELLS = (("msra", "relu"), ("msra", "vlrelu"), ("msra", "maxout"), ("xavier", "maxout"))

@@ -21,8 +21,8 @@ from replicate.data import matching
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.pairs import pair_up, write_page
-from replicate.results import collect
 from replicate.settings import assignments
+from replicate.store.run_folder import collect
 
 FILE = Path(__file__).with_name("jpeg-cost.yaml")
 EXACT, COPIES = "cifar10-lossless-6k", "cifar10-jpeg"

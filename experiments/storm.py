@@ -13,18 +13,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from replicate.matrix import claims, owner, scheduler
+from replicate.matrix import scheduler
 from replicate.options import Options
-from replicate.results import BadRecordError, Result, collect, read
 from replicate.run import Run
+from replicate.store import lease, watch
+from replicate.store.owner import parse_owner
+from replicate.store.result import BadRecordError, Result, read_result
+from replicate.store.run_folder import collect
 
 LOG = "CHAOS_LOG"  # variable that names the folder where the trainings of a round leave their notes
 ROOT = Path(__file__).resolve().parents[1]
 if LOG in os.environ:  # in the storm's own processes: a claim that was made unreadable shall not be watched for minutes
-    claims.BEAT_SECONDS, claims.STALE_SECONDS = 0.5, 5.0
+    lease.HEARTBEAT_SECONDS, watch.STALE_SECONDS = 0.5, 5.0
 
 
-def train(run: Run, options: Options, progress: Callable[[int, float | None], None]) -> Result | None:
+def train(
+    run: Run, options: Options, held: lease.Lease, progress: Callable[[int, float | None], None]
+) -> Result | None:
     """Train a run, and note when it began and finished, and whether it should not have begun."""
     from replicate.training.train import train_run
 
@@ -35,10 +40,10 @@ def train(run: Run, options: Options, progress: Callable[[int, float | None], No
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             note("beside")
-        if _finished(options.out / "runs" / run.run_id / "result.json"):
+        if _finished(held.folder.result):
             note("again")
         note("began")
-        result = train_run(run, options, progress)
+        result = train_run(run, options, held, progress)
         if result is not None and result.final:
             note("finished")
     return result
@@ -52,7 +57,7 @@ def _note(path: Path, word: str) -> None:
 
 def _finished(path: Path) -> bool:
     try:
-        return read(path).final
+        return read_result(path).final
     except (OSError, BadRecordError):
         return False
 
@@ -107,7 +112,7 @@ class Storm:
 
     def worker(self) -> int | None:
         """Pick a process that trains, or None where there is none right now."""
-        found = [owner.parse(content_of(path)) for path in self.out.glob(f"runs/*/claim/*/{owner.FILE}")]
+        found = [parse_owner(content_of(path)) for path in self.out.glob(f"runs/*/claim/*/{lease.OWNER}")]
         alive = [one.pid for one in found if one is not None and one.alive]
         return self.dice.choice(alive) if alive else None
 
@@ -179,7 +184,7 @@ class Storm:
         return self._damage(self.file("checkpoint.pt"))
 
     def _damage_claim(self) -> bool:
-        return self._damage(self.file(f"claim/*/{owner.FILE}"))
+        return self._damage(self.file(f"claim/*/{lease.OWNER}"))
 
     def _damage_curve(self) -> bool:
         path = self.file("curve.csv")

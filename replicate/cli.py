@@ -21,7 +21,7 @@ from replicate.arguments import (
 from replicate.commands import FILE_COMMANDS, bench, collect_, doctor, names
 from replicate.errors import UsageError
 from replicate.passing import passing
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
 
 LONGEST = 2000  # characters of a message, which may repeat what stands in a file
 
@@ -79,12 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(f"--{unused[0]}.… is for replicate matrix and verify with --launcher {unused[0]}")
         code: int = args.function(args)
     except UsageError as error:
-        print(f"replicate: {printable(str(error)[:LONGEST])}", file=sys.stderr)
+        print(f"replicate: {escape_control_chars(str(error)[:LONGEST])}", file=sys.stderr)
         return 2
     except OSError as error:
         if passing(error) is None and not isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
             raise
-        name = printable(str(error.filename or "a file"))
+        name = escape_control_chars(str(error.filename or "a file"))
         print(f"replicate: cannot write {name}: {error.strerror}; make room, or give another --out", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so

@@ -13,10 +13,10 @@ from replicate.arguments import LAUNCHERS, OUT
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
 from replicate.options import STEPS, Options, check_step, wandb_mode
-from replicate.results import Records, collect
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
-from replicate.untrusted import printable, refuse_links
+from replicate.store.files import escape_control_chars, make_writable, refuse_links, write_atomically
+from replicate.store.run_folder import Records, collect
 
 # Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
 
@@ -80,7 +80,7 @@ def _carry_out(
     from replicate.matrix.launchers import choose
     from replicate.matrix.limit import Limit
     from replicate.matrix.local import LocalLauncher
-    from replicate.matrix.plan import check_shares, check_writable, left_to_do, survey, unfinished
+    from replicate.matrix.plan import check_shares, left_to_do, survey, unfinished
     from replicate.matrix.scheduler import WORKER, run_all
 
     if args.launcher not in LAUNCHERS:
@@ -100,7 +100,7 @@ def _carry_out(
     )
     limit = Limit(args.time_limit)
     if unfinished(chosen.records, chosen.runs):  # a folder in which all is done need not be written
-        check_writable(options.out)
+        make_writable(options.out)
         refuse_links(options.out, [run.run_id for run in chosen.runs])
     preload = WORKER.partition(":")[0]
     shown = display_for(Console(), chosen.experiment, chosen.runs, options.out)
@@ -119,12 +119,12 @@ def _carry_out(
 
 def collect_(args: argparse.Namespace) -> int:
     """Merge the records of several output folders into one; conflicts are named, nothing is overwritten."""
-    from replicate.matrix.gather import gather
+    from replicate.store.merge import merge
 
-    gathered = gather(args.folders, args.out)
-    for line in gathered.lines():
-        print(printable(line))
-    return gathered.exit_code
+    report = merge(args.folders, args.out)
+    for line in report.lines():
+        print(escape_control_chars(line))
+    return report.exit_code
 
 
 def bench(args: argparse.Namespace) -> int:
@@ -133,13 +133,12 @@ def bench(args: argparse.Namespace) -> int:
     from replicate.bench.queue import queue_cost
     from replicate.matrix.display import Display
     from replicate.matrix.local import LocalLauncher
-    from replicate.matrix.plan import check_writable, survey
+    from replicate.matrix.plan import survey
     from replicate.matrix.scheduler import WORKER
     from replicate.matrix.slots import make_slots
-    from replicate.results import write_atomically
 
     options = Options(out=args.out)
-    check_writable(args.out)
+    make_writable(args.out)
     with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
         found = survey(launcher, [], options.data_dir, display)
         slot = make_slots(args.devices, 1, 1, found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]

@@ -1,10 +1,39 @@
-"""The errors that users can mend: one line that names the culprit and the choices."""
+"""Errors that users can fix: one sentence that names the culprit and the choices."""
 
 import difflib
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+# What pydantic's types of errors ask for
+WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_pattern_mismatch": "a plain word",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of `key: value` lines",
+    "dataclass_type": "a mapping of `key: value` lines",
+}
+SENTENCES = {
+    "greater_than_equal": "{name} = {value} is out of range; give at least {ge:g}",
+    "less_than_equal": "{name} = {value} is out of range; give at most {le:g}",
+    "literal_error": "unknown {name} {value}; choose from: {expected}",
+    "missing": "{name} is missing",
+    "too_short": "{name} is empty; give at least one value",
+    **{kind: f"{{name}} must be {wanted}, not {{value}}" for kind, wanted in WANTED.items()},
+}
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-class UsageError(ValueError):
+# Not a ValueError: pydantic would collect it and lose its sentence; raised by a validator, it passes through.
+class UsageError(Exception):
     """Wrong input from the user. The command line prints it as one line and exits with code 2."""
 
 
@@ -14,3 +43,23 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return UsageError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(known)}")
+
+
+def explain(error: "ValidationError", keys: Mapping[str, Iterable[str]] = {}) -> str:
+    """Describe the first error of a pydantic validation in one sentence.
+
+    Args:
+        error: of pydantic.
+        keys: section of the input -> its keys, to choose from where one is unknown; the outermost section is "".
+    """
+    errors = error.errors(include_url=False)
+    first = next((one for one in errors if one["type"] in UNKNOWN_KEY), errors[0])  # a typo is also a missing key
+    *outer, key = first["loc"] or ("the file",)
+    if first["type"] in UNKNOWN_KEY:
+        section = next((str(part) for part in reversed(outer) if isinstance(part, str)), "")
+        return str(unknown(f"key in {section or 'the file'}", key, keys[section])) if keys else f"unknown key {key!r}"
+    name, value = ".".join(map(str, (*outer, key))), reprlib.repr(first["input"])
+    sentence = SENTENCES.get(first["type"], "{name} is {value}: {msg}")
+    return sentence.format(
+        name=name, value=value, msg=first["msg"].removeprefix("Value error, "), **first.get("ctx", {})
+    )

@@ -1,63 +1,98 @@
 """Experiment: a grid of runs, read from a YAML file, validated, narrowed by the command line and expanded."""
 
 import itertools
+import json
 import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
 
-from replicate.errors import UsageError, unknown
-from replicate.run import DEFAULTS, Run, checked, coerce, matches
-from replicate.untrusted import read_bytes
+from replicate.errors import UsageError, explain, unknown
+from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings, check_settings, matches
+from replicate.store.files import read_bytes
 from replicate.yamlfile import MOST_BYTES, parse
 
-KEYS = ("name", "grid", "exclude", "run", "overrides", "table")
-TABLE_KEYS = ("rows", "columns", "reference", "claims")
-NAME = r"\w[\w .+-]{0,99}"  # it names a folder
+NAME = r"^\w[\w .+-]{0,99}$"  # it names a folder
 MOST_RUNS = 100_000  # of a grid; far more than anybody trains, and few enough to list
+SECTION = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True, slots=True)
+def _unique(name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for index, value in enumerate(values) if value in values[:index]]:
+        raise UsageError(f"grid.{name} holds {twice[0]!r} twice")
+    return values
+
+
+def _some(pattern: dict[str, Any]) -> dict[str, Any]:
+    if not pattern:
+        raise ValueError("give at least one `field: value`")
+    return pattern
+
+
+if TYPE_CHECKING:
+    Axes = dict[str, tuple[Any, ...]]
+else:
+    Axes = TypedDict(  # the values of some fields of a Run, by field
+        "Axes",
+        {
+            name: Annotated[tuple[kind, ...], Field(min_length=1, strict=False), AfterValidator(partial(_unique, name))]
+            for name, kind in TYPES.items()
+        },
+        total=False,
+    )
+    Axes.__pydantic_config__ = STRICT
+_AXES = TypeAdapter[Axes](Axes)
+Pattern = Annotated[Settings, AfterValidator(_some), Field(json_schema_extra={"minProperties": 1})]
+
+
+@dataclass(frozen=True, slots=True, config=SECTION)
 class TableSpec:
-    """How an experiment's results are laid out: the table's axes, and the published numbers and claims beside it."""
+    """How an experiment's results are laid out: the table's axes, and the published numbers and claims next to it."""
 
-    rows: str = "init"
-    columns: str = "activation"
-    reference: Path | None = None
-    claims: Path | None = None
+    rows: Annotated[str, Field(description="field of a run that makes the rows")] = "init"
+    columns: Annotated[str, Field(description="field of a run that makes the columns")] = "activation"
+    reference: Annotated[Path | None, Field(description="CSV file of published numbers")] = None
+    claims: Annotated[Path | None, Field(description="YAML file of published claims")] = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SECTION)
 class Override:
     """Settings of the runs that match `when`, such as the recipe that the authors released for one cell."""
 
-    when: Mapping[str, Any]
-    set: Mapping[str, Any]
+    when: Annotated[Pattern, Field(description="the runs to change, by the values of some fields")]
+    set: Annotated[Pattern, Field(description="their new settings")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SECTION)
 class Experiment:
-    """A named grid of runs.
+    """A named grid of runs."""
 
-    Args:
-        name: names the default output folder and the W&B group.
-        grid: field of Run -> its values; the runs are the product of the axes.
-        run: the settings that all runs share.
-        exclude: partial runs; every run that matches one of them is left out.
-        overrides: applied in order to the runs they match.
-        table: layout of the table.
-    """
+    name: Annotated[
+        str, Field(pattern=NAME, description="names the output folder and the W&B group; default: the file's name")
+    ]
+    grid: Annotated[Axes, Field(description="field of a run -> list of values; the runs are the product of the axes")]
+    run: Annotated[Settings, Field(description="the settings that all runs share")] = field(default_factory=dict)
+    exclude: Annotated[
+        tuple[Pattern, ...], Field(description="partial runs; every run that matches one of them is left out")
+    ] = ()
+    overrides: Annotated[
+        tuple[Override, ...], Field(description="changes to the runs that match, applied in order")
+    ] = ()
+    table: Annotated[TableSpec, Field(description="layout of the table")] = TableSpec()
 
-    name: str
-    grid: Mapping[str, tuple[Any, ...]]
-    run: Mapping[str, Any]
-    exclude: tuple[Mapping[str, Any], ...] = ()
-    overrides: tuple[Override, ...] = ()
-    table: TableSpec = TableSpec()
+    def __post_init__(self) -> None:
+        if twice := sorted(self.grid.keys() & self.run.keys()):
+            raise UsageError(f"{twice[0]} stands both in grid and in run; keep one")
+        for key in ("rows", "columns"):
+            if (axis := getattr(self.table, key)) not in (*self.grid, "init", "activation"):
+                raise unknown(f"axis in table.{key}", axis, self.grid)
 
     @classmethod
     def load(cls, path: str | Path) -> "Experiment":
@@ -77,39 +112,22 @@ class Experiment:
             where, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
             line = f" (line {where.line + 1})" if where else ""
             raise UsageError(f"{path}: not a YAML file{line}: {' '.join(problem.split())}") from None
+        if content is None:
+            raise UsageError(f"{path}: the experiment file is empty; it needs: {', '.join(KEYS[''][:2])}")
         try:
-            experiment = cls._parse(content, path)
+            experiment = _EXPERIMENT.validate_python(
+                {"name": path.stem, **content} if isinstance(content, dict) else content
+            )
+            table = experiment.table
+            reference, claims = (_find(path, name) if name else None for name in (table.reference, table.claims))
+            experiment = replace(experiment, table=replace(table, reference=reference, claims=claims))
             experiment.runs()  # every run of the grid is valid, and there is at least one
             experiment._check_patterns()
+        except ValidationError as error:
+            raise UsageError(f"{path}: {explain(error, KEYS)}") from None
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
         return experiment
-
-    @classmethod
-    def _parse(cls, content: object, path: Path) -> "Experiment":
-        if content is None:
-            raise UsageError(f"the experiment file is empty; it needs: {', '.join(KEYS[:2])}")
-        parts = _mapping("the file", content, KEYS)
-        name = parts.get("name", path.stem)
-        if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            raise UsageError(f"name must be a plain word, not {name!r}")
-        grid = {key: _axis(key, values) for key, values in _mapping("grid", parts.get("grid")).items()}
-        shared = {key: coerce(key, value) for key, value in _mapping("run", parts.get("run", {})).items()}
-        if twice := sorted(grid.keys() & shared.keys()):
-            raise UsageError(f"{twice[0]} stands both in grid and in run; keep one")
-        exclude = tuple(_patterns("exclude", parts.get("exclude", [])))
-        overrides = []
-        for item in _list("overrides", parts.get("overrides", [])):
-            both = _mapping("an override", item, ("when", "set"))
-            (when,) = _patterns("when", [both.get("when")])
-            (change,) = _patterns("set", [both.get("set")])
-            overrides.append(Override(when, change))
-        table = _mapping("table", parts.get("table", {}), TABLE_KEYS)
-        for key in ("rows", "columns"):
-            if table.get(key, "init") not in (*grid, "init", "activation"):
-                raise unknown(f"axis in table.{key}", table[key], grid)
-        files = {key: _find(path, table[key]) for key in ("reference", "claims") if table.get(key) is not None}
-        return cls(name, grid, shared, exclude, tuple(overrides), TableSpec(**{**table, **files}))
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Experiment":
         """Replace settings (`--set`): a list becomes the axis, one value becomes the setting of all runs.
@@ -121,17 +139,17 @@ class Experiment:
         """
         grid, shared = dict(self.grid), dict(self.run)
         for key, value in settings.items():
-            nested = isinstance(value, list) and any(isinstance(item, list) for item in value)
-            if isinstance(value, list) and (key != "milestones" or nested):
-                grid[key] = _axis(key, value)
+            if _is_axis(key, value):
+                grid |= _AXES.validate_python({key: value})
                 shared.pop(key, None)
             elif key in grid:
-                grid[key] = (coerce(key, value),)
+                grid[key] = (check_settings({key: value})[key],)
             else:
-                shared[key] = coerce(key, value)
+                shared |= check_settings({key: value})
         overrides = tuple(
-            Override(o.when, {key: value for key, value in o.set.items() if key not in settings})
+            Override(o.when, changes)
             for o in self.overrides
+            if (changes := {key: value for key, value in o.set.items() if key not in settings})
         )
         changed = replace(self, grid=grid, run=shared, overrides=overrides)
         changed.runs()
@@ -185,8 +203,7 @@ def _run(settings: Mapping[str, Any]) -> Run:
 
 def _only(runs: list[Run], only: Mapping[str, Any]) -> tuple[Run, ...]:
     for key, given in only.items():
-        several = isinstance(given, list) and (key != "milestones" or any(isinstance(item, list) for item in given))
-        wanted = [coerce(key, value) for value in (given if several else [given])]
+        wanted = [check_settings({key: value})[key] for value in (given if _is_axis(key, given) else [given])]
         there = list(dict.fromkeys(getattr(run, key) for run in runs))
         for value in wanted:
             if value not in there:
@@ -197,48 +214,36 @@ def _only(runs: list[Run], only: Mapping[str, Any]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _axis(key: str, values: object) -> tuple[Any, ...]:
-    if not isinstance(values, list):
-        raise UsageError(f"grid.{key} must be a list of values, not {values!r}")
-    if not values:
-        raise UsageError(f"grid.{key} is empty; give at least one value")
-    axis = tuple(coerce(key, value) for value in values)
-    if twice := [value for index, value in enumerate(axis) if value in axis[:index]]:
-        raise UsageError(f"grid.{key} holds {twice[0]!r} twice")
-    return axis
+def _is_axis(key: str, value: object) -> bool:
+    """Whether `--set` or `--only` gives several values; a flat list of milestones is one value."""
+    return isinstance(value, list) and (key != "milestones" or any(isinstance(item, list) for item in value))
 
 
-def _patterns(key: str, items: object) -> Iterable[dict[str, Any]]:
-    for item in _list(key, items):
-        pattern = _mapping(key, item)
-        if not pattern:
-            raise UsageError(f"{key} holds an empty entry; give at least one `field: value`")
-        yield {name: checked(name, value) for name, value in pattern.items()}
-
-
-def _list(key: str, items: object) -> list[Any]:
-    if not isinstance(items, list):
-        raise UsageError(f"{key} must be a list, not {items!r}")
-    return items
-
-
-def _mapping(key: str, value: object, choices: tuple[str, ...] = ()) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UsageError(f"{key} must be a mapping of `key: value` lines, not {value!r}")
-    for name in value:
-        if choices and name not in choices:
-            raise unknown(f"key in {key}", name, choices)
-    return {str(name): item for name, item in value.items()}
-
-
-def _find(experiment: Path, name: object) -> Path:
+def _find(experiment: Path, name: Path) -> Path:
     """Resolve a file named in an experiment file: the name starts at the nearest folder above that holds it.
 
     An absolute name, one with `..`, and one that starts at the file system's root are none of the project's files.
     """
-    if Path(str(name)).is_absolute() or ".." in Path(str(name)).parts:
-        raise UsageError(f"table names {name!r}, which leads out of the project; give a name such as results/a.csv")
+    if name.is_absolute() or ".." in name.parts:
+        raise UsageError(f"table names '{name}', which leads out of the project; give a name such as results/a.csv")
     for folder in experiment.resolve().parents[:-1]:
-        if (folder / str(name)).is_file():
-            return folder / str(name)
-    raise UsageError(f"table names {name!r}, which is in no folder above the experiment file")
+        if (folder / name).is_file():
+            return folder / name
+    raise UsageError(f"table names '{name}', which is in no folder above the experiment file")
+
+
+_EXPERIMENT = TypeAdapter(Experiment)
+# The keys of each section, for the message about an unknown one
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "": ("name", "grid", "exclude", "run", "overrides", "table"),
+    "table": ("rows", "columns", "reference", "claims"),
+    "overrides": ("when", "set"),
+    **dict.fromkeys(("grid", "run", "exclude", "when", "set"), tuple(TYPES)),
+}
+
+
+def json_schema() -> str:
+    """The JSON schema of experiment files, for editors: `experiments/schema.json`."""
+    schema = _EXPERIMENT.json_schema()
+    schema["required"].remove("name")
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1) + "\n"

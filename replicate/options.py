@@ -3,7 +3,7 @@
 import importlib.util
 import netrc
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ class Options:
         step: one of STEPS: how an iteration reaches the device.
         deterministic: the same bits twice on a GPU as well, at some cost in speed; on the CPU it is so in any case.
         commit: of the code, and whether the code differs from it, as found when the matrix started; None: ask now.
-        scratch: folder for files that are still being written (see results.write_atomically); None: the run's own.
         history: earlier attempts at the run, for its record.
     """
 
@@ -51,8 +50,7 @@ class Options:
     step: str = "auto"
     deterministic: bool = False
     commit: tuple[str, bool | None] | None = None
-    scratch: Path | None = None
-    history: tuple[Mapping[str, Any], ...] = ()
+    history: tuple[Any, ...] = ()
 
     @property
     def strict(self) -> bool:
@@ -61,7 +59,7 @@ class Options:
 
     def plain(self) -> dict[str, str | int | float]:
         """Plain data for a record: without folders, which are nobody else's business, and what has its own place."""
-        without = ("out", "data_dir", "scratch", "commit", "history")
+        without = ("out", "data_dir", "commit", "history")
         kept = {key: value for key, value in asdict(self).items() if key not in without}
         return kept | {"deterministic": self.strict}
 

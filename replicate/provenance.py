@@ -6,7 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "numpy", "lsuv-replication")
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +19,7 @@ def commit(root: Path = ROOT) -> tuple[str, bool | None]:
     differs from it is then not known.
     """
     if not (root / ".git").exists():
-        return printable(os.environ.get("REPLICATE_COMMIT") or "unknown"), None
+        return escape_control_chars(os.environ.get("REPLICATE_COMMIT") or "unknown"), None
     try:
         head = _git(root, "rev-parse", "HEAD")
         return head, bool(_git(root, "status", "--porcelain", "--", "replicate", "experiments"))

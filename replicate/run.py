@@ -2,14 +2,18 @@
 
 import hashlib
 import json
-import math
 import re
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, Self
 
-from replicate.errors import UsageError, unknown
+import pydantic.dataclasses
+from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
+from typing_extensions import TypedDict
+
+from replicate.errors import UsageError, explain, unknown
 
 # The registries of `replicate.init`, `replicate.nn` and `replicate.data` are keyed by these tuples; a test compares.
 INITS = ("lsuv", "orthonormal", "orthonormal_msra", "xavier", "msra")
@@ -20,79 +24,105 @@ FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]*"
 PREPROCESSINGS = ("gcn-mean-image",)
 PRECISIONS = ("32-true", "bf16-mixed")
 
+# Strict, because lax validation turns `seed: true` into seed 1.
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
 
 @dataclass(frozen=True, slots=True)
+class OneOf:
+    """Marks a name that must be one of `choices`; with a `pattern`, that decides, and the choices are for people."""
+
+    kind: str
+    choices: tuple[str, ...]
+    pattern: str | None = None
+
+    def check(self, name: str) -> str:
+        """Return the name.
+
+        Raises:
+            UsageError: it is unknown.
+        """
+        if not (re.fullmatch(self.pattern, name) if self.pattern else name in self.choices):
+            raise unknown(self.kind, name, self.choices)
+        return name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        names = {"enum": [*self.choices]} if self.pattern is None else {"pattern": f"^({self.pattern})$"}
+        return {**handler(schema), **names}
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # YAML reads 9e4 as a float
+
+
+WHOLE = BeforeValidator(_whole)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config=STRICT)
 class Run:
     """Everything that can change the number one training yields. The defaults are the paper's protocol (Table 3).
 
-    Values are coerced to the declared types (YAML reads `5e-4` as a string and `1` as an integer) and checked here,
-    nowhere else.
-
-    Args:
-        init: weight initialisation, one of INITS.
-        activation: nonlinearity, one of ACTIVATIONS.
-        seed: seed of every random stream of the run, 0 to 2**31 - 1.
-        model: architecture, one of MODELS.
-        width: factor on the number of channels and hidden units.
-        dataset: `cifar10`, `synthetic` or `folder:NAME`.
-        preprocessing: one of PREPROCESSINGS.
-        pad: zero pixels added on each side before the random crop.
-        mirror: mirror training images with probability 1/2.
-        dropout: probability at every dropout of the network, the input's included.
-        batch_size: images in a training batch.
-        iterations: optimiser steps.
-        milestones: iterations at which the learning rate is multiplied by lr_factor.
-        lr: initial learning rate.
-        lr_factor: see milestones.
-        momentum: SGD momentum.
-        weight_decay: L2 factor on weights; biases have none.
-        clip_norm: gradient-norm clipping, null for none.
-        precision: one of PRECISIONS; `32-true` means TF32 off.
-        lsuv_tol: LSUV stops at |variance - 1| <= lsuv_tol.
-        lsuv_max_iter: LSUV rescales a layer at most that often.
-        lsuv_batch_size: images in a batch of LSUV.
-        lsuv_dropout: dropout is active while LSUV measures, as in the released code.
+    The bounds exclude what is almost certainly a typing error; they are our choice.
 
     Raises:
         UsageError: a value of the wrong type, out of range, or an unknown name.
     """
 
-    init: str
-    activation: str
-    seed: int = 0
-    model: str = "fitnet4"
-    width: float = 1.0
-    dataset: str = "cifar10"
-    preprocessing: str = "gcn-mean-image"
-    pad: int = 8
-    mirror: bool = True
-    dropout: float = 0.2
-    batch_size: int = 128
-    iterations: int = 90_000
-    milestones: tuple[int, ...] = (40_000, 60_000, 80_000)
-    lr: float = 0.01
-    lr_factor: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip_norm: float | None = None
-    precision: str = "bf16-mixed"
-    lsuv_tol: float = 0.02
-    lsuv_max_iter: int = 20
-    lsuv_batch_size: int = 128
-    lsuv_dropout: bool = True
+    init: Annotated[str, OneOf("init", INITS), Field(description="weight initialisation")]
+    activation: Annotated[str, OneOf("activation", ACTIVATIONS), Field(description="nonlinearity")]
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of every random stream of the run"), WHOLE] = 0
+    model: Annotated[str, OneOf("model", MODELS), Field(description="architecture")] = "fitnet4"
+    width: Annotated[float, Field(ge=1 / 64, le=64, description="factor on the channels and hidden units")] = 1.0
+    dataset: Annotated[
+        str,
+        OneOf("dataset", DATASETS, rf"cifar10|synthetic|{FOLDER}"),
+        Field(description="cifar10, synthetic or folder:NAME, which is DATA_DIR/NAME"),
+    ] = "cifar10"
+    preprocessing: Annotated[
+        str, OneOf("preprocessing", PREPROCESSINGS), Field(description="global contrast normalisation, minus the mean")
+    ] = "gcn-mean-image"
+    pad: Annotated[int, Field(ge=0, le=32, description="zero pixels on each side before the random crop"), WHOLE] = 8
+    mirror: Annotated[bool, Field(description="mirror training images with probability 1/2")] = True
+    dropout: Annotated[
+        float, Field(ge=0, le=0.95, description="probability at every dropout, the input's included")
+    ] = 0.2
+    batch_size: Annotated[int, Field(ge=1, le=65_536, description="images per training batch"), WHOLE] = 128
+    iterations: Annotated[int, Field(ge=1, le=100_000_000, description="optimiser steps"), WHOLE] = 90_000
+    milestones: Annotated[
+        tuple[Annotated[int, WHOLE], ...],
+        Field(strict=False, description="iterations at which the learning rate is multiplied by lr_factor"),
+    ] = (40_000, 60_000, 80_000)
+    lr: Annotated[float, Field(ge=1e-12, le=1e3, description="initial learning rate")] = 0.01
+    lr_factor: Annotated[float, Field(ge=1e-6, le=1, description="factor on the learning rate at a milestone")] = 0.1
+    momentum: Annotated[float, Field(ge=0, le=0.9999, description="momentum of SGD")] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, le=10, description="L2 factor on weights; biases have none")] = 5e-4
+    clip_norm: Annotated[
+        Annotated[float, Field(ge=1e-9, le=1e9)] | None, Field(description="gradient-norm clipping; null: none")
+    ] = None
+    precision: Annotated[str, OneOf("precision", PRECISIONS), Field(description="32-true also turns TF32 off")] = (
+        "bf16-mixed"
+    )
+    lsuv_tol: Annotated[float, Field(ge=1e-6, le=1, description="LSUV stops at |variance - 1| <= lsuv_tol")] = 0.02
+    lsuv_max_iter: Annotated[int, Field(ge=0, le=1000, description="most rescalings per layer in LSUV"), WHOLE] = 20
+    lsuv_batch_size: Annotated[int, Field(ge=2, le=65_536, description="images per batch of LSUV"), WHOLE] = 128
+    lsuv_dropout: Annotated[
+        bool, Field(description="dropout is active while LSUV measures, as in the released code")
+    ] = True
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _in_one_sentence(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise UsageError(explain(error)) from None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, coerce(field.name, getattr(self, field.name)))
-        for kind, choices in CHOICES.items():
-            if getattr(self, kind) not in choices:
-                raise unknown(kind, getattr(self, kind), choices)
-        if self.dataset not in DATASETS[:2] and not re.fullmatch(FOLDER, self.dataset):
-            raise unknown("dataset", self.dataset, DATASETS)
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{name} = {value!r} is out of range; give a value from {low:g} to {high:g}")
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise UsageError(f"milestones = {list(self.milestones)} must increase")
         if self.milestones and not 0 < self.milestones[0] <= self.milestones[-1] < self.iterations:
@@ -105,95 +135,48 @@ class Run:
     def run_id(self) -> str:
         """Name of the run's folder, such as `lsuv-maxout-s0-3f9a1c2e`; equal exactly for equal settings."""
         settings = {one.name: getattr(self, one.name) for one in fields(self)}  # asdict would copy each
-        text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+        counted = {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
+        text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode()).hexdigest()
         return f"{self.init}-{self.activation}-s{self.seed}-{digest[:8]}"
 
 
-# Smallest and largest value that is not surely a slip of the hand; the choice of the bounds is ours.
-RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**31 - 1),
-    "width": (1 / 64, 64),
-    "pad": (0, 32),
-    "dropout": (0, 0.95),
-    "batch_size": (1, 65_536),
-    "iterations": (1, 100_000_000),
-    "lr": (1e-12, 1e3),
-    "lr_factor": (1e-6, 1),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, 10),
-    "clip_norm": (1e-9, 1e9),
-    "lsuv_tol": (1e-6, 1),
-    "lsuv_max_iter": (0, 1000),
-    "lsuv_batch_size": (2, 65_536),
-}
-CHOICES = {
-    "init": INITS,
-    "activation": ACTIVATIONS,
-    "model": MODELS,
-    "preprocessing": PREPROCESSINGS,
-    "precision": PRECISIONS,
-}
-TYPES: dict[str, typing.Any] = typing.get_type_hints(Run)
+# Fields that schema 1 did not have, each with the value that stands for its absence. At this value a field does not
+# count in the run_id, so finished runs keep their names. A value here never changes, whatever becomes of the default.
+LATER: Mapping[str, Any] = {}
+
 DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}
+TYPES: Mapping[str, Any] = typing.get_type_hints(Run, include_extras=True)
+
+if typing.TYPE_CHECKING:
+    Settings = dict[str, Any]
+else:
+    Settings = TypedDict("Settings", TYPES, total=False)  # values of some fields of a Run, by field
+    Settings.__pydantic_config__ = STRICT
+_SETTINGS = TypeAdapter[dict[str, Any]](Settings)
 
 
-def coerce(name: str, value: object) -> typing.Any:
-    """Turn the value of a Run's field into its declared type.
+def check_settings(settings: Mapping[str, object]) -> dict[str, Any]:
+    """Check values of some of a Run's fields.
 
     Args:
-        name: a field of Run.
-        value: as read from YAML, JSON or the command line.
+        settings: field of Run -> value, as read from YAML or the command line.
+
+    Returns:
+        The values in their declared types.
 
     Raises:
-        UsageError: unknown field, or a value that is not of its type.
+        UsageError: unknown field, wrong type, out of range, or an unknown name.
     """
-    if name not in TYPES:
-        raise unknown("field of a run", name, TYPES)
-    wanted = TYPES[name]
+    for name in settings:
+        if name not in TYPES:
+            raise unknown("field of a run", name, TYPES)
     try:
-        if isinstance(wanted, types.UnionType):
-            return None if value is None else _scalar(typing.get_args(wanted)[0], value)
-        if typing.get_origin(wanted) is tuple:
-            if not isinstance(value, list | tuple):
-                raise ValueError
-            return tuple(_scalar(int, item) for item in value)
-        return _scalar(wanted, value)
-    except (ValueError, TypeError, OverflowError):
-        kind = {"milestones": "a list of whole numbers", "clip_norm": "a number or null"}.get(name)
-        kind = kind or {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}[wanted]
-        raise UsageError(f"{name} must be {kind}, not {value!r}") from None
+        return _SETTINGS.validate_python(settings)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from None
 
 
-def checked(name: str, value: object) -> typing.Any:
-    """Coerce the value of a Run's field, and check it against the known names.
-
-    Raises:
-        UsageError: unknown field, wrong type, or a name that is not among the field's choices.
-    """
-    value = coerce(name, value)
-    if name in CHOICES and value not in CHOICES[name]:
-        raise unknown(name, value, CHOICES[name])
-    return value
-
-
-def matches(settings: Mapping[str, typing.Any], pattern: Mapping[str, typing.Any]) -> bool:
+def matches(settings: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
     """Whether settings of a run, by field, have the values that a pattern names."""
     return all(settings.get(key) == value for key, value in pattern.items())
-
-
-def _scalar(kind: type, value: object) -> object:
-    if kind is str or kind is bool:
-        if not isinstance(value, kind):
-            raise ValueError
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    if kind is float:
-        return number
-    if not number.is_integer():
-        raise ValueError
-    return int(number)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from replicate.run import Run
+from replicate.store.run_folder import CURVE, LAYERS, RESULT
 
 PROJECT = "lsuv-replication"
-FILES = ("result.json", "curve.csv", "layers.json")  # of a run, in its artifact
+FILES = (RESULT, CURVE, LAYERS)  # of a run, in its artifact
 
 
 def wandb_id(run: Run, fingerprint: str) -> str:

@@ -1,5 +1,6 @@
-"""YAML from elsewhere: plain data alone, no key twice, and nothing that unfolds without end."""
+"""YAML files: plain data, no duplicate keys, numbers as in YAML 1.2, and no aliases that unfold without end."""
 
+import re
 from typing import Any
 
 import yaml
@@ -38,6 +39,11 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
             seen.add(str(key.value))
         return dict(super().construct_mapping(node, deep))
+
+
+# PyYAML knows the numbers of YAML 1.1, in which 5e-4 is text; what it takes for a whole number stays one.
+_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def _values(node: yaml.Node, known: dict[int, int | None]) -> int:

@@ -10,7 +10,7 @@ from replicate.experiment import Experiment
 from replicate.report.layout import Layout
 from replicate.report.protocol import protocol
 from replicate.report.statistics import cells
-from replicate.results import Result
+from replicate.store.result import Result
 
 AXES = ("init", "activation")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from workers import record
 
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 
 def ended(run: Run, status: str = "converged", accuracy: float | None = 90.0) -> Result:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from workers import put
 
 from replicate.experiment import Experiment
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 LAYERS = (*(f"conv{number}" for number in range(1, 18)), "fc1", "fc2")
 HEAD = "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy\n"
@@ -75,7 +76,7 @@ def _one(out: Path, run: Run, points: int, layers: bool) -> Result:
         classes=10,
     )
     folder = out / "runs" / run.run_id
-    result.write(folder)
+    put(result, folder)
     steps = [] if accuracy is None else np.linspace(run.iterations / points, run.iterations, points).round()
     (folder / "curve.csv").write_text(HEAD + "".join(_row(run, step, accuracy or 0, rng) for step in steps))
     if layers:

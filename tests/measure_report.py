@@ -10,7 +10,7 @@ from made_up_records import fill, many
 
 from replicate.report.page import write_report
 from replicate.report.reproduce import Source
-from replicate.results import collect
+from replicate.store.run_folder import collect
 
 OPEN = """() => {
   const navigation = performance.getEntriesByType("navigation")[0];

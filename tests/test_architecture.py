@@ -1,6 +1,7 @@
 """The architecture: imports point one way, and quick commands load nothing heavy."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,17 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "replicate"
-BASE = {"errors", "passing", "run", "untrusted"}
-# What each part may import of the others; the parts above `results` know nothing of each other but through it.
+BASE = {"errors", "passing", "run"}
+# What each part may import of the others; the parts above `store` know nothing of each other but through it.
 MAY = {
     "__main__": {"cli"},
     "arguments": {"options"},
-    "cli": {"arguments", "commands", "__init__"},
+    "cli": {"arguments", "commands", "store", "__init__"},
     "commands": {
         "arguments",
         "experiment",
         "options",
-        "results",
+        "store",
         "settings",
         "matrix",
         "live",
@@ -29,27 +30,26 @@ MAY = {
         "data",
         "doctor",
     },
-    "doctor": {"matrix", "training", "data", "options", "results", "provenance"},
-    "bench": {"matrix", "training", "data", "nn", "options", "results", "provenance"},
-    "report": {"experiment", "results", "yamlfile"},
-    "matrix": {"options", "results", "provenance"},
-    "live": {"matrix", "report", "experiment", "results"},
-    "verify": {"results"},
-    "training": {"nn", "init", "data", "options", "results", "provenance", "wandb_runs"},
-    "tracking": {"report", "experiment", "options", "results", "wandb_runs"},
+    "doctor": {"matrix", "training", "data", "options", "store", "provenance"},
+    "bench": {"matrix", "training", "data", "nn", "options", "store", "provenance"},
+    "report": {"experiment", "store", "yamlfile"},
+    "matrix": {"options", "store", "provenance"},
+    "live": {"matrix", "report", "experiment", "store"},
+    "verify": {"store"},
+    "training": {"nn", "init", "data", "options", "store", "provenance", "wandb_runs"},
+    "tracking": {"report", "experiment", "options", "store", "wandb_runs"},
     "nn": set(),
     "init": set(),
-    "data": set(),
-    "results": set(),
-    "experiment": {"yamlfile"},
+    "data": {"store"},
+    "store": set(),
+    "experiment": {"store", "yamlfile"},
     "settings": {"yamlfile"},
     "options": set(),
-    "provenance": set(),
-    "wandb_runs": set(),
+    "provenance": {"store"},
+    "wandb_runs": {"store"},
     "run": set(),
     "errors": set(),
     "passing": set(),
-    "untrusted": set(),
     "yamlfile": set(),
     "__init__": set(),
 }
@@ -64,7 +64,7 @@ NO_TORCH = {
     "live",
     "doctor",
     "verify",
-    "results",
+    "store",
     "experiment",
     "settings",
     "options",
@@ -72,7 +72,6 @@ NO_TORCH = {
     "run",
     "errors",
     "passing",
-    "untrusted",
     "yamlfile",
 }
 
@@ -119,6 +118,14 @@ def test_only_prepare_brings_nets_inits_and_data_together() -> None:
         path.name for _, path in parts() if len({p for p in three for n in imports(path) if f"replicate.{p}" in n}) > 1
     }
     assert users == {"prepare.py"}
+
+
+def test_only_a_lease_writes_into_the_folder_of_a_run() -> None:
+    staged = "replicate.store.files.write_staged"
+    assert {path.name for _, path in parts() if staged in imports(path)} == {"lease.py"}
+    names = re.compile(r'"(result\.json|curve\.csv|layers\.json)"')
+    spelled = [path for part, path in parts() if part != "store" and names.search(path.read_text())]
+    assert not spelled, "store/run_folder.py names the files of a run"
 
 
 @pytest.mark.parametrize("command", ["--help", "status experiments/smoke.yaml", "table experiments/smoke.yaml"])

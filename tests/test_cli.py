@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workers import record
+from workers import put, record
 
 from replicate.cli import main, make_parser
 from replicate.experiment import Experiment
-from replicate.matrix.claims import take
-from replicate.matrix.owner import Owner
 from replicate.options import Options
+from replicate.store.lease import acquire
+from replicate.store.owner import Owner
+from replicate.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 SMOKE = str(ROOT / "experiments" / "smoke.yaml")
@@ -21,9 +22,9 @@ SMOKE = str(ROOT / "experiments" / "smoke.yaml")
 def out(tmp_path: Path) -> Path:
     """Results of two of the smoke runs: one converged, one failed."""
     lsuv, ortho = Experiment.load(SMOKE).runs({"init": ["lsuv", "orthonormal"], "activation": "tanh"})
-    record(lsuv, Options(tmp_path)).write(tmp_path / "runs" / lsuv.run_id)
+    put(record(lsuv, Options(tmp_path)), tmp_path / "runs" / lsuv.run_id)
     failed = replace(record(ortho, Options(tmp_path)), status="error", test_accuracy=None, error="boom")
-    failed.write(tmp_path / "runs" / ortho.run_id)
+    put(failed, tmp_path / "runs" / ortho.run_id)
     return tmp_path
 
 
@@ -48,7 +49,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             ["matrix", SMOKE, "--set", "speed=9"],
             "unknown key in --set 'speed' (did you mean 'seed'?); choose from: init, ",
         ),
-        (["matrix", SMOKE, "--set", "lr=-1"], "lr = -1.0 is out of range"),
+        (["matrix", SMOKE, "--set", "lr=-1"], "lr = -1 is out of range; give at least 1e-12"),
         (["matrix", SMOKE, "--only", "init=lsuv", "--only", "init=msra"], "--only gives init twice"),
         (["matrix", SMOKE, "--launcher", "cloud"], "unknown launcher 'cloud'; choose from: local"),
         (
@@ -116,7 +117,7 @@ def test_an_unknown_command_or_option_is_exit_code_2(capsys: pytest.CaptureFixtu
 
 def test_status_tells_what_is_under_way(capsys: pytest.CaptureFixture[str], out: Path) -> None:
     run = Experiment.load(SMOKE).runs({"init": ["lsuv"], "activation": "relu"})[0]
-    with take(out / "runs" / run.run_id, Owner("gpu 3", 200, iteration=120, test_accuracy=35.25)):
+    with acquire(RunFolder(out / "runs" / run.run_id), Owner("gpu 3", 200, iteration=120, test_accuracy=35.25)):
         assert main(["status", SMOKE, "--out", str(out)]) == 0
         text = capsys.readouterr().out
     assert "23 runs: 1 done, 1 error, 1 running, 20 waiting" in text

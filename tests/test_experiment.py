@@ -1,12 +1,15 @@
 """Experiment files: the shipped ones, the expansion, and what is refused."""
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from replicate.errors import UsageError
-from replicate.experiment import Experiment
+from replicate.experiment import Experiment, json_schema
 from replicate.run import Run
+from replicate.yamlfile import parse
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
@@ -19,6 +22,9 @@ run: {iterations: 10, milestones: [5], weight_decay: 5e-4}
 overrides:
   - {when: {init: xavier}, set: {momentum: 0.5, lr: 0.001}}
 """
+
+
+SCHEMA = json.loads((ROOT / "experiments" / "schema.json").read_text())
 
 
 def load(folder: Path, text: str) -> Experiment:
@@ -93,12 +99,12 @@ def test_only_and_set(tmp_path: Path) -> None:
         ("- a\n- b", "the file must be a mapping"),
         ("\x00", "not a YAML file"),
         ("runs: {}", "unknown key in the file 'runs'.*choose from: name, grid"),
-        ("run: {init: lsuv}", "grid must be a mapping"),
-        ("grid: {init: lsuv}", "grid.init must be a list of values, not 'lsuv'"),
+        ("run: {init: lsuv}", "grid is missing"),
+        ("grid: {init: lsuv}", "grid.init must be a list, not 'lsuv'"),
         ("grid: {init: []}", "grid.init is empty"),
         ("grid: {init: [lsuv, lsuv]}", "grid.init holds 'lsuv' twice"),
         ("grid: {width: [1, 1.0]}", "grid.width holds 1.0 twice"),
-        ("grid: {inti: [lsuv]}", r"unknown field of a run 'inti' \(did you mean 'init'\?\)"),
+        ("grid: {inti: [lsuv]}", r"unknown key in grid 'inti' \(did you mean 'init'\?\)"),
         ("grid: {init: [lsuv]}", "activation is missing"),
         (
             "grid: {init: [lsuv], activation: [gelu]}",
@@ -106,9 +112,9 @@ def test_only_and_set(tmp_path: Path) -> None:
         ),
         ("grid: {init: [lsuv]}\nrun: {init: xavier}", "init stands both in grid and in run"),
         ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: fast}", "lr must be a number, not 'fast'"),
-        ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: -1}", "lr = -1.0 is out of range"),
+        ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: -1}", "run.lr = -1 is out of range"),
         ("grid: {init: [lsuv]}\nrun: {activation: relu}\nexclude: [{init: lsuv}]", "exclude covers the whole grid"),
-        ("grid: {init: [lsuv]}\nexclude: [{}]", "exclude holds an empty entry"),
+        ("grid: {init: [lsuv]}\nexclude: [{}]", r"exclude\.0 is \{\}: give at least one `field: value`"),
         ("grid: {init: [lsuv]}\nexclude: lsuv", "exclude must be a list"),
         ("grid: {init: [lsuv]}\nexclude: [{activation: max-out}]", "unknown activation 'max-out'"),
         (
@@ -121,8 +127,8 @@ def test_only_and_set(tmp_path: Path) -> None:
         ),
         ("grid: {init: [lsuv], seed: [0], seed: [1]}", r"not a YAML file \(line 1\): seed stands there twice"),
         ("grid: {init: [lsuv]}\nname: 'a\tb'", "name must be a plain word"),
-        ("grid: {init: [lsuv]}\noverrides: [{if: 1}]", "unknown key in an override 'if'; choose from: when, set"),
-        ("grid: {init: [lsuv]}\noverrides: [{when: {seed: 0}}]", "set must be a mapping"),
+        ("grid: {init: [lsuv]}\noverrides: [{if: 1}]", "unknown key in overrides 'if'; choose from: when, set"),
+        ("grid: {init: [lsuv]}\noverrides: [{when: {seed: 0}}]", "overrides.0.set is missing"),
         ("grid: {init: [lsuv]}\nname: a/b", "name must be a plain word"),
         ("grid: {init: [lsuv]}\ntable: {rows: depth}", "unknown axis in table.rows 'depth'"),
         ("grid: {init: [lsuv]}\ntable: {reference: no.csv}", "table names 'no.csv', which is in no folder above"),
@@ -138,6 +144,42 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str
         load(tmp_path, text)
     assert str(caught.value).startswith(str(tmp_path / "small.yaml"))
     assert "\n" not in str(caught.value)
+
+
+def test_the_schema_for_editors_is_current() -> None:
+    assert json.loads(json_schema()) == SCHEMA, "make schema"
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "experiments").glob("*.yaml")], ids=lambda path: path.stem)
+def test_editors_find_the_schema_and_no_fault_in_the_shipped_files(path: Path) -> None:
+    if path.stem != "sweep":  # that one is W&B's
+        assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+        jsonschema.validate(parse(path.read_text()), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run: {}",
+        "grid: {inti: [lsuv]}",
+        "grid: {init: lsuv}",
+        "grid: {init: []}",
+        "grid: {init: [lsvu]}",
+        "grid: {seed: [-1]}",
+        "grid: {seed: [true]}",
+        "grid: {init: [lsuv]}\nrun: {lr: fast}",
+        "grid: {init: [lsuv]}\nrun: {dataset: imagenet}",
+        "grid: {init: [lsuv]}\nexclude: [{}]",
+        "grid: {init: [lsuv]}\noverrides: [{if: 1}]",
+        "grid: {init: [lsuv]}\nname: a/b",
+        "grid: {init: [lsuv]}\ntabel: {}",
+    ],
+)
+def test_editors_find_what_the_reader_refuses(tmp_path: Path, text: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(parse(text), SCHEMA)
+    with pytest.raises(UsageError):
+        load(tmp_path, text)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

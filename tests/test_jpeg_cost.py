@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from replicate.results import read
+from replicate.store.result import read_result
 
 ROOT = Path(__file__).parents[1]
 SIZES = ["width=0.125", "iterations=2", "milestones=[1]", "batch_size=4", "lsuv_batch_size=4", "precision=32-true"]
@@ -46,7 +46,7 @@ def test_from_images_to_page(data_dir: Path) -> None:
     assert "| 0 | " in page
     assert "| 1 | " in page
     assert str(data_dir.parent) not in page
-    records = [read(path) for path in out.glob("runs/*/result.json")]
+    records = [read_result(path) for path in out.glob("runs/*/result.json")]
     assert sorted((one.run.seed, one.data_label) for one in records) == [
         (seed, f"cifar10-part-{kind}") for seed in (0, 1) for kind in ("jpeg", "lossless")
     ]

@@ -10,7 +10,7 @@ from replicate.settings import assignments
     ("word", "value"),
     [
         ("iterations=100", 100),
-        ("lr=5e-4", "5e-4"),  # as YAML reads it; Run coerces
+        ("lr=5e-4", 5e-4),
         ("seed=0,1,2", [0, 1, 2]),
         ("init=lsuv,xavier", ["lsuv", "xavier"]),
         ("milestones=[40,60]", [40, 60]),

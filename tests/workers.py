@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.lease import Lease
+from replicate.store.result import Result
 
 Send = Callable[..., None]
 
@@ -71,7 +72,15 @@ def record(run: Run, options: Options, device: str = "a test") -> Result:
     )
 
 
-def train(run: Run, options: Options, send: Send) -> Result:
+def put(result: Result, folder: Path) -> Path:
+    """Write a record into the folder of its run, whoever holds the lease."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "result.json"
+    path.write_text(result.to_json())
+    return path
+
+
+def train(run: Run, options: Options, lease: Lease, send: Send) -> Result:
     """Stand in for a training where the scheduler is the subject.
 
     Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is told to end, seed 6 is killed the first time, seed 7 runs
@@ -86,7 +95,7 @@ def train(run: Run, options: Options, send: Send) -> Result:
         first.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
     if run.seed == 7:
-        return _hungry(run, options, first)
+        return _hungry(run, options, lease, first)
     if run.seed == 1:
         raise ValueError("seed 1 fails")
     if run.seed == 2:
@@ -97,31 +106,29 @@ def train(run: Run, options: Options, send: Send) -> Result:
         time.sleep(60)
     visible: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
     result = record(run, options, f"{options.device} sees {visible!r}")
-    result = replace(result, history=[dict(entry) for entry in options.history])
-    result.write(options.out / "runs" / run.run_id, options.scratch)
-    return result
+    result = replace(result, history=list(options.history))
+    return lease.write_result(result)
 
 
-def _hungry(run: Run, options: Options, tried: Path) -> Result:
+def _hungry(run: Run, options: Options, lease: Lease, tried: Path) -> Result:
     """Out of memory at the first two attempts."""
     tried.mkdir(exist_ok=True)
     mine = tried / str(len(list(tried.iterdir())))
     mine.touch()
-    result = replace(record(run, options), history=[dict(entry) for entry in options.history])
+    result = replace(record(run, options), history=list(options.history))
     if mine.name in "01":
         failed = {"status": "error", "test_accuracy": None, "error": "CUDA out of memory", "passing": "out of memory"}
         result = replace(result, **failed)  # as train_run does with what torch raises
-    result.write(options.out / "runs" / run.run_id, options.scratch)
-    return result
+    return lease.write_result(result)
 
 
-def die_training(run: Run, options: Options, send: Send) -> None:
+def die_training(run: Run, options: Options, lease: Lease, send: Send) -> None:
     """Be killed while training."""
     print("about to die", flush=True)
     die(signal.SIGKILL, send)
 
 
-def patient(run: Run, options: Options, send: Send) -> Result | None:
+def patient(run: Run, options: Options, lease: Lease, send: Send) -> Result | None:
     """Stand in for a training that takes until `OUT/go` is there, and that heeds signals: each start is noted."""
     told: list[int] = []
     for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
@@ -135,21 +142,20 @@ def patient(run: Run, options: Options, send: Send) -> Result | None:
             return None
         send(1, None)
         time.sleep(0.05)
-    result = replace(record(run, options), history=[dict(entry) for entry in options.history])
-    result.write(folder, options.scratch)
-    return result
+    result = replace(record(run, options), history=list(options.history))
+    return lease.write_result(result)
 
 
-def trained(run: Run, options: Options, send: Send) -> Result | None:
+def trained(run: Run, options: Options, lease: Lease, send: Send) -> Result | None:
     """Train, in at most two parts: the first waits under way for SIGTERM, the second must not initialise anew."""
     from replicate.init.schemes import SCHEMES  # torch, which the other tasks do without
-    from replicate.training import checkpoint, curve
+    from replicate.training import curve
     from replicate.training.train import train_run
 
     folder = options.out / "runs" / run.run_id
     with (folder / "starts").open("a") as file:
         file.write(f"{os.environ['SLURM_JOB_ID']} {os.environ['SLURMD_NODENAME']}\n")
-    first = not (folder / checkpoint.FILE).exists()
+    first = not (folder / "checkpoint.pt").exists()
     curve.PROGRESS_SECONDS = 0.0  # word of every chunk
 
     def progress(iteration: int, accuracy: float | None) -> None:
@@ -160,7 +166,7 @@ def trained(run: Run, options: Options, send: Send) -> Result | None:
 
     if not first:
         SCHEMES.clear()  # whoever initialises fails
-    return train_run(run, options, progress)
+    return train_run(run, options, lease, progress)
 
 
 def _await_sigterm() -> None:

@@ -22,6 +22,8 @@ from replicate.matrix.scheduler import run_all
 from replicate.matrix.slots import Slot
 from replicate.options import Options
 from replicate.run import Run
+from replicate.store.lease import acquire
+from replicate.store.owner import Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,10 @@ class VirtualFleet:
         self.now = max(self.now, self._ends[0][0]) if self._ends else self.now
         while self._ends and self._ends[0][0] <= self.now:
             _, _, task, order = heapq.heappop(self._ends)
-            result = nothing(order.run, order.options, lambda *value: None)
+            lease = acquire(order.folder, Owner(order.device, order.run.iterations), order.token)
+            assert lease is not None  # nobody else works in this folder
+            with lease:
+                result = nothing(order.run, order.options, lease, lambda *value: None)
             self._mark = time.process_time()
             yield Event("done", task, Done(result))
             self.charge()

@@ -15,13 +15,14 @@ from replicate.matrix.plan import left_to_do
 from replicate.matrix.scheduler import run_all
 from replicate.matrix.slots import make_slots
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.lease import Lease
+from replicate.store.result import Result
 
 FINGERPRINT = "0" * 64
 
 
-def nothing(run: Run, options: Options, send: Callable[..., None]) -> Result:
+def nothing(run: Run, options: Options, lease: Lease, send: Callable[..., None]) -> Result:
     """Stand in for a training that takes no time: write a record and be done."""
     result = Result(
         run=run,
@@ -41,8 +42,7 @@ def nothing(run: Run, options: Options, send: Callable[..., None]) -> Result:
         options=options.plain(),
         finished="",
     )
-    result.write(options.out / "runs" / run.run_id)
-    return result
+    return lease.write_result(result)
 
 
 def queue_cost(launcher: LocalLauncher, lengths: Sequence[int]) -> list[tuple[int, float]]:

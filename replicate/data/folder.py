@@ -13,7 +13,7 @@ from PIL import Image, features
 from replicate.data import cache
 from replicate.data.dataset import SIDE, Dataset, Images, Progress, fingerprint
 from replicate.errors import UsageError
-from replicate.untrusted import read_bytes
+from replicate.store.files import read_bytes
 
 SPLITS = ("train", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")

@@ -11,13 +11,15 @@ from typing import Any
 from replicate.doctor.finding import Finding
 from replicate.doctor.found import Found, cpu, gpus, nvidia_smi
 from replicate.errors import UsageError
+from replicate.matrix.attempt import Done, Failed, Order
 from replicate.matrix.local import LocalLauncher, death, tail
-from replicate.matrix.scheduler import WORKER
+from replicate.matrix.scheduler import ATTEMPT, WORKER
 from replicate.matrix.slots import Slot, make_slots
 from replicate.options import Options
 from replicate.passing import CUDA, MEMORY
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.lease import new_token
+from replicate.store.result import Result
 
 PROBE = "replicate.training.probe:probe"
 SECONDS = 180.0  # for all answers; a device that hangs would keep us for ever
@@ -59,7 +61,8 @@ def devices(launcher: LocalLauncher, worker: str = WORKER) -> Iterator[Finding]:
         for slot in slots:
             options = Options(folder / slot.name, folder, slot.device, commit=("unknown", None))
             environment = {**os.environ, **slot.environment}
-            launcher.start(slot.name, worker, (tiny(slot), options), environment, folder / f"{slot.name}.log")
+            order = Order(worker, tiny(slot), options, slot.name, new_token())
+            launcher.start(slot.name, ATTEMPT, (order,), environment, folder / f"{slot.name}.log")
         answers = _answers(launcher, [slot.name for slot in slots], folder)
         seconds = time.monotonic() - begin
         for slot in slots:
@@ -102,8 +105,10 @@ def _answers(launcher: LocalLauncher, tasks: Sequence[str], folder: Path) -> dic
     end = time.monotonic() + SECONDS
     while len(answers) < len(tasks) and (left := end - time.monotonic()) > 0:
         for event in launcher.events(timeout=left):
-            if event.kind == "done":
-                answers[event.task] = Answer(event.value)
+            if event.kind == "done" and isinstance(event.value, Failed):
+                answers[event.task] = Answer(None, event.value.reason)
+            elif event.kind == "done":
+                answers[event.task] = Answer(event.value.result if isinstance(event.value, Done) else event.value)
             elif event.kind == "failed":
                 message = str(event.value) if isinstance(event.value, UsageError) else f"{event.value.args[0]}"
                 answers[event.task] = Answer(None, message)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from replicate.doctor.finding import Finding
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
 
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("·", "dim")}
 
@@ -19,9 +19,9 @@ def show(findings: Iterable[Finding], console: Console) -> list[Finding]:
             console.print(Text(one.topic, "bold"))
         mark, style = MARKS[one.good]
         # no wrapping but the terminal's: long lines are paths and reasons, which people copy
-        console.print(Text(f"  {mark} ", style) + Text(printable(one.text)), soft_wrap=True)
+        console.print(Text(f"  {mark} ", style) + Text(escape_control_chars(one.text)), soft_wrap=True)
         if one.mend:
-            console.print(Text(f"    → {printable(one.mend)}", "yellow"), soft_wrap=True)
+            console.print(Text(f"    → {escape_control_chars(one.mend)}", "yellow"), soft_wrap=True)
         seen.append(one)
     return seen
 

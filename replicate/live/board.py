@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from replicate.live.forecast import forecast
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 WINDOW_SECONDS = 120.0  # that a speed is taken over: an evaluation or two of a short run, and soon anew when it changes
 # What the time of an iteration depends on; the initialisation and the seed hardly matter.

@@ -11,7 +11,7 @@ from replicate.experiment import Experiment
 from replicate.live.board import Board, UnderWay
 from replicate.live.words import ELSEWHERE, HERE, STYLES, cell, duration, legend, totals
 from replicate.report.axes import title
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
 
 WIDTH = 10  # of a column at least, where there is room: `3/5 92.1 %`, so that the grid stays still while it fills
 NUMBERS = 40  # of the three columns of numbers in the list of runs, about
@@ -37,8 +37,8 @@ class Grid:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         above: list[RenderableType] = [
-            Text(printable(self._head), style="bold", no_wrap=True, overflow="ellipsis"),
-            *(Text(printable(line)) for line in (totals(self._board), *self._notes)),
+            Text(escape_control_chars(self._head), style="bold", no_wrap=True, overflow="ellipsis"),
+            *(Text(escape_control_chars(line)) for line in (totals(self._board), *self._notes)),
             self._cells(options.max_width),
         ]
         used = sum(len(console.render_lines(part, options, pad=False)) for part in above)
@@ -60,11 +60,11 @@ class Grid:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         table.add_column(Text(self._axes[0]))
         for column in board.columns:
-            table.add_column(Text(printable(title(column))), min_width=WIDTH if steady else None)
+            table.add_column(Text(escape_control_chars(title(column))), min_width=WIDTH if steady else None)
         for row in board.rows:
             tallies = [board.cells.get((row, column)) for column in board.columns]
             texts = [Text("–") if tally is None else _lines(cell(tally)) for tally in tallies]
-            table.add_row(Text(printable(title(row))), *texts)
+            table.add_row(Text(escape_control_chars(title(row))), *texts)
         return table
 
 
@@ -91,7 +91,7 @@ def _runs(going: Sequence[UnderWay], room: int) -> Table:
             "" if one.left is None else duration(one.left),
             place,
         )
-        cells = [Text(printable(text), no_wrap=True, overflow="ellipsis") for text in texts]
+        cells = [Text(escape_control_chars(text), no_wrap=True, overflow="ellipsis") for text in texts]
         cells[0].stylize(style)
         table.add_row(*cells)
     return table

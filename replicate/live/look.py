@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicate.live.board import Progress
-from replicate.matrix.claims import Watch
-from replicate.matrix.owner import Owner
-from replicate.results import BadRecordError, Result, read
 from replicate.run import Run
+from replicate.store.owner import Owner
+from replicate.store.result import BadRecordError, Result, read_result
+from replicate.store.run_folder import RunFolder
+from replicate.store.watch import LeaseWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Seen:
 
     Args:
         results: run_id -> record.
-        progress: run_id -> how far it is, of the runs that some process holds a claim of.
+        progress: run_id -> how far it is, of the runs that some process holds a lease of.
         bad: number of records that cannot be read.
     """
 
@@ -35,9 +36,9 @@ class Looker:
     """
 
     def __init__(self, out: Path, runs: Sequence[Run]) -> None:
-        self._folders = {run.run_id: out / "runs" / run.run_id for run in runs}
+        self._folders = {run.run_id: RunFolder.of(out, run) for run in runs}
         self._runs = {run.run_id: run for run in runs}
-        self._watch = Watch()
+        self._watch = LeaseWatch()
         self._known: dict[str, tuple[object, Result | None]] = {}  # file -> its record; None: it is none
 
     def look(self) -> Seen:
@@ -47,10 +48,10 @@ class Looker:
             _, before = self._known.get(name, (None, None))
             if before is None or not before.final:
                 # Before the record: a run that ends in between must not seem to be neither done nor under way.
-                claim = self._watch.look(folder)
-                if claim is not None and claim.owner is not None and not claim.stale:
-                    progress[name] = _progress(self._runs[name], claim.owner, claim.holder)
-            self._read(name, folder / "result.json")
+                info = self._watch.look(folder)
+                if info is not None and info.owner is not None and not info.expired:
+                    progress[name] = _progress(self._runs[name], info.owner, info.holder)
+            self._read(name, folder.result)
         results = {name: result for name, (_, result) in self._known.items() if result is not None}
         return Seen(results, progress, len(self._known) - len(results))
 
@@ -64,13 +65,11 @@ class Looker:
         if name in self._known and self._known[name][0] == mark:
             return
         try:
-            self._known[name] = mark, read(path)
+            self._known[name] = mark, read_result(path)
         except (BadRecordError, OSError):
             self._known[name] = mark, None
 
 
 def _progress(run: Run, owner: Owner, holder: str) -> Progress:
-    """What a heartbeat tells, within bounds: the file may hold anything."""
-    accuracy = owner.test_accuracy
-    sane = accuracy is not None and 0 <= accuracy <= 100
-    return Progress(min(max(owner.iteration, 0), run.iterations), accuracy if sane else None, owner.device, holder)
+    """What a heartbeat says; the file may hold more iterations than the run has."""
+    return Progress(min(owner.iteration, run.iterations), owner.test_accuracy, owner.device, holder)

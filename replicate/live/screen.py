@@ -18,8 +18,8 @@ from replicate.live.grid import Grid
 from replicate.live.look import Looker, Seen
 from replicate.matrix.display import Display
 from replicate.matrix.slots import Slot
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 LOOK_SECONDS = 2.0  # between two looks at what other commands do
 END_SECONDS = 5.0  # that a look may take when the matrix ends: a network file system may be out of reach

@@ -15,9 +15,9 @@ from replicate.live.look import Looker, Seen
 from replicate.live.screen import LOOK_SECONDS, is_drawn_on
 from replicate.live.words import number, totals
 from replicate.matrix.display import outcome
-from replicate.results import count_others
 from replicate.run import Run
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
+from replicate.store.run_folder import count_others
 
 
 class View:
@@ -106,4 +106,4 @@ def _states(seen: Seen) -> dict[str, str]:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    console.print(escape_control_chars(text), markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""An attempt at a run, under its claim: by the run's own process, or what the scheduler writes of one that died."""
+"""An attempt at a run, under its lease: by the run's own process, or what the scheduler writes of one that died."""
 
 import contextlib
 import os
@@ -6,19 +6,19 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from replicate import provenance
-from replicate.matrix import claims
 from replicate.matrix.local import resolve, tail
-from replicate.matrix.owner import Owner
 from replicate.options import Options
 from replicate.passing import passing
-from replicate.results import BadRecordError, Result, read
 from replicate.run import Run
+from replicate.store.lease import Lease, acquire, current_token
+from replicate.store.owner import Owner
+from replicate.store.result import Attempt, BadRecordError, Result, read_result
+from replicate.store.run_folder import RESULT, RunFolder
 
-LOST = 75  # exit code of a process that lost its claim (EX_TEMPFAIL)
+LOST = 75  # exit code of a process that lost its lease (EX_TEMPFAIL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Order:
     """What a process is to do.
 
     Args:
-        function: `module:function`, called as `function(run, options, progress)`.
+        function: `module:function`, called as `function(run, options, lease, progress)`.
         run: the run.
         options: of the run.
         device: name of the slot, for people.
-        token: of the claim that the process is to take.
-        stale: token of a dead owner, whose claim is to be taken over.
+        token: of the lease that the process is to acquire.
+        expired: token of a dead owner, whose lease is to be taken over.
         known: the record of an earlier attempt; any other is one that somebody else has made meanwhile.
     """
 
@@ -40,23 +40,18 @@ class Order:
     options: Options
     device: str
     token: str
-    stale: str | None = None
+    expired: str | None = None
     known: Result | None = None
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> RunFolder:
         """The run's folder."""
-        return folder_of(self.options.out, self.run)
+        return RunFolder.of(self.options.out, self.run)
 
     @property
-    def standing(self) -> str | None:
-        """Token of the claim that stands by this order; a job that its cluster started anew has added to it."""
-        return claims.standing(self.folder, self.token)
-
-    @property
-    def log(self) -> Path:
-        """File for what the process prints."""
-        return self.folder / "log.txt"
+    def current_token(self) -> str | None:
+        """Token of the lease that was acquired for this order; a job that its cluster started again has added to it."""
+        return current_token(self.folder, self.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another process holds the claim."""
+    """Another process holds the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,55 +83,43 @@ class Failed:
 Ending = Done | Stopped | Busy | Failed
 
 
-def folder_of(out: Path, run: Run) -> Path:
-    """Name the folder of a run."""
-    return out / "runs" / run.run_id
-
-
-def record_in(folder: Path) -> Result | None:
-    """Read the record in a run's folder; None where there is none that can be read."""
-    with contextlib.suppress(BadRecordError, OSError):
-        return read(folder / "result.json")
-    return None
-
-
 def attempt(order: Order, send: Callable[..., None]) -> Ending:
     """Carry out a run, if it is still to be done and nobody else does it. For a process of its own."""
     try:
-        holding = claims.take(order.folder, Owner(order.device, order.run.iterations), order.token, order.stale)
-        if holding is None:
+        lease = acquire(order.folder, Owner(order.device, order.run.iterations), order.token, order.expired)
+        if lease is None:
             return Busy()
-        with holding, holding.beating(lambda: os._exit(LOST)):
+        with lease, lease.heartbeat(lambda: os._exit(LOST)):
             try:
-                return _held(order, holding, send)
+                return _held(order, lease, send)
             except OSError:
-                if holding.scratch.is_dir():
+                if lease.held:
                     raise
-                return Busy()  # the claim was taken over
+                return Busy()  # the lease was taken over
     except Exception as error:
         with contextlib.suppress(OSError):
             traceback.print_exc()
         return Failed(f"{type(error).__name__}: {error}", passing(error))
 
 
-def _held(order: Order, holding: claims.Holding, send: Callable[..., None]) -> Ending:
+def _held(order: Order, lease: Lease, send: Callable[..., None]) -> Ending:
     with contextlib.suppress(OSError):
-        os.truncate(order.log, 0)  # it is this attempt's from here on
-    # Only now: another may have finished it, or failed, between the scheduler's look and our claim.
-    standing = _standing(order.folder)
+        os.truncate(order.folder.log, 0)  # it is this attempt's from here on
+    # Only now: another may have finished it, or failed, between the scheduler's look and our lease.
+    standing = _standing(lease)
     if standing is not None and (standing.final or standing != order.known):
         return Done(standing, ours=False)
-    options = replace(order.options, scratch=holding.scratch, history=_past(standing, order.options.history))
+    options = replace(order.options, history=_past(standing, order.options.history))
 
     def progress(iteration: int, accuracy: float | None) -> None:
-        holding.tell(iteration, accuracy)
+        lease.report(iteration, accuracy)
         send(iteration, accuracy)
 
-    result: Result | None = resolve(order.function)(order.run, options, progress)
+    result: Result | None = resolve(order.function)(order.run, options, lease, progress)
     if result is None:
         return Stopped()
     if result.final:
-        claims.sweep(order.folder)
+        lease.sweep()
     return Done(result)
 
 
@@ -152,15 +135,16 @@ def record_death(order: Order, reason: str, kind: str | None, seconds: float) ->
     Raises:
         OSError: the record cannot be written.
     """
-    holding = claims.take(order.folder, Owner(order.device, order.run.iterations), stale=order.standing or order.token)
-    if holding is None:
+    expired = order.current_token or order.token
+    lease = acquire(order.folder, Owner(order.device, order.run.iterations), expired=expired)
+    if lease is None:
         return Busy()
-    with holding:
-        standing = _standing(order.folder)
+    with lease:
+        standing = _standing(lease)
         if standing is not None and (standing.final or standing != order.known):
             return Done(standing)  # it died after it had written its record
         commit, dirty = order.options.commit or provenance.commit()
-        said = tail(order.log)
+        said = tail(order.folder.log)
         result = Result(
             run=order.run,
             status="error",
@@ -180,10 +164,9 @@ def record_death(order: Order, reason: str, kind: str | None, seconds: float) ->
             finished=now(),
             error=said if said.endswith(reason) else f"{said}\n{reason}",
             passing=kind,
-            history=[dict(entry) for entry in _past(standing, order.options.history)],
+            history=list(_past(standing, order.options.history)),
         )
-        result.write(order.folder, holding.scratch)
-        return Done(result)
+        return Done(lease.write_result(result))
 
 
 def now() -> str:
@@ -191,26 +174,22 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _past(standing: Result | None, unrecorded: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
-    """Attempts before this one: those of the record that stands, itself, and those that left no record."""
-    earlier = list(standing.history) if standing else []
+def _past(standing: Result | None, unrecorded: tuple[Mapping[str, Any], ...]) -> tuple[Attempt, ...]:
+    """Attempts before this one: those of the record that is there, itself, and those that left no record."""
+    earlier: list[Mapping[str, Any]] = list(standing.history) if standing else []
     if standing:
         lines = (standing.error or "").strip().splitlines() or ["unknown"]
         earlier.append({"when": standing.finished, "reason": lines[-1][:200]})
-    return tuple({**entry, "attempt": number} for number, entry in enumerate([*earlier, *unrecorded], start=1))
+    attempts = enumerate([*earlier, *unrecorded], start=1)
+    return tuple(Attempt(when=one["when"], reason=one["reason"], attempt=number) for number, one in attempts)
 
 
-def _standing(folder: Path) -> Result | None:
-    """Read the record that stands; one that is none is set aside, under a name that is free."""
-    path = folder / "result.json"
+def _standing(lease: Lease) -> Result | None:
+    """Read the record that is there; one that cannot be used is set aside, under a name that is free."""
     try:
-        return read(path)
+        return read_result(lease.folder.result)
     except FileNotFoundError:
         return None
     except BadRecordError as error:
-        number = 1
-        while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
-            number += 1
-        print(f"{error}; set aside as {aside.name}")
-        os.rename(path, aside)
+        print(f"{error}; set aside as {lease.set_aside(RESULT)}")
         return None

@@ -5,9 +5,9 @@ from types import TracebackType
 from rich.console import Console
 
 from replicate.matrix.slots import Slot
-from replicate.results import Result
 from replicate.run import Run
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
+from replicate.store.result import Result
 
 WORDS = {"converged": "converged", "not_converged": "n/c", "diverged": "n/c (diverged)", "error": "ERROR"}
 
@@ -57,11 +57,11 @@ class Display:
         number = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
         self._line(f"{number} {result.run.run_id}: {outcome(result)}")
         if result.error:
-            self._line("      " + printable(result.error.strip().splitlines()[-1]))
+            self._line("      " + escape_control_chars(result.error.strip().splitlines()[-1]))
 
     def note(self, text: str) -> None:
         """Tell something that the user should know."""
-        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(escape_control_chars(text), markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)

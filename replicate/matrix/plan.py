@@ -9,8 +9,8 @@ from pathlib import Path
 from replicate.errors import UsageError
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, death, tail
-from replicate.results import Records, collect
 from replicate.run import Run
+from replicate.store.run_folder import Records, collect
 
 LAST_ROUNDS = 2  # on table 3 and 1,000 slots one more gains nothing (experiments/scale.py)
 SURVEY = "replicate.training.survey:survey"
@@ -115,17 +115,3 @@ def long_ones_first(runs: Sequence[Run], slots: int) -> list[Run]:
 def _work(run: Run) -> float:
     """Tell how long a run takes, compared with others: two maxout pieces are twice the convolutions."""
     return run.iterations * run.batch_size * run.width**2 * (2 if run.activation == "maxout" else 1)
-
-
-def check_writable(out: Path) -> None:
-    """Make the output folder.
-
-    Raises:
-        UsageError: it cannot be made or written.
-    """
-    try:
-        (out / "runs").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out / "runs"):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write to the output folder {out}: {error.strerror}; give another --out") from None

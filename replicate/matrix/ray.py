@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from replicate.errors import UsageError, unknown
 from replicate.matrix import remote
-from replicate.matrix.claims import new_token
 from replicate.matrix.local import Event
 from replicate.matrix.remote import Task
+from replicate.store.lease import new_token
 
 LOOK_SECONDS = 5.0  # between two looks at how far the runs are
 STOP_SECONDS = 120.0  # between asking tasks to end and ending them
@@ -113,7 +113,7 @@ class RayLauncher:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / remote.MARK).touch()  # a task that starts now ends at once
         for reference, one in self._running.items():
-            if one.arguments[0].standing is None:  # nothing to save: it need not be started to be told so
+            if one.arguments[0].current_token is None:  # nothing to save: it need not be started to be told so
                 self._ray.cancel(reference)
         references = list(self._running)
         _, late = self._ray.wait(references, num_returns=len(references), timeout=min(seconds, STOP_SECONDS))

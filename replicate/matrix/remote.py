@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from replicate.matrix import claims
 from replicate.matrix.attempt import Order, Stopped
 from replicate.matrix.local import Event, LocalLauncher
 from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
+from replicate.store.watch import LeaseWatch
 
 MARK = "stop"  # file in the launcher's folder that tells its jobs to end
 AT_ONCE = 1000  # jobs in the queue: SLURM's own limit of an array (MaxArraySize) where nobody has set another
@@ -80,17 +80,19 @@ def work(tasks: Sequence[Task], folder: Path, preload: str, environment: Mapping
 
 def again(order: Order, start: int) -> Order:
     """Make the order of a job that its cluster starts anew: it takes over from its earlier start, dead or alive."""
-    return replace(order, token=f"{order.token}.{start}", stale=order.standing or order.stale) if start else order
+    return (
+        replace(order, token=f"{order.token}.{start}", expired=order.current_token or order.expired) if start else order
+    )
 
 
 def progress(tasks: Sequence[Task]) -> Iterator[Event]:
-    """Tell how far runs are, from the heartbeats of their claims."""
-    watch = claims.Watch()
+    """Tell how far runs are, from the heartbeats of their leases."""
+    watch = LeaseWatch()
     for task in tasks:
         order = task.arguments[0]
-        claim = watch.look(order.folder)
-        if claim is not None and claim.owner is not None and claim.token.startswith(order.token):
-            yield Event("progress", task.name, (claim.owner.iteration, claim.owner.test_accuracy))
+        info = watch.look(order.folder)
+        if info is not None and info.owner is not None and info.token.startswith(order.token):
+            yield Event("progress", task.name, (info.owner.iteration, info.owner.test_accuracy))
 
 
 def stopped(event: Event) -> bool:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from replicate import provenance
-from replicate.matrix import claims
 from replicate.matrix.attempt import (
     LOST,
     Busy,
@@ -17,10 +16,8 @@ from replicate.matrix.attempt import (
     Failed,
     Order,
     Stopped,
-    folder_of,
     now,
     record_death,
-    record_in,
 )
 from replicate.matrix.display import Display
 from replicate.matrix.launcher import Launcher
@@ -32,8 +29,11 @@ from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
 from replicate.options import Options
 from replicate.passing import KILLED
-from replicate.results import Result, collect
 from replicate.run import Run
+from replicate.store.lease import new_token, release
+from replicate.store.result import Result
+from replicate.store.run_folder import RunFolder, collect
+from replicate.store.watch import LeaseInfo, LeaseWatch
 
 WORKER = "replicate.training.train:train_run"
 ATTEMPT = "replicate.matrix.attempt:attempt"
@@ -120,7 +120,7 @@ class _Matrix:
         self._elsewhere: dict[str, Run] = {}
         self._over: set[str] = set()
         self._unrecorded: dict[str, list[Mapping[str, Any]]] = {}  # failures that left no record
-        self._watch, self._looked = claims.Watch(), 0.0
+        self._watch, self._looked = LeaseWatch(), 0.0
         # What earlier calls have left: a record that differs was made while this call goes on.
         self._known: dict[str, Result] = dict(collect(options.out, todo).results)
 
@@ -143,7 +143,7 @@ class _Matrix:
                 self._display.note(f"stopping, {under_way}; the same command goes on where this one ends")
             self._launcher.stop(self._limit.left)
         for job in self._busy.values():
-            claims.drop(job.order.folder, job.order.standing or job.order.token)
+            release(job.order.folder, job.order.current_token or job.order.token)
         return self._outcome(runs)
 
     def _outcome(self, runs: Sequence[Run]) -> Outcome:
@@ -158,26 +158,26 @@ class _Matrix:
             if not self._free or not self._limit.may_start():
                 return
             self._waiting.remove(run)
-            claim = self._watch.look(folder_of(self._options.out, run))
-            if claim is not None and not claim.stale:
-                self._leave(run, claim)
+            lease = self._watch.look(RunFolder.of(self._options.out, run))
+            if lease is not None and not lease.expired:
+                self._leave(run, lease)
                 continue
             slot = self._free.pop(0)
             history = tuple(self._unrecorded.get(run.run_id, ()))
             options = replace(self._options, device=slot.device, history=history)
-            stale, known = claim.token if claim else None, self._known.get(run.run_id)
-            order = Order(self._worker, run, options, slot.name, claims.new_token(), stale, known)
+            expired, known = lease.token if lease else None, self._known.get(run.run_id)
+            order = Order(self._worker, run, options, slot.name, new_token(), expired, known)
             environment = {**os.environ, **slot.environment}
-            self._launcher.start(run.run_id, ATTEMPT, (order,), environment, order.log, slot.name)
+            self._launcher.start(run.run_id, ATTEMPT, (order,), environment, order.folder.log, slot.name)
             self._busy[run.run_id] = _Job(order, slot, self._retries.sharing(slot), time.monotonic())
             self._limit.began(run.run_id)
             self._display.started(run, slot)
-            if stale is not None:
-                self._display.note(f"{run.run_id} is taken over from {claim.holder if claim else ''}, which is gone")
+            if expired is not None:
+                self._display.note(f"{run.run_id} is taken over from {lease.holder if lease else ''}, which is gone")
 
-    def _leave(self, run: Run, claim: claims.Claim) -> None:
+    def _leave(self, run: Run, lease: LeaseInfo) -> None:
         self._elsewhere[run.run_id] = run
-        self._display.note(f"{run.run_id} is being run by {claim.holder}; waiting for it")
+        self._display.note(f"{run.run_id} is being run by {lease.holder}; waiting for it")
 
     def _hear(self, event: Event, stopped: bool) -> None:
         job = self._busy[event.task]
@@ -200,7 +200,7 @@ class _Matrix:
             self._display.note(f"{run.run_id} ended in an error: {reason}")
             self._over_or_again(run, None, ending.passing, job)
         elif isinstance(ending, Stopped):
-            claims.drop(job.order.folder, job.order.standing or job.order.token)
+            release(job.order.folder, job.order.current_token or job.order.token)
             self._display.note(f"{run.run_id} was stopped by a signal; the same command goes on with it")
         else:
             self._elsewhere[run.run_id] = run
@@ -247,11 +247,11 @@ class _Matrix:
             return
         self._looked = time.monotonic()
         for run_id, run in list(self._elsewhere.items()):
-            claim = self._watch.look(folder_of(self._options.out, run))
-            if claim is not None and not claim.stale:
+            lease = self._watch.look(RunFolder.of(self._options.out, run))
+            if lease is not None and not lease.expired:
                 continue
             del self._elsewhere[run_id]
-            result = record_in(folder_of(self._options.out, run))  # `collect` would list all others for each
+            result = RunFolder.of(self._options.out, run).record()  # `collect` would list all others for each
             if result is None or (not result.final and result == self._known.get(run_id)):
                 self._waiting.insert(0, run)  # its owner gave it up, or died
             else:

@@ -18,9 +18,9 @@ from typing import Any, Self
 
 from replicate.errors import UsageError, unknown
 from replicate.matrix import remote
-from replicate.matrix.claims import new_token
 from replicate.matrix.local import Event, tail
 from replicate.matrix.remote import Task
+from replicate.store.lease import new_token
 
 LOOK_SECONDS = 5.0  # between two looks at the queue
 LATE_SECONDS = 15.0  # a network file system may show a job's result so long after the job has left the queue
@@ -42,7 +42,7 @@ class _Job:
 class SlurmLauncher:
     """Submits tasks and watches them.
 
-    Whether a job lives is for SLURM's queue to say; how far its runs are, their claims tell. submitit's own state is
+    Whether a job lives is for SLURM's queue to say; how far its runs are, their leases tell. submitit's own state is
     never asked: without accounting it stays UNKNOWN for ever after a `scancel` or the loss of a node.
 
     Args:

@@ -8,9 +8,11 @@ import pandas as pd
 
 from replicate.report.axes import moment_text, title
 from replicate.report.layers import Measured, Quantity, layer_flow
-from replicate.report.series import Point, averaged, curve_path, layer_variances, read_metrics
+from replicate.report.series import averaged, layer_variances
 from replicate.report.table import Table
-from replicate.results import Result
+from replicate.store.curve import Point
+from replicate.store.result import Result
+from replicate.store.run_folder import RunFolder
 
 METRICS = {"test_accuracy": "test accuracy (%)", "train_loss": "training loss (nats)", "test_loss": "test loss (nats)"}
 QUANTITIES: Mapping[Quantity, str] = {
@@ -36,7 +38,7 @@ def charts(table: Table, out: Path, measured: Measured) -> dict[str, Any]:
         converge), `label`, `y`, and for means `low` and `high`; null where there is no value.
     """
     classes = table.protocol.classes
-    read = [(r, read_metrics(curve_path(out, r), list(METRICS))) for r in table.results if r.status != "error"]
+    read = [(r, RunFolder.of(out, r.run).points(*METRICS)) for r in table.results if r.status != "error"]
     curves = {}
     for name, label in METRICS.items():
         curves[name] = _curves(table, [(result, points[name]) for result, points in read if points[name]], label)

@@ -11,8 +11,8 @@ import yaml
 from replicate.errors import UsageError, unknown
 from replicate.report.published import MIN_RUNS, made_to_train
 from replicate.report.statistics import LEVEL, Cell, Interval, clopper_pearson, holm, welch
-from replicate.run import Run, checked
-from replicate.untrusted import read_bytes
+from replicate.run import Run, check_settings
+from replicate.store.files import read_bytes
 from replicate.yamlfile import MOST_BYTES, parse
 
 KEYS = ("id", "text", "kind", "cells", "among")
@@ -120,7 +120,7 @@ def _pattern(key: str, entry: object) -> Pattern:
         raise UsageError(f"{key} must hold `{{field: value}}`, not {entry!r}")
     if "seed" in entry:
         raise UsageError(f"{key} names a seed, but a cell holds all of its seeds")
-    return {str(field): checked(str(field), value) for field, value in entry.items()}
+    return check_settings({str(field): value for field, value in entry.items()})
 
 
 def _matches(run: Run, pattern: Pattern) -> bool:

@@ -19,8 +19,10 @@ from replicate.report.series import layer_variances, learning_curves
 from replicate.report.statistics import cells
 from replicate.report.strip import strip_figure
 from replicate.report.table import axis_values, require_finished
-from replicate.results import Records, Result, write_atomically
 from replicate.run import Run
+from replicate.store.files import write_atomically
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 NO_CURVES = "no record has a learning curve"
 NO_REPORTS = "no record holds a report of its initialisation"

@@ -1,12 +1,13 @@
 """What the initialisations did, layer by layer, gathered over the runs of a cell."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from replicate.report.statistics import Interval
-from replicate.results import Result
+from replicate.store.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,14 @@ class LayerInit:
 
 def init_report(results: Iterable[Result]) -> tuple[LayerInit, ...]:
     """Gather the reports of one cell's runs, in the order of the forward pass; empty if no record holds one."""
-    layers: dict[str, list[dict[str, object]]] = {}
+    layers: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         for entry in result.init:
             layers.setdefault(str(entry["layer"]), []).append(entry)
     return tuple(_gather(layer, entries) for layer, entries in layers.items())
 
 
-def _gather(layer: str, entries: Sequence[dict[str, object]]) -> LayerInit:
+def _gather(layer: str, entries: Sequence[Mapping[str, Any]]) -> LayerInit:
     variances = _positive(entry["variance"] for entry in entries)
     tries = [value for entry in entries if isinstance(value := entry.get("tries"), int)]
     settled = [value for entry in entries if isinstance(value := entry.get("converged"), bool)]

@@ -7,7 +7,7 @@ from replicate.report.axes import title
 from replicate.report.claims import Judgement
 from replicate.report.published import JUDGED, Published, expected_outside
 from replicate.report.statistics import Cell, Interval
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
 
 if TYPE_CHECKING:
     from replicate.report.table import Entry, Table
@@ -70,7 +70,7 @@ def incomparable_lines(table: "Table") -> list[str]:
 
 def escape(text: str) -> str:
     """Make text from a file safe to stand in Markdown as it is: no markup, no HTML, nothing that a terminal obeys."""
-    return "".join(f"\\{one}" if one in SPECIAL else one for one in printable(text[:LONGEST]))
+    return "".join(f"\\{one}" if one in SPECIAL else one for one in escape_control_chars(text[:LONGEST]))
 
 
 def letter(index: int) -> str:
@@ -207,7 +207,7 @@ def _counts(table: "Table") -> str:
 
 def last_line(traceback: str | None) -> str:
     """The line of a traceback that names the exception."""
-    return printable(((traceback or "").strip().splitlines() or ["no traceback"])[-1].strip())
+    return escape_control_chars(((traceback or "").strip().splitlines() or ["no traceback"])[-1].strip())
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:

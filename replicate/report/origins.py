@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from replicate.results import Result
+from replicate.store.result import Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from replicate.report.page_view import accuracy_scale, cell_views, claim_views, 
 from replicate.report.reproduce import Source
 from replicate.report.summary import summarise
 from replicate.report.table import Table, assemble
-from replicate.results import Records, write_atomically
 from replicate.run import Run
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars, write_atomically
+from replicate.store.run_folder import Records
 
 ASSETS = files("replicate.report") / "assets"
 # Characters that end a script element or a line of JavaScript; JSON takes them escaped as well.
@@ -82,7 +82,7 @@ def render(table: Table, drawn: Mapping[str, Any], source: Source, bad_layers: M
         "letter": letter,
         "number_text": number_text,
         "last_line": last_line,
-        "printable_lines": lambda text: "\n".join(map(printable, text.splitlines())),
+        "printable_lines": lambda text: "\n".join(map(escape_control_chars, text.splitlines())),
         "short": lambda value: "–" if value is None else f"{value:.3g}",
     }
     scripts = [_asset("uplot/uPlot.iife.min.js"), _asset("page.js")]

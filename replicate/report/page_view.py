@@ -9,7 +9,7 @@ from replicate.report.markdown import cell_text, effect_texts, letter, number_te
 from replicate.report.reproduce import Source
 from replicate.report.statistics import Cell
 from replicate.report.table import Entry, Table
-from replicate.results import Result
+from replicate.store.result import Result
 
 LEAST_SHADE = 0.5  # points; smaller differences never get the full colour
 

@@ -9,8 +9,8 @@ from replicate.errors import UsageError
 from replicate.report.axes import title
 from replicate.report.markdown import decimal, signed
 from replicate.report.statistics import Difference, paired
-from replicate.results import Result, write_atomically
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars, write_atomically
+from replicate.store.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def page(pairs: Sequence[Pair], images: str, command: str) -> str:
     left_out = ", ".join(str(pair.seed) for pair in pairs if pair.accuracies is None)
     lines = [
         "# What JPEG costs",
-        f"`{printable(command)}`",
+        f"`{escape_control_chars(command)}`",
         "\n".join(_facts(pairs, images)),
         "Both runs of a pair have the same seed: the same weights before LSUV, and the same images in the same order, "
         "crops and mirrors. One trains on exact pixels, the other on JPEG; both are tested on exact pixels.",
@@ -126,9 +126,10 @@ def _facts(pairs: Sequence[Pair], images: str) -> list[str]:
         f"- Cell: {title(run.init)} × {title(run.activation)}, {run.model} at width {run.width:g}, {run.precision}.",
         f"- Schedule: {run.iterations:,} iterations of {run.batch_size} images, learning rate {run.lr:g}, times "
         f"{run.lr_factor:g} at {steps}.",
-        f"- Device: {printable(', '.join(sorted({one.device for one in results})))}; {hours:.2f} hours of runs in all, "
+        f"- Device: {escape_control_chars(', '.join(sorted({one.device for one in results})))}; {hours:.2f} hours of "
+        "runs in all, "
         f"the last finished on {max(one.finished for one in results)[:10]}. "
-        f"Commit: {printable(', '.join(sorted(commits)))}.",
+        f"Commit: {escape_control_chars(', '.join(sorted(commits)))}.",
         f"- Images: {images}",
     ]
 

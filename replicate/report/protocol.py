@@ -7,8 +7,8 @@ from typing import Any
 
 from replicate.errors import UsageError
 from replicate.report.axes import title
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 
 @dataclass(frozen=True, slots=True)

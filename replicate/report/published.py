@@ -9,11 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import yaml
+
 from replicate.errors import UsageError
 from replicate.report.axes import title
 from replicate.report.statistics import LEVEL, Cell, Pooled, prediction_half_width
-from replicate.run import Run, checked
-from replicate.untrusted import read_bytes
+from replicate.run import Run, check_settings
+from replicate.store.files import read_bytes
+from replicate.yamlfile import parse
 
 Published = float | Literal["n/c"]  # test accuracy in %, or failed to converge; a dash is no entry at all
 MIN_RUNS = 3  # below, a cell is not judged
@@ -81,7 +84,7 @@ def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any],
                 continue
             if len(entries) != len(heads):
                 raise UsageError(f"{len(entries)} entries for {len(heads)} columns")
-            row = checked(rows, first)
+            row = _value(rows, first)
             if row in table:
                 raise UsageError(f"row {row!r} stands there twice")
             table[row] = {
@@ -95,10 +98,18 @@ def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any],
 def _heads(corner: str, names: list[str], rows: str, columns: str) -> list[Any]:
     if corner != rows:
         raise UsageError(f"the first entry must be {rows!r}, the table's rows, not {corner!r}")
-    heads = [checked(columns, name) for name in names]
+    heads = [_value(columns, name) for name in names]
     if not heads or len(set(heads)) < len(heads):
         raise UsageError("the columns must be at least one, and all different")
     return heads
+
+
+def _value(axis: str, text: str) -> Any:
+    """Read the value of an axis as an experiment file would."""
+    try:
+        return check_settings({axis: parse(text)})[axis]
+    except yaml.YAMLError:
+        raise UsageError(f"cannot read {text!r} as a value of {axis}") from None
 
 
 def _number(entry: str) -> Published:

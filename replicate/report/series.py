@@ -1,19 +1,14 @@
 """Series behind the figures: learning curves over seeds, and variances over layers. Results in, rows out."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from replicate.results import Result
-from replicate.untrusted import read_bytes
-
-MOST_BYTES = 64_000_000  # of a curve; one of the paper's protocol has 20,000
-
-Point = tuple[int, float, float]  # iteration, epoch, value
+from replicate.store.curve import Point
+from replicate.store.result import Result
+from replicate.store.run_folder import RunFolder
 
 
 def learning_curves(results: Iterable[Result], out: Path, rows: str, columns: str) -> pd.DataFrame:
@@ -21,11 +16,15 @@ def learning_curves(results: Iterable[Result], out: Path, rows: str, columns: st
 
     Args:
         results: the records; those that ended in an error are left out.
-        out: the output folder; a curve is read from `out/runs/<run_id>/curve.csv`. It may be missing, empty or cut off.
+        out: the output folder; a curve may be missing, empty or cut off.
         rows: field of Run that makes the table's rows.
         columns: likewise its columns.
     """
-    found = ((result, read_curve(curve_path(out, result))) for result in results if result.status != "error")
+    found = (
+        (result, RunFolder.of(out, result.run).points("test_accuracy")["test_accuracy"])
+        for result in results
+        if result.status != "error"
+    )
     return averaged(found, rows, columns)
 
 
@@ -52,36 +51,6 @@ def averaged(curves: Iterable[tuple[Result, Sequence[Point]]], rows: str, column
     grouped = frame.groupby(["row", "column", "line", "iteration", "epoch"], sort=False)["value"]
     series = grouped.agg(mean="mean", low="min", high="max").reset_index()
     return series.sort_values("iteration", kind="stable", ignore_index=True)
-
-
-def curve_path(out: Path, result: Result) -> Path:
-    """Where the curve of a run lies."""
-    return out / "runs" / result.run.run_id / "curve.csv"
-
-
-def read_curve(path: Path) -> list[Point]:
-    """Read the test accuracies of a `curve.csv`, in %."""
-    return read_metrics(path, ["test_accuracy"])["test_accuracy"]
-
-
-def read_metrics(path: Path, metrics: Sequence[str]) -> dict[str, list[Point]]:
-    """Read columns of a `curve.csv`: of each whole row iteration, epoch and value; none if there is no such file."""
-    found: dict[str, list[Point]] = {metric: [] for metric in metrics}
-    try:
-        text = read_bytes(path, MOST_BYTES).decode()
-        lines = list(csv.reader(io.StringIO(text, newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error):  # none, or none that can be read
-        return found
-    places = {name: place for place, name in enumerate(lines[0])} if lines else {}
-    for line in lines[1:]:
-        for metric in metrics:
-            try:
-                iteration, epoch, value = (float(line[places[name]]) for name in ("iteration", "epoch", metric))
-            except (KeyError, IndexError, ValueError):
-                continue  # a row that was cut off
-            if all(map(math.isfinite, (iteration, epoch, value))):
-                found[metric].append((int(iteration), epoch, value))
-    return found
 
 
 def layer_variances(results: Iterable[Result], rows: str, columns: str) -> pd.DataFrame:

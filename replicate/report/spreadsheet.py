@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from replicate.results import Result
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
+from replicate.store.result import Result
 
 if TYPE_CHECKING:
     from replicate.report.table import Entry, Table
@@ -72,7 +72,7 @@ def _run_row(result: Result) -> dict[str, object]:
     settings = {name: _plain(value) for name, value in asdict(result.run).items()}
     record = {name: _plain(getattr(result, name)) for name in RESULT_COLUMNS}
     last = (result.error or "").strip().splitlines()[-1:]  # of a traceback, the line that names the exception
-    return {"run_id": result.run.run_id, **settings, **record, "error": _plain(printable("".join(last)))}
+    return {"run_id": result.run.run_id, **settings, **record, "error": _plain(escape_control_chars("".join(last)))}
 
 
 def _plain(value: object) -> object:

@@ -10,8 +10,8 @@ from scipy.special import betaincinv, stdtr, stdtrit
 
 from replicate.errors import UsageError
 from replicate.report.axes import title
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 LEVEL = 0.95  # of every interval; tests are two-sided at 1 - LEVEL
 

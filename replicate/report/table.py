@@ -16,8 +16,10 @@ from replicate.report.protocol import Protocol, protocol
 from replicate.report.published import Published, Verdict, incomparable, read_reference, recipe_note, verdict
 from replicate.report.spreadsheet import cells_csv, runs_csv
 from replicate.report.statistics import Cell, Pooled, cells, pooled
-from replicate.results import Records, Result, write_atomically
 from replicate.run import Run
+from replicate.store.files import write_atomically
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 
 @dataclass(frozen=True, slots=True)

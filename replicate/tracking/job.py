@@ -13,8 +13,8 @@ from typing import Any
 from replicate.experiment import Experiment
 from replicate.report.figures import draw
 from replicate.report.table import Table, build
-from replicate.results import Records
 from replicate.run import Run
+from replicate.store.run_folder import Records, RunFolder
 from replicate.wandb_runs import PROJECT, discard, offline_runs, record_artifact, staged_in, was_synced
 
 
@@ -65,7 +65,7 @@ def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, 
     ):
         for result in table.results:
             if result.status != "error":
-                folder = out / "runs" / result.run.run_id
+                folder = RunFolder.of(out, result.run).path
                 _use(run, record_artifact(result.run, result.fingerprint, folder), mode)
         pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
         run.log({"accuracy": _accuracy(table), "claims": _claims(table), **pictures})

@@ -9,8 +9,8 @@ from pathlib import Path
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.options import wandb_key_known
-from replicate.results import Records
 from replicate.run import Run
+from replicate.store.run_folder import Records, RunFolder
 from replicate.wandb_runs import offline_runs, was_synced
 
 # As a module of this Python: the command `wandb` may be another installation's, or not on the path.
@@ -38,16 +38,16 @@ class Uploads:
 
 def find(out: Path, runs: Sequence[Run], records: Records) -> Uploads:
     """Find the offline W&B runs of these runs and of their reports in an output folder."""
-    ended = [path for run in runs if run.run_id in records.results for path in offline_runs(_folder(out, run))]
-    others = [path for run in runs if run.run_id not in records.results for path in offline_runs(_folder(out, run))]
+    ended = [
+        path for run in runs if run.run_id in records.results for path in offline_runs(RunFolder.of(out, run).path)
+    ]
+    others = [
+        path for run in runs if run.run_id not in records.results for path in offline_runs(RunFolder.of(out, run).path)
+    ]
     known = [*ended, *offline_runs(out)]
     return Uploads(
         tuple(path for path in known if not was_synced(path)), sum(map(was_synced, known)), under_way=len(others)
     )
-
-
-def _folder(out: Path, run: Run) -> Path:
-    return out / "runs" / run.run_id
 
 
 def require_key() -> None:

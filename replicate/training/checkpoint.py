@@ -1,7 +1,6 @@
 """Checkpoints: all that a run needs to go on as if it had never been interrupted."""
 
 import io
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 import torch
 
 from replicate.data.datamodule import DeviceData
-from replicate.results import write_atomically
+from replicate.store.layers import to_plain
+from replicate.store.lease import Lease
+from replicate.store.run_folder import CHECKPOINT, RunFolder
 from replicate.training.curve import Curve
 from replicate.training.layers import Layers
 from replicate.training.module import Classifier
@@ -18,7 +19,6 @@ from replicate.training.stopping import Stops, of_rank, optimizer_of
 from replicate.training.team import Alone
 
 SCHEMA = 1
-FILE = "checkpoint.pt"
 MOST_BYTES = 2**32  # the widest net that fits a GPU has less
 
 
@@ -29,7 +29,7 @@ class Checkpoints(Stops):
     never between the last iteration of an epoch and its evaluation.
 
     Args:
-        folder: of the run.
+        lease: of the run.
         identity: run_id and data fingerprint; a checkpoint of another identity is not taken up.
         data: holds the stream of batches.
         curve: holds the rows so far.
@@ -39,7 +39,6 @@ class Checkpoints(Stops):
         parts: of `parts`, likewise.
         seconds: spent on the run in earlier calls.
         state: the state to go on from, of `load`; None for a run that begins.
-        scratch: as in results.write_atomically.
         team: the processes that train the run, of which this is the first; None: this one alone.
 
     Raises:
@@ -48,7 +47,7 @@ class Checkpoints(Stops):
 
     def __init__(
         self,
-        folder: Path,
+        lease: Lease,
         identity: str,
         data: DeviceData,
         curve: Curve,
@@ -58,11 +57,10 @@ class Checkpoints(Stops):
         parts: list[dict[str, Any]],
         seconds: float,
         state: dict[str, Any] | None,
-        scratch: Path | None = None,
         team: Alone | None = None,
     ) -> None:
         super().__init__(data, every, state, team or Alone())
-        self.path, self.identity, self.scratch = folder / FILE, identity, scratch
+        self.lease, self.identity = lease, identity
         self.curve, self.layers = curve, layers
         self.init, self.parts, self.seconds = init, parts, seconds
         self._begin = time.monotonic()
@@ -79,7 +77,7 @@ class Checkpoints(Stops):
             "ranks": ranks[1:],
             "stream": self.data.stream.state(),
             "rows": self.curve.rows,
-            "layers": self.layers.moments,
+            "layers": to_plain(self.layers.snapshots),
             "training_seconds": self.curve.elapsed(),
             "init": self.init,
             "parts": self.parts,
@@ -87,43 +85,53 @@ class Checkpoints(Stops):
         }
         file = io.BytesIO()  # written to the disk by torch, a full disk would be a RuntimeError without its errno
         torch.save(state, file)
-        write_atomically(self.path, file.getvalue(), self.scratch)  # the one before is whole until this one is
+        self.lease.write(CHECKPOINT, file.getvalue())  # the one before is whole until this one is
 
 
-def load(folder: Path, identity: str, device: str) -> dict[str, Any] | None:
+def load(lease: Lease, identity: str, device: str) -> dict[str, Any] | None:
+    """Read the checkpoint of a run; set one aside that cannot be used, so that the run starts again.
+
+    Args:
+        lease: of the run.
+        identity: run_id and data fingerprint.
+        device: where the tensors are wanted.
+
+    Returns:
+        The state; None if there is none to resume from.
+    """
+    try:
+        return read(lease.folder, identity, device)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever a torn or foreign file makes of the reader
+        path = lease.folder.checkpoint
+        print(f"{path} cannot be resumed from ({error!r}); set aside as {lease.set_aside(CHECKPOINT)}")
+        return None
+
+
+def read(folder: RunFolder, identity: str, device: str) -> dict[str, Any]:
     """Read the checkpoint of a run.
-
-    One that cannot be read, or is not this run's on this data, is set aside, and the run begins anew.
 
     Args:
         folder: of the run.
         identity: run_id and data fingerprint.
         device: where the tensors are wanted.
 
-    Returns:
-        The state, or None.
+    Raises:
+        Exception: there is none, it cannot be read, or it is of another run or other data.
     """
-    path = folder / FILE
-    try:
-        _check_size(path)
-        # Tensors and plain data alone: a checkpoint from elsewhere cannot run code.
-        # By way of the CPU to MPS, which has no float64, in which another device's totals are.
-        state = torch.load(path, map_location="cpu" if device == "mps" else device, weights_only=True)
-        if state["schema"] == SCHEMA and state["identity"] == identity:
-            for rank in (state, *state.get("ranks", [])):  # none in a checkpoint from before there were teams
-                # These two live on the CPU, wherever the weights are.
-                for name in ("rng", "cuda_rng"):
-                    rank[name] = None if rank[name] is None else rank[name].cpu()
-            return dict(state)
-        reason = "it is not of this run on this data"
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # whatever a torn or foreign file makes of the reader
-        reason = repr(error)
-    aside = path.with_name(f"{FILE}.set-aside")
-    print(f"{path} cannot be gone on from ({reason}); set aside as {aside.name}")
-    os.replace(path, aside)
-    return None
+    path = folder.checkpoint
+    _check_size(path)
+    # Tensors and plain data alone: a checkpoint from elsewhere cannot run code.
+    # By way of the CPU to MPS, which has no float64, in which another device's totals are.
+    state: dict[str, Any] = torch.load(path, map_location="cpu" if device == "mps" else device, weights_only=True)
+    if state["schema"] != SCHEMA or state["identity"] != identity:
+        raise ValueError("it is not of this run on this data")
+    for rank in (state, *state.get("ranks", [])):  # none in a checkpoint from before there were teams
+        # These two live on the CPU, wherever the weights are.
+        for name in ("rng", "cuda_rng"):
+            rank[name] = None if rank[name] is None else rank[name].cpu()
+    return state
 
 
 def _check_size(path: Path) -> None:

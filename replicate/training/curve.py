@@ -3,15 +3,15 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from replicate.results import write_atomically
+from replicate.store.curve import COLUMNS, Row, to_csv
+from replicate.store.lease import Lease
+from replicate.store.run_folder import CURVE
 from replicate.training.module import Classifier
 
-COLUMNS = ("iteration", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 PROGRESS_SECONDS = 0.5
 
 Progress = Callable[[int, float | None], None]
@@ -25,25 +25,23 @@ class Curve(pl.Callback):
     disk, so a run that is cut off leaves its curve so far.
 
     Args:
-        path: of the CSV file, which is written anew.
+        lease: of the run; the file is written from the start.
         images: N, the size of the training set.
         batch_size: images an iteration.
         progress: called with the iteration and the latest test accuracy in %, about twice a second and at every row.
         mirror: called with each row.
-        scratch: as in results.write_atomically.
     """
 
     def __init__(
         self,
-        path: Path,
+        lease: Lease,
         images: int,
         batch_size: int,
         progress: Progress | None = None,
-        mirror: Callable[[dict[str, float]], None] | None = None,
-        scratch: Path | None = None,
+        mirror: Callable[[Row], None] | None = None,
     ) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.path, self.images, self.batch_size, self.scratch = path, images, batch_size, scratch
+        self.rows: list[Row] = []
+        self.lease, self.images, self.batch_size = lease, images, batch_size
         self.progress = progress or (lambda iteration, accuracy: None)
         self.mirror = mirror or (lambda row: None)
         self.training_seconds = 0.0
@@ -52,7 +50,7 @@ class Curve(pl.Callback):
         self._running = False
         self._write()
 
-    def take_up(self, rows: list[dict[str, float]], training_seconds: float) -> None:
+    def take_up(self, rows: list[Row], training_seconds: float) -> None:
         """Go on from the rows of a checkpoint; what the file holds beyond them is trained again."""
         self.rows, self.training_seconds = rows, training_seconds
         self._write()
@@ -71,8 +69,7 @@ class Curve(pl.Callback):
             self._resumed, self._running = time.perf_counter(), running
 
     def _write(self) -> None:
-        lines = [",".join(COLUMNS), *(_line(row) for row in self.rows)]
-        write_atomically(self.path, "".join(f"{line}\n" for line in lines), self.scratch)
+        self.lease.write(CURVE, to_csv(self.rows))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -104,10 +101,6 @@ class Curve(pl.Callback):
         self.mirror(row)
         self.progress(iteration, row["test_accuracy"])
         self._resumed, self._running = time.perf_counter(), True
-
-
-def _line(row: dict[str, float]) -> str:
-    return ",".join(f"{value:.10g}" for value in row.values())
 
 
 def _iteration(module: pl.LightningModule) -> int:

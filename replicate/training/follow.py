@@ -10,6 +10,7 @@ import torch
 from replicate.data.sources import load
 from replicate.options import Options
 from replicate.run import Run
+from replicate.store.run_folder import RunFolder
 from replicate.training import checkpoint
 from replicate.training.environment import configure
 from replicate.training.module import Classifier, DivergedError
@@ -50,10 +51,9 @@ def follow(run: Run, options: Options, team: Alone, resume: bool) -> None:
     """
     configure(options)
     dataset = load(run.dataset, options.data_dir)
-    folder = options.out / "runs" / run.run_id
-    state = checkpoint.load(folder, identity_of(run, dataset), options.device) if resume else None
-    if resume and state is None:
-        raise RuntimeError("the checkpoint that the first process goes on from is gone")
+    state = (
+        checkpoint.read(RunFolder.of(options.out, run), identity_of(run, dataset), options.device) if resume else None
+    )
     # Nothing is initialised here: the strategy gives every process the weights of the first.
     ready = prepare(run, options.device, dataset, init=[], team=team)
     torch.manual_seed(stream_seed(run.seed, "dropout", team.rank))

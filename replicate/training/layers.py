@@ -1,9 +1,7 @@
 """Measurements of every layer at a few moments of a training: `layers.json`."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,21 +13,18 @@ from replicate.init.layers import WeightLayer, weight_layers
 from replicate.init.measure import measuring
 from replicate.init.passes import hooked
 from replicate.init.ranks import Moments, moments
-from replicate.results import write_atomically
+from replicate.store.layers import Layer, Snapshot, to_json
+from replicate.store.lease import Lease
+from replicate.store.run_folder import LAYERS
 from replicate.training.curve import Curve
 from replicate.training.module import Classifier
 from replicate.training.steps import Batch
 
-SCHEMA = 1
-FILE = "layers.json"
 EARLY = 1000  # the iteration of the moment between the first and the last
 SPECTRUM = 64  # singular values that are kept of a layer
 
-Moment = dict[str, Any]
-"""`{"iteration": 0, "layers": [{"name", "piece", "variance", "gradient_norm", "singular_values"}, …]}`"""
 
-
-def moments_of(iterations: int) -> tuple[int, ...]:
+def snapshot_iterations(iterations: int) -> tuple[int, ...]:
     """The iterations at which a run of so many is measured: after initialisation, after 1,000, and at its end."""
     return (0, EARLY, iterations) if iterations > EARLY else (0, iterations)
 
@@ -41,37 +36,34 @@ class Layers(pl.Callback):
     and the Curve's clock, which measures the speed of training, does not run yet when training starts.
 
     Args:
-        path: of the JSON file, which is written anew.
+        lease: of the run; the file is written from the start.
         run_id: of the run.
         fingerprint: of the data.
         batch: the images and labels on which all is measured, always the same.
         at: the iterations; the data module must end a chunk at each.
         curve: its clock stands still meanwhile.
-        mirror: called with each moment.
-        scratch: as in results.write_atomically.
+        mirror: called with each snapshot.
     """
 
     def __init__(
         self,
-        path: Path,
+        lease: Lease,
         run_id: str,
         fingerprint: str,
         batch: Batch,
         at: Sequence[int],
         curve: Curve,
-        mirror: Callable[[Moment], None] | None = None,
-        scratch: Path | None = None,
+        mirror: Callable[[Snapshot], None] | None = None,
     ) -> None:
-        self.moments: list[Moment] = []
-        self.path, self.run_id, self.fingerprint = path, run_id, fingerprint
+        self.snapshots: tuple[Snapshot, ...] = ()
+        self.lease, self.run_id, self.fingerprint = lease, run_id, fingerprint
         self.batch, self.at, self.curve = batch, at, curve
-        self.mirror = mirror or (lambda moment: None)
-        self.scratch = scratch
+        self.mirror = mirror or (lambda snapshot: None)
         self._write()
 
-    def take_up(self, moments: list[Moment]) -> None:
-        """Go on from the moments of a checkpoint; what the file holds beyond them is measured again."""
-        self.moments = moments
+    def take_up(self, snapshots: tuple[Snapshot, ...]) -> None:
+        """Go on from the snapshots of a checkpoint; what the file holds beyond them is measured again."""
+        self.snapshots = snapshots
         self._write()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,22 +78,20 @@ class Layers(pl.Callback):
 
     def _measure(self, module: pl.LightningModule) -> None:
         assert isinstance(module, Classifier)
-        known = {moment["iteration"] for moment in self.moments}
+        known = {snapshot.iteration for snapshot in self.snapshots}
         if module.iteration not in self.at or module.iteration in known:
             return
         with self.curve.paused():
-            moment = {"iteration": module.iteration, "layers": measure(module.net, *self.batch)}
-            self.moments.append(moment)
+            snapshot = Snapshot(module.iteration, measure(module.net, *self.batch))
+            self.snapshots += (snapshot,)
             self._write()
-            self.mirror(moment)
+            self.mirror(snapshot)
 
     def _write(self) -> None:
-        content = {"schema": SCHEMA, "run_id": self.run_id, "fingerprint": self.fingerprint, "moments": self.moments}
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-        write_atomically(self.path, text + "\n", self.scratch)
+        self.lease.write(LAYERS, to_json(self.run_id, self.fingerprint, self.snapshots))
 
 
-def measure(net: nn.Module, images: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+def measure(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
     """Measure every weight layer on one batch, in float32 with dropout off, and leave the net and its gradients alone.
 
     Args:
@@ -125,17 +115,17 @@ def measure(net: nn.Module, images: Tensor, labels: Tensor) -> list[dict[str, An
             loss = F.cross_entropy(net(images), labels)
         # Not backward(): the gradients that training left stay as they are.
         gradients = torch.autograd.grad(loss, [layer.parameters()[0] for layer in seen])
-    return [
-        {
-            "name": layer.name,
-            "piece": piece,
-            "variance": _number(found.variance),
-            "gradient_norm": _number(_norm(gradient, layer.pieces, piece)),
-            "singular_values": _spectrum(layer.weight(piece)),
-        }
+    return tuple(
+        Layer(
+            name=layer.name,
+            piece=piece,
+            variance=_number(found.variance),
+            gradient_norm=_number(_norm(gradient, layer.pieces, piece)),
+            singular_values=tuple(_spectrum(layer.weight(piece))),
+        )
         for (layer, pieces), gradient in zip(seen.items(), gradients, strict=True)
         for piece, found in enumerate(pieces)
-    ]
+    )
 
 
 def _norm(gradient: Tensor, pieces: int, piece: int) -> float:

@@ -13,7 +13,7 @@ from replicate.init import initialize_
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import PLANS, build
 from replicate.run import Run
-from replicate.training.layers import moments_of
+from replicate.training.layers import snapshot_iterations
 from replicate.training.module import Classifier
 from replicate.training.steps import Steps
 from replicate.training.streams import stream, stream_seed
@@ -63,7 +63,7 @@ def prepare(
         generator=stream(run.seed, "batches"),
         device=device,
         chunk=CHUNK[device],
-        stops=moments_of(run.iterations),
+        stops=snapshot_iterations(run.iterations),
     )
     activation = ACTIVATIONS[run.activation]
     net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=len(dataset.classes))

@@ -10,14 +10,16 @@ from replicate.data.dataset import Dataset
 from replicate.data.sources import load
 from replicate.options import Options
 from replicate.passing import passing
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.layers import from_plain
+from replicate.store.lease import Lease
+from replicate.store.result import Result
+from replicate.store.run_folder import CHECKPOINT
 from replicate.training import checkpoint
 from replicate.training.curve import Curve, Progress
 from replicate.training.digest import weights_sha256
 from replicate.training.environment import configure, here
 from replicate.training.graph import steps_for
-from replicate.training.layers import FILE as LAYERS
 from replicate.training.layers import Layers
 from replicate.training.module import DivergedError
 from replicate.training.parallel import team as team_of
@@ -30,14 +32,15 @@ from replicate.training.trainer import make_trainer
 from replicate.training.wandb import Mirror
 
 
-def train_run(run: Run, options: Options, progress: Progress | None = None) -> Result | None:
-    """Train one run and write its `curve.csv` and `result.json` to `options.out/runs/<run_id>/`.
+def train_run(run: Run, options: Options, lease: Lease, progress: Progress | None = None) -> Result | None:
+    """Train one run and write its files.
 
     Meant for a process of its own: it sets torch's threads, seeds and flags, and Lightning leaves some of its own.
 
     Args:
         run: what to train.
         options: where and how.
+        lease: of the run, which this process holds.
         progress: called about twice a second with the iteration and the latest test accuracy in %.
 
     Returns:
@@ -48,8 +51,6 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         OSError: the record cannot be written.
     """
     begin = time.perf_counter()
-    folder = options.out / "runs" / run.run_id
-    folder.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
         "status": "error",
         "test_accuracy": None,
@@ -76,14 +77,12 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
             "classes": len(dataset.classes),
             "test_images": len(dataset.test_labels),
         }
-        state = checkpoint.load(folder, identity_of(run, dataset), options.device)
+        state = checkpoint.load(lease, identity_of(run, dataset), options.device)
         earlier = state["seconds"] if state else 0.0
-        mirror = Mirror(run, options, dataset.fingerprint, folder)
-        curve = Curve(
-            folder / "curve.csv", len(dataset.train_labels), run.batch_size, progress, mirror.log, options.scratch
-        )
+        mirror = Mirror(run, options, dataset.fingerprint, lease.folder.path)
+        curve = Curve(lease, len(dataset.train_labels), run.batch_size, progress, mirror.log)
         with team_of(run, options, resume=state is not None) as team:
-            _train(run, options, dataset, curve, mirror, record, state, team, steps)
+            _train(run, options, lease, dataset, curve, mirror, record, state, team, steps)
     except StoppedError:
         if mirror:
             mirror.finish({"status": "stopped"})
@@ -95,14 +94,14 @@ def train_run(run: Run, options: Options, progress: Progress | None = None) -> R
         **{**record, **here(options, steps.name), "seconds": earlier + time.perf_counter() - begin},
         options=options.plain(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        history=[dict(entry) for entry in options.history],
+        history=list(options.history),
     )
-    result.write(folder, options.scratch)  # before anything else can go wrong
+    lease.write_result(result)  # before anything else can go wrong
     if mirror:
         kept = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
         mirror.finish({key: getattr(result, key) for key in kept})
     if result.status != "error":
-        (folder / checkpoint.FILE).unlink(missing_ok=True)
+        lease.remove(CHECKPOINT)
     return result
 
 
@@ -114,6 +113,7 @@ def identity_of(run: Run, dataset: Dataset) -> str:
 def _train(
     run: Run,
     options: Options,
+    lease: Lease,
     dataset: Dataset,
     curve: Curve,
     mirror: Mirror,
@@ -128,19 +128,17 @@ def _train(
     record["init"] = ready.init
     parts = checkpoint.parts(state, here(options, steps.name))
     record["parts"] = parts if len(parts) > 1 else None
-    folder, seconds = options.out / "runs" / run.run_id, state["seconds"] if state else 0.0
+    seconds = state["seconds"] if state else 0.0
     # All inits and activations of a seed are measured on the same images, and see them first in training.
     batch = data.first_batch(stream(run.seed, "batches"))
-    layers = Layers(
-        folder / LAYERS, run.run_id, dataset.fingerprint, batch, data.stops, curve, mirror.moment, options.scratch
-    )
+    layers = Layers(lease, run.run_id, dataset.fingerprint, batch, data.stops, curve, mirror.snapshot)
     if state:
         checkpoint.take_up(state, model, data)
         curve.take_up(state["rows"], state["training_seconds"])
-        layers.take_up(state.get("layers", []))  # none in a checkpoint from before there were measurements
-    mirror.begin(ready.init, curve.rows, layers.moments)
+        layers.take_up(from_plain(state.get("layers", [])))  # none in a checkpoint from before there were measurements
+    mirror.begin(ready.init, curve.rows, layers.snapshots)
     checkpoints = checkpoint.Checkpoints(
-        folder,
+        lease,
         identity_of(run, dataset),
         data,
         curve,
@@ -150,7 +148,6 @@ def _train(
         parts,
         seconds,
         state,
-        options.scratch,
         team,
     )
     trainer = make_trainer(run, options, data, [layers, curve, checkpoints], team)

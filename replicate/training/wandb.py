@@ -9,7 +9,8 @@ from typing import Any
 
 from replicate.options import Options
 from replicate.run import Run
-from replicate.training.layers import Moment
+from replicate.store.curve import Row
+from replicate.store.layers import Snapshot
 from replicate.wandb_runs import PROJECT, discard, display_name, record_artifact, staged_in, wandb_id
 
 FINISH_SECONDS = 300  # a network that is gone at the end holds a run up so long, not for ever
@@ -63,15 +64,13 @@ class Mirror:
             for metric in ("train/*", "test/*", "lr", *HISTOGRAMS.values()):
                 self._run.define_metric(metric, step_metric="iteration")
 
-    def begin(
-        self, init: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, float]], moments: Sequence[Moment]
-    ) -> None:
+    def begin(self, init: Sequence[Mapping[str, Any]], rows: Sequence[Row], snapshots: Sequence[Snapshot]) -> None:
         """Log the initialisation's report as a table, and of a run that was taken up again what it has so far.
 
         Args:
             init: the rows of the report.
             rows: of the learning curve so far.
-            moments: measured so far.
+            snapshots: measured so far.
         """
         if self._run is None:
             return
@@ -82,10 +81,10 @@ class Mirror:
             table = wandb.Table(columns=columns, data=[[*row.values()] for row in init])
             self._log({"init/report": table}, 0)
         waiting = list(rows)
-        for moment in moments:  # each is logged before the row of its iteration
-            while waiting and waiting[0]["iteration"] < moment["iteration"]:
+        for snapshot in snapshots:  # each is logged before the row of its iteration
+            while waiting and waiting[0]["iteration"] < snapshot.iteration:
                 self.log(waiting.pop(0))
-            self.moment(moment)
+            self.snapshot(snapshot)
         for row in waiting:
             self.log(row)
 
@@ -95,25 +94,25 @@ class Mirror:
             with self._tolerant():
                 self._log({name.replace("_", "/"): value for name, value in row.items()}, int(row["iteration"]))
 
-    def moment(self, moment: Moment) -> None:
-        """Log the layers at one moment: histograms over the layers, and a table of all moments so far.
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Log a snapshot of the layers: histograms over the layers, and a table of all snapshots so far.
 
         Variances and gradient norms differ by orders of magnitude between layers, so the histograms are of their
         decimal logarithms; what is 0 or not finite is left out of them.
         """
         if self._run is None:
             return
-        iteration, layers = moment["iteration"], moment["layers"]
+        iteration, layers = snapshot.iteration, snapshot.layers
         for position, layer in enumerate(layers):
-            values = layer["singular_values"]
-            numbers = (layer["variance"], layer["gradient_norm"], values[0], values[-1])
-            self._layers.append([iteration, position, layer["name"], layer["piece"], *numbers])
+            values = layer.singular_values
+            numbers = (layer.variance, layer.gradient_norm, values[0], values[-1])
+            self._layers.append([iteration, position, layer.name, layer.piece, *numbers])
         with self._tolerant():
             import wandb
 
             logged: dict[str, Any] = {"iteration": iteration}
             for key, histogram in HISTOGRAMS.items():
-                if logs := [math.log10(layer[key]) for layer in layers if layer[key]]:
+                if logs := [math.log10(value) for layer in layers if (value := getattr(layer, key))]:
                     logged[histogram] = wandb.Histogram(logs)
             logged["layers/table"] = wandb.Table(columns=list(LAYER_COLUMNS), data=list(self._layers))
             self._log(logged, iteration)

@@ -3,15 +3,13 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from replicate.results import Result
-from replicate.untrusted import read_bytes
+from replicate.store.result import Result
+from replicate.store.run_folder import CURVE
 
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within tolerance", "different"
 Z = 1.96  # of 95 %, two-sided
-MOST_BYTES = 64_000_000  # of a curve
 SAID_TWICE = ("cpu", "threads", "deterministic")  # in `environment`, as in the device and the options
 
 
@@ -56,7 +54,7 @@ def compare(recorded: Result, rerun: Result, curves: tuple[bytes | None, bytes |
     differs = [name for name in numbers if getattr(recorded, name) != getattr(rerun, name)]
     not_compared = []
     if None in curves:
-        not_compared.append("curve.csv")
+        not_compared.append(CURVE)
     elif curves[0] != curves[1]:
         differs.append(_first_difference(*curves))
     if recorded.weights_sha256 is None or rerun.weights_sha256 is None:
@@ -125,13 +123,5 @@ def _first_difference(first: bytes | None, second: bytes | None) -> str:
     lines = [(curve or b"").decode("utf-8", "replace").splitlines() for curve in (first, second)]
     for one, other in zip(*lines, strict=False):
         if one != other:
-            return f"curve.csv from iteration {other.partition(',')[0]} on"
-    return "curve.csv: number of rows"
-
-
-def read_curve(folder: Path) -> bytes | None:
-    """Content of a run's `curve.csv`; None if it cannot be read."""
-    try:
-        return read_bytes(folder / "curve.csv", MOST_BYTES)
-    except OSError:
-        return None
+            return f"{CURVE} from iteration {other.partition(',')[0]} on"
+    return f"{CURVE}: number of rows"

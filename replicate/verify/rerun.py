@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from replicate.results import Records, collect
 from replicate.run import Run
-from replicate.verify.compare import DIFFERENT, Verdict, compare, read_curve
-from replicate.verify.sample import check_data, clear, draw, scratch
+from replicate.store.run_folder import Records, RunFolder, collect
+from replicate.verify.compare import DIFFERENT, Verdict, compare
+from replicate.verify.sample import check_data, clear, draw, rerun_folder
 from replicate.verify.show import lay_out
 
 CheckData = Callable[[Mapping[str, str]], None]
@@ -43,7 +43,7 @@ def verify(
         UsageError: no run has finished, the data is other data, or there is a link where the reruns would be written.
     """
     recorded = draw(records, count, seed, out)
-    folder = scratch(out)
+    folder = rerun_folder(out)
     runs = tuple(result.run for result in recorded.values())
     if carry_out(runs, folder, partial(check_data, recorded)) == STOPPED:
         return STOPPED
@@ -53,7 +53,7 @@ def verify(
         if name not in reruns:
             verdicts.append(Verdict(name, DIFFERENT, result.test_accuracy, None, differs=("the rerun left no record",)))
             continue
-        curves = read_curve(out / "runs" / name), read_curve(folder / "runs" / name)
+        curves = RunFolder.of(out, result.run).curve_bytes(), RunFolder.of(folder, result.run).curve_bytes()
         verdicts.append(compare(result, reruns[name], curves))
     console.print(lay_out(verdicts))
     differ = any(one.word == DIFFERENT for one in verdicts)

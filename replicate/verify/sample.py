@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from replicate.errors import UsageError
-from replicate.results import Records, Result
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 FOLDER = "verify"  # below the output folder
 KEPT = "last"  # below that: reruns that differed, for those who want to look
@@ -37,7 +38,7 @@ def draw(records: Records, count: int | None, seed: int, out: Path) -> dict[str,
     return {run_id: finished[run_id] for run_id in order[:count]}
 
 
-def scratch(out: Path) -> Path:
+def rerun_folder(out: Path) -> Path:
     """Make the folder for the reruns, `out/verify`: the records themselves are never written.
 
     What a stopped call has left there is gone on with.

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from replicate.untrusted import printable
+from replicate.store.files import escape_control_chars
 from replicate.verify.compare import DIFFERENT, IDENTICAL, WITHIN, Verdict
 
 STYLES = {IDENTICAL: "green", WITHIN: "yellow", DIFFERENT: "red"}
@@ -39,7 +39,7 @@ def _number(value: float | None, sign: str = "") -> str:
 def _says(one: Verdict) -> str:
     parts = {"the result differs in": one.differs, "the bits may differ for": one.reasons}
     parts |= {"not recorded, so not compared": one.not_compared}
-    lines = [f"  {name}: {printable('; '.join(texts))}" for name, texts in parts.items() if texts]
+    lines = [f"  {name}: {escape_control_chars('; '.join(texts))}" for name, texts in parts.items() if texts]
     if one.word == DIFFERENT and not one.reasons:
         lines.append("  nothing recorded of the code and the machine says why")
     return "\n".join(lines)

@@ -8,8 +8,8 @@ from workers import record
 
 from replicate.live.forecast import WINDOW_SECONDS, Pace, forecast
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 
 def run(seed: int, activation: str = "relu") -> Run:

@@ -1,17 +1,19 @@
 """What a folder tells."""
 
+import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from live_records import ended
+from workers import put
 
 from replicate.experiment import Experiment
 from replicate.live.board import Progress
 from replicate.live.look import Looker, Seen
-from replicate.matrix.claims import drop, take
-from replicate.matrix.owner import Owner
+from replicate.store.lease import acquire, release
+from replicate.store.owner import Owner
+from replicate.store.run_folder import RunFolder
 
 
 def test_records_and_heartbeats(experiment: Experiment, tmp_path: Path) -> None:
@@ -19,19 +21,19 @@ def test_records_and_heartbeats(experiment: Experiment, tmp_path: Path) -> None:
     folders = [tmp_path / "runs" / run.run_id for run in runs]
     looker = Looker(tmp_path, runs)
     assert looker.look() == Seen({}, {}, 0)
-    mine = take(folders[0], Owner("gpu 3", 100, iteration=40, test_accuracy=12.5))
+    mine = acquire(RunFolder(folders[0]), Owner("gpu 3", 100, iteration=40, test_accuracy=12.5))
     assert mine is not None
-    assert take(folders[1], Owner("cpu", 100, start="1")) is not None  # of a process that is gone
+    assert acquire(RunFolder(folders[1]), Owner("cpu", 100, start="1")) is not None  # of a process that is gone
     holder = f"process {os.getpid()} on {Owner('cpu', 1).host}"
     assert looker.look() == Seen({}, {runs[0].run_id: Progress(40, 12.5, "gpu 3", holder)}, 0)
     failed = ended(runs[0], "error")
-    failed.write(folders[0])
+    put(failed, folders[0])
     assert looker.look().results == {runs[0].run_id: failed}
     assert runs[0].run_id in looker.look().progress  # it is being tried again
     done = ended(runs[0])
-    done.write(folders[0])
+    put(done, folders[0])
     assert looker.look().results == {runs[0].run_id: done}
-    drop(folders[0], mine.token)
+    release(RunFolder(folders[0]), mine.token)
     assert looker.look() == Seen({runs[0].run_id: done}, {}, 0)
     (folders[0] / "result.json").unlink()
     assert looker.look() == Seen({}, {}, 0)
@@ -39,10 +41,10 @@ def test_records_and_heartbeats(experiment: Experiment, tmp_path: Path) -> None:
 
 def test_a_record_is_read_once(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = experiment.runs()[0]
-    path = ended(run).write(tmp_path / "runs" / run.run_id)
+    path = put(ended(run), tmp_path / "runs" / run.run_id)
     looker = Looker(tmp_path, [run])
     assert run.run_id in looker.look().results
-    monkeypatch.setattr("replicate.live.look.read", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("replicate.live.look.read_result", lambda path: pytest.fail("read again"))
     assert run.run_id in looker.look().results
     monkeypatch.undo()
     path.write_text("{")
@@ -50,14 +52,16 @@ def test_a_record_is_read_once(experiment: Experiment, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("iteration", "accuracy", "told"),
-    [(-5, 50.0, (0, 50.0)), (10**300, float("nan"), (100, None)), (7, 1e300, (7, None)), (7, -1.0, (7, None))],
+    ("change", "told"),
+    [({"iteration": 10**9}, 100), ({"iteration": -5}, None), ({"test_accuracy": 1e300}, None), ({"pid": "1"}, None)],
 )
 def test_a_heartbeat_that_holds_anything_is_kept_within_bounds(
-    experiment: Experiment, tmp_path: Path, iteration: int, accuracy: float, told: tuple[int, float | None]
+    experiment: Experiment, tmp_path: Path, change: dict[str, object], told: int | None
 ) -> None:
     run = experiment.runs()[0]
-    owner = replace(Owner("cpu", 100), iteration=iteration, test_accuracy=accuracy)
-    assert take(tmp_path / "runs" / run.run_id, owner) is not None
-    (progress,) = Looker(tmp_path, [run]).look().progress.values()
-    assert (progress.iteration, progress.accuracy) == told
+    lease = acquire(RunFolder(tmp_path / "runs" / run.run_id), Owner("cpu", 100, iteration=7))
+    assert lease is not None
+    path = lease.staging_dir / "owner.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    progress = Looker(tmp_path, [run]).look().progress
+    assert [one.iteration for one in progress.values()] == ([] if told is None else [told])

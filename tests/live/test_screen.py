@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 from live_records import ended
 from rich.console import Console
+from workers import put
 
 from replicate.experiment import Experiment
 from replicate.live import screen
 from replicate.live.board import Progress, Tally
 from replicate.live.forecast import Pace
 from replicate.live.screen import Screen, display_for
-from replicate.matrix.claims import drop, take
 from replicate.matrix.display import Display
-from replicate.matrix.owner import Owner
 from replicate.matrix.slots import Slot
+from replicate.store.lease import acquire, release
+from replicate.store.owner import Owner
+from replicate.store.run_folder import RunFolder
 
 GPU = Slot("gpu 0", "cuda", {})
 
@@ -45,7 +47,7 @@ def test_only_a_terminal_is_drawn_on(experiment: Experiment, tmp_path: Path) -> 
 def test_the_grid_follows_the_events_of_this_command(experiment: Experiment, tmp_path: Path) -> None:
     runs, console = experiment.runs(), terminal()
     failed = ended(runs[0], "error")  # by an earlier call: it is tried again
-    failed.write(tmp_path / "runs" / runs[0].run_id)
+    put(failed, tmp_path / "runs" / runs[0].run_id)
     with Screen(console, experiment, runs, tmp_path) as shown:
         shown.begin(0, 9)
         assert shown.board.whole == Tally(9, (), 0, 0, 0, (), ())
@@ -83,13 +85,13 @@ def test_what_other_commands_do_is_seen(
     folder = tmp_path / "runs" / runs[0].run_id
     with Screen(terminal(), experiment, runs, tmp_path) as shown:
         shown.begin(0, 9)
-        holding = take(folder, Owner("gpu 5", 100, iteration=50, test_accuracy=20.0))
+        holding = acquire(RunFolder(folder), Owner("gpu 5", 100, iteration=50, test_accuracy=20.0))
         assert holding is not None
         wait_for(lambda: shown.board.whole.elsewhere == (0.5,))
         holder = f"process {os.getpid()} on {Owner('cpu', 1).host}"
         assert shown.board.under_way[0].progress == Progress(50, 20.0, "gpu 5", holder, elsewhere=True)
-        ended(runs[0], accuracy=91.0).write(folder)
-        drop(folder, holding.token)
+        put(ended(runs[0], accuracy=91.0), folder)
+        release(RunFolder(folder), holding.token)
         wait_for(lambda: shown.board.whole == Tally(9, (91.0,), 0, 0, 0, (), ()))
 
 
@@ -98,11 +100,11 @@ def test_a_claim_of_our_own_is_not_elsewhere(experiment: Experiment, tmp_path: P
     folder = tmp_path / "runs" / runs[0].run_id
     shown = Screen(terminal(), experiment, runs, tmp_path)
     shown.started(runs[0], GPU)
-    holding = take(folder, Owner("gpu 0", 100, iteration=5))
+    holding = acquire(RunFolder(folder), Owner("gpu 0", 100, iteration=5))
     assert holding is not None
     shown._look()
     assert (shown.board.whole.here, shown.board.whole.elsewhere) == ((0.0,), ())
-    drop(folder, holding.token)
+    release(RunFolder(folder), holding.token)
     shown.left(runs[0])  # before the next look
     assert shown.board.whole.running == 0
 

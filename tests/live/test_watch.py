@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from live_records import ended
+from workers import put
 
 from replicate.cli import main
 from replicate.experiment import Experiment
-from replicate.matrix.claims import drop, take
-from replicate.matrix.owner import Owner
+from replicate.store.lease import acquire, release
+from replicate.store.owner import Owner
+from replicate.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 ONLY = ["--only", "init=lsuv", "activation=tanh"]
@@ -43,7 +45,7 @@ def folders(experiment: Experiment, tmp_path: Path) -> dict[str, Path]:
 def test_a_line_a_change_until_all_is_done(experiment: Experiment, tmp_path: Path, folders: dict[str, Path]) -> None:
     runs = {run.run_id: run for run in experiment.runs()}
     first, second, third = folders
-    ended(runs[first], accuracy=90.0).write(folders[first])
+    put(ended(runs[first], accuracy=90.0), folders[first])
     with watching(tmp_path, stdout=subprocess.PIPE) as process:
         lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=lambda: [lines.put(line) for line in process.stdout], daemon=True).start()
@@ -54,18 +56,18 @@ def test_a_line_a_change_until_all_is_done(experiment: Experiment, tmp_path: Pat
         assert said() == "3 runs: 1 done, 2 waiting"
         owner = Owner("gpu 1", 100, iteration=50)
         place = f"gpu 1 (process {os.getpid()} on {owner.host})"
-        holding = take(folders[second], owner)
+        holding = acquire(RunFolder(folders[second]), owner)
         assert said() == f"[1/3] {second}: runs on {place}"
-        drop(folders[second], holding.token)
+        release(RunFolder(folders[second]), holding.token)
         assert said() == f"[1/3] {second}: waits"
-        ended(runs[second], "error").write(folders[second])
+        put(ended(runs[second], "error"), folders[second])
         assert said() == f"[1/3] {second}: ERROR in 50 s"
-        holding = take(folders[second], owner)
+        holding = acquire(RunFolder(folders[second]), owner)
         assert said() == f"[1/3] {second}: runs on {place}"
-        ended(runs[second], accuracy=80.0).write(folders[second])
-        drop(folders[second], holding.token)
+        put(ended(runs[second], accuracy=80.0), folders[second])
+        release(RunFolder(folders[second]), holding.token)
         assert said() == f"[2/3] {second}: converged 80.00 % in 50 s"
-        ended(runs[third], "diverged").write(folders[third])
+        put(ended(runs[third], "diverged"), folders[third])
         assert said() == f"[3/3] {third}: n/c (diverged) in 50 s"
         assert said() == "3 runs: 3 done"
         assert process.wait(300) == 0
@@ -100,7 +102,7 @@ def test_errors_are_exit_code_1(
 ) -> None:
     runs = {run.run_id: run for run in experiment.runs()}
     for name, status in zip(folders, ("converged", "error", "not_converged"), strict=True):
-        ended(runs[name], status, 10.0).write(folders[name])
+        put(ended(runs[name], status, 10.0), folders[name])
     words = [str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out"), *ONLY]
     assert main(["status", *words, "--watch"]) == 1
     assert "3 runs: 2 done, 1 error" in capsys.readouterr().out

@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workers import record
+from workers import put, record
 
 from replicate.matrix.attempt import Busy, Done, Failed, Order, attempt, record_death
-from replicate.matrix.claims import NAME, Watch, take
-from replicate.matrix.owner import Owner
 from replicate.options import Options
-from replicate.results import Result, read
 from replicate.run import Run
+from replicate.store.lease import NAME, acquire
+from replicate.store.owner import Owner
+from replicate.store.result import Result, read_result
+from replicate.store.run_folder import RunFolder
+from replicate.store.watch import LeaseWatch
 
 RUN = Run("lsuv", "relu", dataset="synthetic")
 FAILING = replace(RUN, seed=1)
@@ -29,7 +31,7 @@ def send(*_: object) -> None:
 
 def failed(out: Path, run: Run, error: str) -> Result:
     result = replace(record(run, Options(out)), status="error", test_accuracy=None, error=error)
-    result.write(out / "runs" / run.run_id)
+    put(result, out / "runs" / run.run_id)
     return result
 
 
@@ -37,23 +39,23 @@ def test_an_attempt_leaves_the_record_and_no_claim(tmp_path: Path) -> None:
     ending = attempt(order(tmp_path), send)
     assert isinstance(ending, Done)
     assert ending.ours
-    assert read(tmp_path / "runs" / RUN.run_id / "result.json") == ending.result
+    assert read_result(tmp_path / "runs" / RUN.run_id / "result.json") == ending.result
     assert [path.name for path in (tmp_path / "runs" / RUN.run_id).iterdir()] == ["result.json"]
 
 
 def test_what_another_holds_is_left_alone(tmp_path: Path) -> None:
-    with take(tmp_path / "runs" / RUN.run_id, Owner("gpu 3", 10)):
+    with acquire(RunFolder(tmp_path / "runs" / RUN.run_id), Owner("gpu 3", 10)):
         assert attempt(order(tmp_path), send) == Busy()
         assert record_death(order(tmp_path), "killed", "killed", 1.0) == Busy()
     assert list(tmp_path.rglob("result.json")) == []
 
 
 def test_what_another_has_finished_or_failed_meanwhile_is_not_done_again(tmp_path: Path) -> None:
-    path = record(RUN, Options(tmp_path), "elsewhere").write(tmp_path / "runs" / RUN.run_id)
+    path = put(record(RUN, Options(tmp_path), "elsewhere"), tmp_path / "runs" / RUN.run_id)
     ending = attempt(order(tmp_path), send)
     assert (ending.result.device, ending.ours) == ("elsewhere", False)
     assert record_death(order(tmp_path), "killed", "killed", 1.0).result.final  # it died after its record was written
-    assert read(path).device == "elsewhere"
+    assert read_result(path).device == "elsewhere"
     new = failed(tmp_path, RUN, "boom")
     ending = attempt(order(tmp_path, known=replace(new, seconds=9.0)), send)
     assert (ending.result, ending.ours) == (new, False)
@@ -71,7 +73,7 @@ def test_the_attempts_before_are_kept_in_the_record(tmp_path: Path) -> None:
     assert reasons == [(1, "OSError: first"), (2, "unrecorded")]
     ending = attempt(order(tmp_path, known=done.result), send)
     assert ending.result.final
-    reasons = [(entry["attempt"], entry["reason"]) for entry in read(folder / "result.json").history]
+    reasons = [(entry["attempt"], entry["reason"]) for entry in read_result(folder / "result.json").history]
     assert reasons == [(1, "OSError: first"), (2, "unrecorded"), (3, "killed by SIGKILL")]
 
 
@@ -80,19 +82,19 @@ def test_a_record_that_is_none_is_set_aside_by_who_holds_the_claim(tmp_path: Pat
     folder = tmp_path / "runs" / RUN.run_id
     folder.mkdir(parents=True)
     if content == "another run's":
-        content = record(FAILING, Options(tmp_path)).write(tmp_path / "runs" / FAILING.run_id).read_text()
+        content = put(record(FAILING, Options(tmp_path)), tmp_path / "runs" / FAILING.run_id).read_text()
     for number in (1, 2):  # nothing set aside before is overwritten
         (folder / "result.json").write_text(content)
         assert attempt(order(tmp_path), send).ours
         assert (folder / f"result.json.set-aside-{number}").read_text() == content
-        assert read(folder / "result.json").final
+        assert read_result(folder / "result.json").final
 
 
 def test_a_failure_without_a_record_says_whether_it_may_pass(tmp_path: Path) -> None:
     assert attempt(order(tmp_path, FAILING), send) == Failed("ValueError: seed 1 fails", None)
     full = attempt(order(tmp_path, replace(RUN, seed=8)), send)
     assert full == Failed("OSError: [Errno 28] No space left on device", "disk")
-    assert Watch().look(tmp_path / "runs" / FAILING.run_id) is None
+    assert LeaseWatch().look(RunFolder(tmp_path / "runs" / FAILING.run_id)) is None
 
 
 def test_an_attempt_that_lost_its_claim_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,9 +102,9 @@ def test_an_attempt_that_lost_its_claim_writes_nothing(tmp_path: Path, monkeypat
 
     def usurped(iteration: int, accuracy: float | None) -> None:
         os.rename(folder / NAME / "token", folder / "gone")
-        assert take(folder, Owner("cpu", 10, place="elsewhere"), "usurper") is not None
+        assert acquire(RunFolder(folder), Owner("cpu", 10, place="elsewhere"), "usurper") is not None
 
     assert attempt(order(tmp_path), usurped) == Busy()
     assert not (folder / "result.json").exists()
-    assert Watch().look(folder).token == "usurper"
+    assert LeaseWatch().look(RunFolder(folder)).token == "usurper"
     assert json.loads((folder / NAME / "usurper" / "owner.json").read_text())["place"] == "elsewhere"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from workers import record
+from workers import put, record
 
 from replicate.errors import UsageError
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher
-from replicate.matrix.plan import check_shares, check_writable, left_to_do, long_ones_first, survey
+from replicate.matrix.plan import check_shares, left_to_do, long_ones_first, survey
 from replicate.options import Options
 from replicate.run import Run
 
@@ -30,10 +30,10 @@ def folder(out: Path, run: Run) -> Path:
 
 
 def test_finished_runs_are_not_left_failed_ones_are(tmp_path: Path) -> None:
-    record(RUNS[0], Options(tmp_path)).write(folder(tmp_path, RUNS[0]))
-    replace(record(RUNS[1], Options(tmp_path)), status="diverged", test_accuracy=None).write(folder(tmp_path, RUNS[1]))
+    put(record(RUNS[0], Options(tmp_path)), folder(tmp_path, RUNS[0]))
+    put(replace(record(RUNS[1], Options(tmp_path)), status="diverged", test_accuracy=None), folder(tmp_path, RUNS[1]))
     failed = replace(record(RUNS[2], Options(tmp_path)), status="error", fingerprint="unknown", error="boom")
-    failed.write(folder(tmp_path, RUNS[2]))
+    put(failed, folder(tmp_path, RUNS[2]))
     assert left_to_do(tmp_path, RUNS, HERE, Heard()) == [RUNS[2]]
 
 
@@ -49,20 +49,12 @@ def test_a_record_that_is_none_is_named_and_left_to_do(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_on_other_data_is_an_error_that_names_both(tmp_path: Path) -> None:
-    record(RUNS[0], Options(tmp_path)).write(folder(tmp_path, RUNS[0]))
+    put(record(RUNS[0], Options(tmp_path)), folder(tmp_path, RUNS[0]))
     before = (folder(tmp_path, RUNS[0]) / "result.json").read_bytes()
     with pytest.raises(UsageError, match=f"{'f' * 64}.*{'0' * 64}") as caught:
         left_to_do(tmp_path, RUNS, {"synthetic": "0" * 64}, Heard())
     assert RUNS[0].run_id in str(caught.value)
     assert (folder(tmp_path, RUNS[0]) / "result.json").read_bytes() == before
-
-
-def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"cannot write to the output folder .*file/out: Not a directory"):
-        check_writable(tmp_path / "file" / "out")
-    check_writable(tmp_path / "new" / "out")
-    assert list((tmp_path / "new" / "out" / "runs").iterdir()) == []
 
 
 def test_the_survey_finds_the_data_in_another_process(launcher: LocalLauncher, tmp_path: Path) -> None:

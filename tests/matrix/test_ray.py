@@ -20,8 +20,8 @@ from replicate.matrix.local import LocalLauncher
 from replicate.matrix.ray import RayLauncher
 from replicate.matrix.scheduler import Outcome, run_all
 from replicate.options import Options
-from replicate.results import collect
 from replicate.run import Run
+from replicate.store.run_folder import collect
 
 pytest.importorskip("ray", reason="Ray, the extra [ray], is not installed")
 pytestmark = pytest.mark.cluster

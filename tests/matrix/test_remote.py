@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from replicate.matrix import claims
 from replicate.matrix.attempt import Order
 from replicate.matrix.local import Event
-from replicate.matrix.owner import Owner
 from replicate.matrix.remote import Task, again, progress, slots, values
 from replicate.options import Options
 from replicate.run import Run
+from replicate.store.lease import acquire
+from replicate.store.owner import Owner
 
 RUN = Run("lsuv", "relu", 0, dataset="synthetic")
 
@@ -36,20 +36,20 @@ def test_options_are_json_where_they_can_be() -> None:
 def test_a_job_that_starts_anew_takes_over_from_its_earlier_start_and_from_no_other(tmp_path: Path) -> None:
     first = order(tmp_path)
     assert again(first, 0) is first
-    holding = claims.take(first.folder, Owner("cpu", 10), first.token)
+    holding = acquire(first.folder, Owner("cpu", 10), first.token)
     assert holding is not None
     second = again(first, 1)
-    assert (second.token, second.stale) == ("abc.1", "abc")
-    taken = claims.take(second.folder, Owner("cpu", 10), second.token, second.stale)
+    assert (second.token, second.expired) == ("abc.1", "abc")
+    taken = acquire(second.folder, Owner("cpu", 10), second.token, second.expired)
     assert taken is not None
-    assert not holding.scratch.exists()  # the earlier one cannot write any more, should it live
-    assert first.standing == "abc.1"
-    assert replace(first, token="ab").standing is None
-    assert again(replace(first, token="ab"), 1).stale is None
+    assert not holding.staging_dir.exists()  # the earlier one cannot write any more, should it live
+    assert first.current_token == "abc.1"
+    assert replace(first, token="ab").current_token is None
+    assert again(replace(first, token="ab"), 1).expired is None
 
 
 def test_progress_is_read_from_the_claims(tmp_path: Path) -> None:
     task = Task("one", "f", (order(tmp_path),), {}, tmp_path / "log")
     assert list(progress([task])) == []
-    assert claims.take(order(tmp_path).folder, Owner("cpu", 10, 7, 12.5), "abc.1") is not None
+    assert acquire(order(tmp_path).folder, Owner("cpu", 10, 7, 12.5), "abc.1") is not None
     assert list(progress([task])) == [Event("progress", "one", (7, 12.5))]

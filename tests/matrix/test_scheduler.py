@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from workers import record
+from workers import put, record
 
-from replicate.matrix.claims import drop, take
 from replicate.matrix.display import Display
 from replicate.matrix.limit import END_SECONDS, Limit
 from replicate.matrix.local import LocalLauncher
-from replicate.matrix.owner import Owner
 from replicate.matrix.scheduler import Outcome, run_all
 from replicate.matrix.slots import make_slots
 from replicate.options import Options
-from replicate.results import collect
 from replicate.run import Run
+from replicate.store.lease import acquire, release
+from replicate.store.owner import Owner
+from replicate.store.run_folder import RunFolder, collect
 
 RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in (0, 1, 2, 4)]
 
@@ -76,7 +76,7 @@ def test_a_run_that_fails_is_a_record_and_the_rest_go_on(launcher: LocalLauncher
 
 
 def test_only_what_is_left_is_run(launcher: LocalLauncher, tmp_path: Path) -> None:
-    record(RUNS[0], Options(tmp_path), "an earlier call").write(tmp_path / "runs" / RUNS[0].run_id)
+    put(record(RUNS[0], Options(tmp_path), "an earlier call"), tmp_path / "runs" / RUNS[0].run_id)
     text = StringIO()
     outcome = run(launcher, [RUNS[0], RUNS[3]], [RUNS[3]], tmp_path, text)
     assert outcome == Outcome(errors=0, left=0)
@@ -101,7 +101,7 @@ def test_a_failed_run_that_was_not_tried_again_is_left(launcher: LocalLauncher, 
     slow = [Run("lsuv", "relu", 3, dataset="synthetic", lr=lr) for lr in (0.1, 0.2, 0.3)]
     for one in slow:
         failed = replace(record(one, Options(tmp_path)), status="error", test_accuracy=None, error="earlier")
-        failed.write(tmp_path / "runs" / one.run_id)
+        put(failed, tmp_path / "runs" / one.run_id)
     with as_soon_as(lambda: list(tmp_path.glob("runs/*/claim")), lambda: os.kill(os.getpid(), signal.SIGUSR1)):
         outcome = run(launcher, slow, slow, tmp_path, StringIO())
     assert outcome == Outcome(errors=0, left=3)
@@ -151,11 +151,11 @@ def test_out_of_memory_makes_room_on_the_gpu(launcher: LocalLauncher, tmp_path: 
 def test_a_run_of_another_command_is_waited_for(launcher: LocalLauncher, tmp_path: Path) -> None:
     one, other = of_seed(0), of_seed(4)
     folder, text = tmp_path / "runs" / other.run_id, StringIO()
-    holding = take(folder, Owner("elsewhere", 10, iteration=7))  # this very process, which is alive
+    holding = acquire(RunFolder(folder), Owner("elsewhere", 10, iteration=7))  # this very process, which is alive
 
     def finish() -> None:
-        replace(record(other, Options(tmp_path)), device="another").write(folder, holding.scratch)
-        drop(folder, holding.token)
+        holding.write_result(replace(record(other, Options(tmp_path)), device="another"))
+        release(RunFolder(folder), holding.token)
 
     with as_soon_as(lambda: "is being run by" in text.getvalue(), finish):
         assert run(launcher, [one, other], [one, other], tmp_path, text) == Outcome(errors=0, left=0)
@@ -166,7 +166,7 @@ def test_a_run_of_another_command_is_waited_for(launcher: LocalLauncher, tmp_pat
 
 def test_what_a_dead_process_held_is_taken_over(launcher: LocalLauncher, tmp_path: Path) -> None:
     one, text = of_seed(0), StringIO()
-    assert take(tmp_path / "runs" / one.run_id, Owner("cpu", 10, start="1")) is not None
+    assert acquire(RunFolder(tmp_path / "runs" / one.run_id), Owner("cpu", 10, start="1")) is not None
     assert run(launcher, [one], [one], tmp_path, text) == Outcome(errors=0, left=0)
     assert f"{one.run_id} is taken over from process {os.getpid()} on" in text.getvalue()
 
@@ -174,12 +174,12 @@ def test_what_a_dead_process_held_is_taken_over(launcher: LocalLauncher, tmp_pat
 def test_an_error_that_another_command_met_meanwhile_is_not_repeated(launcher: LocalLauncher, tmp_path: Path) -> None:
     one = of_seed(0)
     folder = tmp_path / "runs" / one.run_id
-    holding = take(folder, Owner("elsewhere", 10))
+    holding = acquire(RunFolder(folder), Owner("elsewhere", 10))
     error = replace(record(one, Options(tmp_path)), status="error", test_accuracy=None, error="its own fault")
 
     def fail() -> None:
-        error.write(folder, holding.scratch)
-        drop(folder, holding.token)
+        holding.write_result(error)
+        release(RunFolder(folder), holding.token)
 
     text = StringIO()
     with as_soon_as(lambda: "is being run by" in text.getvalue(), fail):

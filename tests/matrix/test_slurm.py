@@ -25,8 +25,9 @@ from replicate.matrix.scheduler import Outcome, run_all
 from replicate.matrix.slots import make_slots
 from replicate.matrix.slurm import SlurmLauncher
 from replicate.options import Options
-from replicate.results import Result, collect
 from replicate.run import Run
+from replicate.store.result import Result
+from replicate.store.run_folder import collect
 
 pytest.importorskip("submitit", reason="submitit, the extra [slurm], is not installed")
 pytestmark = [

@@ -7,8 +7,9 @@ import pytest
 
 from replicate.experiment import Experiment, TableSpec
 from replicate.report.statistics import Cell
-from replicate.results import Records, Result
 from replicate.run import Run
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 ROOT = Path(__file__).parents[2]
 MARK = "3f" * 32

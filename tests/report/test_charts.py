@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 from made_up_records import LAYERS, fill
+from workers import put
 
 from replicate.experiment import Experiment
 from replicate.report.charts import charts
 from replicate.report.layers import measured_layers
 from replicate.report.table import Table, assemble
-from replicate.results import Records, Result, collect
+from replicate.store.result import Result
+from replicate.store.run_folder import Records, collect
 
 
 def table(asked: Experiment, out: Path) -> Table:
@@ -20,7 +22,7 @@ def test_curves_of_means_and_of_single_runs(
 ) -> None:
     values = {93.8: "20,60", 94.0: "30,80", 94.2: "40,,"}
     for result in small_results[:3] + small_results[-1:]:
-        result.write(tmp_path / "runs" / result.run.run_id)
+        put(result, tmp_path / "runs" / result.run.run_id)
     for result in small_results:
         if result.test_accuracy in values:
             first, second, *_ = values[result.test_accuracy].split(",")

@@ -7,7 +7,7 @@ from drawn import AXES, colours, layout, legend, xs, ys
 from replicate.experiment import Experiment
 from replicate.report.curves import curves_figure
 from replicate.report.series import learning_curves
-from replicate.results import Result
+from replicate.store.result import Result
 
 
 def test_curves_a_panel_a_column(small: Experiment, curve_results: list[Result], curve_out: Path) -> None:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from replicate.experiment import Experiment
 from replicate.report.document import document, strict_json, unreadable
 from replicate.report.table import Table, assemble
-from replicate.results import Records, Result
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 
 @pytest.fixture
 def table(small: Experiment, small_results: list[Result], make_records: Callable[..., Records]) -> Table:
-    odd = [{"layer": "conv1", "piece": 0, "variance": math.inf}]
+    odd = [{"layer": "conv1", "piece": 0, "variance": None}]
     made = [replace(small_results[0], init=odd), *small_results[1:]]
     bad = {Path("/home/me/out/runs/x/result.json"): "/home/me/out/runs/x/result.json: not a whole result"}
     return assemble(small, small.runs(), make_records(made, others=2, bad=bad))

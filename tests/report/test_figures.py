@@ -10,7 +10,8 @@ from matplotlib.image import imread
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.figures import draw
-from replicate.results import Records, Result
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 MakeRecords = Callable[..., Records]
 PLAIN = ["accuracy", "accuracy_by_init", "curves", "init_variance"]

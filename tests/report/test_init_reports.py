@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from replicate.report.init_reports import init_report
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 
 def entry(layer: str, piece: int, variance: Any, before: Any = None, tries: Any = None, converged: Any = None) -> Any:
@@ -40,7 +40,7 @@ def test_pieces_and_runs_of_a_layer_are_gathered(make_result: Callable[..., Resu
 
 
 def test_what_rescales_nothing_says_nothing_of_it(make_result: Callable[..., Result]) -> None:
-    made = make_result(Run("msra", "relu"), 90.0, init=[entry("conv1", 0, None), entry("fc1", 0, "x")])
+    made = make_result(Run("msra", "relu"), 90.0, init=[entry("conv1", 0, None), entry("fc1", 0, None)])
     for layer in init_report([made]):
         assert (layer.variance, layer.range, layer.tries, layer.settled) == (None, None, None, None)
     assert init_report([]) == ()

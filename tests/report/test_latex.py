@@ -11,7 +11,8 @@ from made_up_records import fill, many
 from replicate.experiment import Experiment
 from replicate.report.latex import escape
 from replicate.report.table import build
-from replicate.results import Records, Result
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 
 def test_escape() -> None:

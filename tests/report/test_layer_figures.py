@@ -8,7 +8,7 @@ from replicate.experiment import Experiment
 from replicate.report.layer_figures import early_moments, flow_figure, spectra_figure, variance_figure
 from replicate.report.layers import layer_flow, layer_spectra, measured_layers
 from replicate.report.series import layer_variances
-from replicate.results import Result
+from replicate.store.result import Result
 
 
 def test_variances_over_layers(small: Experiment, curve_results: list[Result]) -> None:

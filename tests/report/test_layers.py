@@ -1,14 +1,13 @@
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from replicate.report.layers import layer_flow, layer_spectra, measured_layers, read_layers
-from replicate.results import BadRecordError, Result
+from replicate.report.layers import layer_flow, layer_spectra, measured_layers
 from replicate.run import Run
+from replicate.store.result import Result
 
 AXES = ("init", "activation")
 MakeResult = Callable[..., Result]
@@ -29,47 +28,6 @@ def write(out: Path, result: Result, *moments: tuple[int, list[Any]], **changes:
     path = folder / "layers.json"
     path.write_text(json.dumps({**head, "moments": entries, **changes}))
     return path
-
-
-@pytest.fixture
-def result(make_result: MakeResult) -> Result:
-    return make_result(Run("lsuv", "relu"), 90.0)
-
-
-def test_moments_are_read(tmp_path: Path, result: Result) -> None:
-    path = write(tmp_path, result, (0, [layer(variance=None, singular=(3, None, 1))]), (90_000, [layer()]))
-    first, last = read_layers(path, result)
-    assert (first.iteration, last.iteration) == (0, 90_000)
-    assert first.layers[0].variance is None
-    assert first.layers[0].singular_values == (3.0, 1.0)
-    assert (last.layers[0].name, last.layers[0].gradient_norm) == ("conv1", 0.5)
-
-
-@pytest.mark.parametrize(
-    ("moments", "changes", "message"),
-    [
-        ([], {"schema": 2}, "not layers of schema 1"),
-        ([], {"run_id": "x"}, "run_id is 'x', that of the record is 'lsuv-relu-s0-"),
-        ([], {"fingerprint": "ab"}, "fingerprint is 'ab'"),
-        ([], {"moments": {}}, "moments is no list"),
-        ([(0, [layer(variance=-1)])], {}, "variance holds -1"),
-        ([(0, [layer(variance=math.inf)])], {}, "variance holds inf"),
-        ([(0, [layer(gradient=True)])], {}, "gradient_norm holds True"),
-        ([(0, [layer(singular=["1"])])], {}, "singular_values holds '1'"),
-        ([(0, [layer(name=1)])], {}, "a layer is named 1"),  # type: ignore[arg-type]
-        ([(0, [{"name": "conv1", "piece": 0, "singular_values": []}])], {}, "variance is missing"),
-        ([(-1, [])], {}, "iteration is -1"),
-        ([(5, []), (5, [])], {}, "do not ascend"),
-    ],
-)
-def test_anything_else_is_refused(
-    tmp_path: Path, result: Result, moments: Any, changes: dict[str, Any], message: str
-) -> None:
-    path = write(tmp_path, result, *moments, **changes)
-    with pytest.raises(BadRecordError) as caught:
-        read_layers(path, result)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert message in str(caught.value)
 
 
 def test_files_that_are_missing_or_broken_do_not_stop_the_others(tmp_path: Path, make_result: MakeResult) -> None:

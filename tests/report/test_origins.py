@@ -3,8 +3,8 @@ from collections.abc import Callable
 import pytest
 
 from replicate.report.origins import origins
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 
 def test_hours_are_counted_by_device(make_result: Callable[..., Result]) -> None:

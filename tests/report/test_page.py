@@ -16,7 +16,8 @@ from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.page import ASSETS, embedded, write_report
 from replicate.report.reproduce import Source
-from replicate.results import Records, Result, collect
+from replicate.store.result import Result
+from replicate.store.run_folder import Records, collect
 
 SOURCE = Source(Path("experiments/small.yaml"))
 HOSTILE = "</script><script>alert(1)</script>&'\""
@@ -73,7 +74,9 @@ def test_hostile_records_stay_text(small: Experiment, out: Path) -> None:
     for path in out.glob("runs/*/result.json"):
         record = json.loads(path.read_text())
         path.write_text(json.dumps({**record, "data_label": HOSTILE, "commit": HOSTILE, "device": HOSTILE}))
-    (out / "runs" / small.runs()[0].run_id / "layers.json").write_text(json.dumps({"schema": 1, "run_id": HOSTILE}))
+    (out / "runs" / small.runs()[0].run_id / "layers.json").write_text(
+        json.dumps({"schema": 1, "run_id": HOSTILE, "fingerprint": "f", "moments": []})
+    )
     text = written(small, out)
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text

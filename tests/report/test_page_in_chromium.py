@@ -11,11 +11,13 @@ import chromium
 from axe_playwright_python.sync_playwright import Axe
 from made_up_records import fill
 from playwright.sync_api import Browser, Page
+from workers import put
 
 from replicate.experiment import Experiment
 from replicate.report.page import write_report
 from replicate.report.reproduce import Source
-from replicate.results import Result, collect
+from replicate.store.result import Result
+from replicate.store.run_folder import collect
 
 pytestmark = pytest.mark.skipif(not chromium.find(), reason="no Chromium on this machine")
 ROOT = Path(__file__).parents[2]
@@ -91,9 +93,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     crashed: Result = replace(
         results[-1], status="error", test_accuracy=None, train_loss=None, error=f"Traceback\nError: {HOSTILE}"
     )
-    crashed.write(out / "runs" / crashed.run.run_id)
+    put(crashed, out / "runs" / crashed.run.run_id)
     for result in results[:-1]:
-        replace(result, data_label=HOSTILE, device=HOSTILE).write(out / "runs" / result.run.run_id)
+        put(replace(result, data_label=HOSTILE, device=HOSTILE), out / "runs" / result.run.run_id)
     return write(out, asked)
 
 

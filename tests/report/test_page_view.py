@@ -10,7 +10,8 @@ from replicate.report.page_view import Scale, accuracy_scale, cell_views, claim_
 from replicate.report.reproduce import Source
 from replicate.report.statistics import Interval
 from replicate.report.table import Table, assemble
-from replicate.results import Records, Result
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 SOURCE = Source(Path("experiments/small.yaml"))
 

@@ -7,8 +7,8 @@ import pytest
 
 from replicate.errors import UsageError
 from replicate.report.pairs import Pair, difference, page, pair_up, verdict, write_page
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 EXACT, LOSSY = "folder:exact", "folder:jpeg"
 RUN = Run("lsuv", "tanh", dataset=EXACT, width=0.25, iterations=1000, milestones=(444, 667))

@@ -5,8 +5,8 @@ import pytest
 
 from replicate.errors import UsageError
 from replicate.report.protocol import protocol
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 AXES = ("init", "activation")
 RUNS = (Run("lsuv", "relu"), Run("lsuv", "tanh"), Run("xavier", "relu", seed=1, momentum=0.5))

@@ -1,12 +1,11 @@
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from replicate.report.series import layer_variances, learning_curves, read_curve, read_metrics
-from replicate.results import Result
+from replicate.report.series import layer_variances, learning_curves
 from replicate.run import Run
+from replicate.store.result import Result
 
 HEAD = "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy\n"
 AXES = ("init", "activation")
@@ -44,22 +43,6 @@ def test_a_run_that_crashed_is_left_out(tmp_path: Path, make_result: Callable[..
     assert learning_curves([make_result(run, None, "error")], tmp_path, *AXES).empty
 
 
-@pytest.mark.parametrize("tail", ["", "300,3,0.01", "300,3,0.01,2,10,nan,nan\n", "3x0,3,0.01,2,10,2,50\n"])
-def test_a_curve_is_read_as_far_as_it_is_whole(tmp_path: Path, tail: str) -> None:
-    run = Run("lsuv", "relu")
-    write_curve(tmp_path, run, (100, 20.0), (200, 30.5), tail=tail)
-    path = tmp_path / "runs" / run.run_id / "curve.csv"
-    assert read_curve(path) == [(100, 1.0, 20.0), (200, 2.0, 30.5)]
-
-
-def test_no_curve(tmp_path: Path) -> None:
-    assert read_curve(tmp_path / "curve.csv") == []
-    (tmp_path / "curve.csv").write_text("")
-    assert read_curve(tmp_path / "curve.csv") == []
-    (tmp_path / "curve.csv").write_text(HEAD)
-    assert read_curve(tmp_path / "curve.csv") == []
-
-
 def test_variances_are_averaged_over_pieces_and_seeds_layer_by_layer(make_result: Callable[..., Result]) -> None:
     # names out of alphabetical order: the order of the list counts
     first = [
@@ -85,16 +68,7 @@ def test_variances_are_averaged_over_pieces_and_seeds_layer_by_layer(make_result
 
 
 def test_no_report_of_any_variance(make_result: Callable[..., Result]) -> None:
-    infinite = [{"layer": "conv1", "piece": 0, "variance": math.inf}]
-    series = layer_variances([make_result(Run("lsuv", "relu"), 90.0, init=infinite)], *AXES)
+    unknown = [{"layer": "conv1", "piece": 0, "variance": None}]
+    series = layer_variances([make_result(Run("lsuv", "relu"), 90.0, init=unknown)], *AXES)
     assert series.empty
     assert layer_variances([make_result(Run("lsuv", "relu"), 90.0)], *AXES).empty
-
-
-def test_a_row_at_no_time_is_no_row(tmp_path: Path) -> None:
-    path = tmp_path / "curve.csv"
-    path.write_text(HEAD + "inf,1,0,0,0,0,50\n100,nan,0,0,0,0,50\n200,2,0,0,0,0,60\n")
-    assert read_curve(path) == [(200, 2.0, 60.0)]
-    assert read_metrics(path, ["test_accuracy", "lr", "none"]) == {
-        **{"test_accuracy": [(200, 2.0, 60.0)], "lr": [(200, 2.0, 0.0)], "none": []},
-    }

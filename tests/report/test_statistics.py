@@ -20,7 +20,7 @@ from replicate.report.statistics import (
     prediction_half_width,
     welch,
 )
-from replicate.results import Result
+from replicate.store.result import Result
 
 # in %, of 10,000 test images
 accuracies = st.lists(st.integers(0, 10_000).map(lambda right: right / 100), min_size=2, max_size=6)

@@ -7,7 +7,7 @@ from drawn import layout, legend, xs, ys
 
 from replicate.experiment import Experiment
 from replicate.report.strip import ASIDE, strip_figure
-from replicate.results import Result
+from replicate.store.result import Result
 
 PAPER: dict[tuple[Any, Any], Any] = {
     ("lsuv", "maxout"): 93.94,

@@ -4,7 +4,8 @@ from dataclasses import replace
 from replicate.experiment import Experiment
 from replicate.report.summary import summarise
 from replicate.report.table import assemble
-from replicate.results import Records, Result
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 MakeRecords = Callable[..., Records]
 

@@ -11,7 +11,8 @@ import pytest
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.table import Table, axis_values, build
-from replicate.results import Records, Result
+from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
 ROOT = Path(__file__).parents[2]
 OUT = Path("results/local/small")

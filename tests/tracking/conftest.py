@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from replicate.experiment import Experiment, TableSpec
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from wandb_log import closed, items
+from workers import put
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.table import build
-from replicate.results import Records, Result, collect
 from replicate.run import Run
+from replicate.store.result import Result
+from replicate.store.run_folder import Records, collect
 from replicate.tracking.job import log_report, report_id, verdicts
 from replicate.wandb_runs import offline_runs, record_artifact, wandb_id
 
@@ -24,7 +26,7 @@ CURVE = "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy\n4
 def fill(out: Path, results: list[Result]) -> Records:
     for result in results:
         folder = out / "runs" / result.run.run_id
-        result.write(folder)
+        put(result, folder)
         (folder / "curve.csv").write_text(CURVE)
     return collect(out, [result.run for result in results])
 
@@ -104,8 +106,8 @@ def test_there_is_no_report_on_nothing(tmp_path: Path, experiment: Experiment) -
 def test_the_record_artifact_knows_content_from_content(tmp_path: Path, make_result: Make) -> None:
     run = Run("lsuv", "relu")
     folder = tmp_path / "runs" / run.run_id
-    make_result(run, 60.0).write(folder)
+    put(make_result(run, 60.0), folder)
     first = record_artifact(run, "ab" * 32, folder).digest
     assert record_artifact(run, "ab" * 32, folder).digest == first
-    make_result(run, 61.0).write(folder)
+    put(make_result(run, 61.0), folder)
     assert record_artifact(run, "ab" * 32, folder).digest != first

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from workers import put
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.results import Result, collect
+from replicate.store.result import Result
+from replicate.store.run_folder import collect
 from replicate.tracking import sync as module
 from replicate.tracking.sync import find, sync, upload
 from replicate.wandb_runs import discard, offline_runs
@@ -44,7 +46,7 @@ def out(tmp_path: Path, experiment: Experiment, make_result: Make) -> Path:
     for number, run in enumerate(experiment.runs()):
         folder = out / "runs" / run.run_id
         if number != 2:
-            make_result(run, 50.0).write(folder)
+            put(make_result(run, 50.0), folder)
         if number != 3:
             offline(folder, f"{run.run_id}-3f3f3f", synced=number == 1)
     offline(out, "report-two-by-two-01234567")
@@ -121,7 +123,7 @@ def test_report_then_upload_then_again(
 def test_an_error_is_no_finished_run(tmp_path: Path, experiment: Experiment, make_result: Make) -> None:
     run = experiment.runs()[0]
     failed = replace(make_result(run, None), status="error", error="boom")
-    failed.write(tmp_path / "runs" / run.run_id)
+    put(failed, tmp_path / "runs" / run.run_id)
     said: list[str] = []
     sync(experiment, experiment.runs(), collect(tmp_path, experiment.runs()), tmp_path, dry_run=True, say=said.append)
     assert said == ["no finished run to report on", "0 offline W&B runs to upload, 0 uploaded before"]

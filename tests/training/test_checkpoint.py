@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import train_run
 
 from replicate.options import Options
-from replicate.results import Result, read
 from replicate.run import Run
+from replicate.store.lease import acquire
+from replicate.store.owner import Owner
+from replicate.store.result import Result, read_result
+from replicate.store.run_folder import RunFolder
 from replicate.training import checkpoint, train
 from replicate.training.stopping import SIGNALS
-from replicate.training.train import train_run
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -85,7 +88,7 @@ def test_cut_anywhere_it_ends_in_the_same_bits(
         assert train_run(run, elsewhere, stop_at(cut)) is None
         folder = elsewhere.out / "runs" / run.run_id
         assert not (folder / "result.json").exists()
-        saved = torch.load(folder / checkpoint.FILE, weights_only=True)
+        saved = torch.load(folder / "checkpoint.pt", weights_only=True)
         assert saved["iteration"] == cut
         torch.manual_seed(99)  # another process, another past
         again = train_run(run, elsewhere)
@@ -99,7 +102,7 @@ def test_cut_anywhere_it_ends_in_the_same_bits(
             ITERATIONS,
         )
         assert again.seconds > saved["seconds"] > 0
-        assert not (folder / checkpoint.FILE).exists()
+        assert not (folder / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize("step", ["eager", "graph"])
@@ -132,7 +135,7 @@ def test_a_kill_between_checkpoints_loses_only_what_came_after(
     failed = train_run(run, elsewhere, progress)
     assert isinstance(failed, Result)
     assert failed.status == "error"
-    assert torch.load(elsewhere.out / "runs" / run.run_id / checkpoint.FILE, weights_only=True)["iteration"] == 9
+    assert torch.load(elsewhere.out / "runs" / run.run_id / "checkpoint.pt", weights_only=True)["iteration"] == 9
     assert isinstance(train_run(run, elsewhere), Result)
     assert curve(elsewhere, run) == curve(options, run)
     assert torch.equal(weights[-1], weights[0])
@@ -143,7 +146,7 @@ def test_what_is_no_checkpoint_of_this_run_is_set_aside(
     run: Run, options: Options, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train_run(run, options, stop_at(4)) is None
-    path = options.out / "runs" / run.run_id / checkpoint.FILE
+    path = options.out / "runs" / run.run_id / "checkpoint.pt"
     if damage == "torn":
         path.write_bytes(path.read_bytes()[:-1000])
     elif damage == "garbage":
@@ -156,7 +159,7 @@ def test_what_is_no_checkpoint_of_this_run_is_set_aside(
     result = train_run(run, options)
     assert isinstance(result, Result)
     assert result.error is None
-    assert path.with_name(f"{checkpoint.FILE}.set-aside").read_bytes() == content
+    assert path.with_name("checkpoint.pt.set-aside-1").read_bytes() == content
     assert "set aside" in capsys.readouterr().out
     assert not Evil.carried_out
 
@@ -182,12 +185,12 @@ def test_a_run_that_goes_on_with_other_code_says_so(run: Run, options: Options, 
         (9, "b" * 40, True),
     ]
     assert ended.parts[0]["environment"] == ended.environment
-    assert read(options.out / "runs" / run.run_id / "result.json") == ended
+    assert read_result(options.out / "runs" / run.run_id / "result.json") == ended
 
 
 def test_of_an_older_checkpoint_it_is_not_known_who_wrote_it(run: Run, options: Options) -> None:
     assert train_run(run, options, stop_at(5)) is None
-    path = options.out / "runs" / run.run_id / checkpoint.FILE
+    path = options.out / "runs" / run.run_id / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
     del state["parts"]
     torch.save(state, path)
@@ -199,7 +202,7 @@ def test_of_an_older_checkpoint_it_is_not_known_who_wrote_it(run: Run, options: 
 
 @pytest.mark.parametrize("attack", ["packed", "huge", "pipe"])
 def test_a_checkpoint_that_would_fill_the_memory_is_set_aside_unread(tmp_path: Path, attack: str) -> None:
-    path = tmp_path / checkpoint.FILE
+    path = tmp_path / "checkpoint.pt"
     if attack == "packed":  # a bomb: its entries unfold to a thousand times their size
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("archive/data.pkl", bytes(10_000_000))
@@ -208,15 +211,15 @@ def test_a_checkpoint_that_would_fill_the_memory_is_set_aside_unread(tmp_path: P
             file.truncate(checkpoint.MOST_BYTES + 1)  # without a byte on the disk
     else:
         os.mkfifo(path)
-    assert checkpoint.load(tmp_path, "mine", "cpu") is None
-    assert [entry.name for entry in tmp_path.iterdir()] == [f"{checkpoint.FILE}.set-aside"]
+    with acquire(RunFolder(tmp_path), Owner("cpu", 1)) as lease:
+        assert checkpoint.load(lease, "mine", "cpu") is None
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt.set-aside-1"]
 
 
 def test_the_state_of_a_gpus_generator_is_read_back(tmp_path: Path) -> None:
     states = {"rng": torch.get_rng_state(), "cuda_rng": torch.arange(16, dtype=torch.uint8)}
-    torch.save({"schema": checkpoint.SCHEMA, "identity": "mine", **states}, tmp_path / checkpoint.FILE)
-    state = checkpoint.load(tmp_path, "mine", "cpu")
-    assert state is not None
+    torch.save({"schema": checkpoint.SCHEMA, "identity": "mine", **states}, tmp_path / "checkpoint.pt")
+    state = checkpoint.read(RunFolder(tmp_path), "mine", "cpu")
     assert all(torch.equal(state[name], states[name]) for name in states)
 
 

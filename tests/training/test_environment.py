@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import train_run
 
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 from replicate.training.environment import WORKSPACE, configure, here
-from replicate.training.train import train_run
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runs import train_run
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,12 +20,15 @@ from replicate.data.sources import load
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import FITNET4, build
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
-from replicate.training import checkpoint, layers, train
-from replicate.training.layers import measure, moments_of
+from replicate.store.layers import parse_layers
+from replicate.store.lease import acquire
+from replicate.store.owner import Owner
+from replicate.store.result import Result
+from replicate.store.run_folder import RunFolder
+from replicate.training import layers, train
+from replicate.training.layers import measure, snapshot_iterations
 from replicate.training.prepare import prepare
-from replicate.training.train import train_run
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -46,10 +50,10 @@ def early(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_when() -> None:
-    assert moments_of(90_000) == (0, 1000, 90_000)
-    assert moments_of(1001) == (0, 1000, 1001)
-    assert moments_of(1000) == (0, 1000)
-    assert moments_of(8) == (0, 8)
+    assert snapshot_iterations(90_000) == (0, 1000, 90_000)
+    assert snapshot_iterations(1001) == (0, 1000, 1001)
+    assert snapshot_iterations(1000) == (0, 1000)
+    assert snapshot_iterations(8) == (0, 8)
 
 
 def test_by_hand() -> None:
@@ -60,11 +64,11 @@ def test_by_hand() -> None:
     # For (1, 0): logits (0, 0), softmax (1/2, 1/2). For (0, 0): (0, 4). Gradient of the mean loss by the weight:
     # (softmax − one-hot) xᵀ / 2, and x is 0 but for the first image's first value.
     (entry,) = measure(net, torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
-    assert entry["name"] == "fc"
-    assert entry["piece"] == 0
-    assert entry["variance"] == pytest.approx(3.0)  # of 0, 0, 0, 4: mean 1, squares (1 + 1 + 1 + 9) / 4
-    assert entry["gradient_norm"] == pytest.approx(math.hypot(-0.25, 0.25))
-    assert entry["singular_values"] == pytest.approx([4.0, 3.0])
+    assert entry.name == "fc"
+    assert entry.piece == 0
+    assert entry.variance == pytest.approx(3.0)  # of 0, 0, 0, 4: mean 1, squares (1 + 1 + 1 + 9) / 4
+    assert entry.gradient_norm == pytest.approx(math.hypot(-0.25, 0.25))
+    assert entry.singular_values == pytest.approx([4.0, 3.0])
 
 
 @pytest.mark.parametrize("activation", ["maxout", "tanh"])
@@ -78,7 +82,7 @@ def test_against_plain_autograd(activation: str) -> None:
     F.cross_entropy(net(images), labels).backward()
     named = {name: module for name, module in net.named_modules() if hasattr(module, "weight")}
     places = [(name, piece) for name, module in named.items() for piece in range(getattr(module, "pieces", 1))]
-    assert [(entry["name"], entry["piece"]) for entry in found] == places
+    assert [(entry.name, entry.piece) for entry in found] == places
     assert len(places) == (17 * 2 + 5 + 1 if activation == "maxout" else 19)
     x = images
     outputs = {}
@@ -88,11 +92,11 @@ def test_against_plain_autograd(activation: str) -> None:
         pieces = getattr(named[name], "pieces", 1)
         weight, gradient = (t.detach()[piece::pieces] for t in (named[name].weight, named[name].weight.grad))
         output = outputs[name].detach()[:, piece::pieces].numpy().astype(np.float64)
-        assert entry["variance"] == pytest.approx(output.var(), rel=1e-5)
-        assert entry["gradient_norm"] == pytest.approx(float(np.linalg.norm(gradient.numpy())), rel=1e-4)
+        assert entry.variance == pytest.approx(output.var(), rel=1e-5)
+        assert entry.gradient_norm == pytest.approx(float(np.linalg.norm(gradient.numpy())), rel=1e-4)
         expected = np.linalg.svd(weight.numpy().reshape(len(weight), -1), compute_uv=False)
-        assert entry["singular_values"] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
-        assert entry["singular_values"] == sorted(entry["singular_values"], reverse=True)
+        assert entry.singular_values == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+        assert entry.singular_values == tuple(sorted(entry.singular_values, reverse=True))
 
 
 def test_at_most_64_singular_values_evenly_spaced() -> None:
@@ -100,7 +104,7 @@ def test_at_most_64_singular_values_evenly_spaced() -> None:
     with torch.no_grad():
         net[0].weight.copy_(torch.diag(torch.arange(127, 0, -1.0)))
     (entry,) = measure(net, torch.ones(2, 127), torch.tensor([0, 1]))
-    assert entry["singular_values"] == pytest.approx([float(value) for value in range(127, 0, -2)])
+    assert entry.singular_values == pytest.approx([float(value) for value in range(127, 0, -2)])
 
 
 def test_what_is_not_finite_is_null() -> None:
@@ -108,12 +112,12 @@ def test_what_is_not_finite_is_null() -> None:
     with torch.no_grad():
         net[0].weight.fill_(math.inf)
     first, second = measure(net, torch.ones(2, 2), torch.tensor([0, 1]))
-    assert (first["variance"], first["gradient_norm"], first["singular_values"]) == (None, None, [None, None])
-    assert (second["variance"], second["gradient_norm"]) == (None, None)
-    assert all(math.isfinite(value) for value in second["singular_values"])
+    assert (first.variance, first.gradient_norm, first.singular_values) == (None, None, (None, None))
+    assert (second.variance, second.gradient_norm) == (None, None)
+    assert all(math.isfinite(value) for value in second.singular_values)
     with torch.no_grad():
         net[0].weight.fill_(3e38)  # finite, though its squares and its products are not
-    assert measure(net, torch.ones(2, 2), torch.tensor([0, 1]))[1]["variance"] is None
+    assert measure(net, torch.ones(2, 2), torch.tensor([0, 1]))[1].variance is None
 
 
 def test_it_leaves_nothing_behind() -> None:
@@ -144,7 +148,9 @@ def test_the_file(tiny: Run, options: Options, early: int, synthetic: Dataset) -
     # The batch is the first that training sees, and after initialisation the net is the one that it starts from.
     ready = prepare(tiny, "cpu", synthetic)
     images, labels = next(ready.data.pairs)
-    assert content["moments"][0]["layers"] == measure(ready.model.net, images, labels)
+    assert parse_layers(json.dumps(content).encode(), tiny.run_id, result.fingerprint)[0].layers == measure(
+        ready.model.net, images, labels
+    )
     assert content["moments"][0] != content["moments"][1] != content["moments"][2]
 
 
@@ -170,7 +176,7 @@ def test_training_does_not_notice(
     monkeypatch.setattr(train, "make_trainer", watched)
     train_run(run, options)
     monkeypatch.setattr(layers, "measure", lambda *_: pytest.fail("measured"))
-    monkeypatch.setattr("replicate.training.prepare.moments_of", lambda _: ())
+    monkeypatch.setattr("replicate.training.prepare.snapshot_iterations", lambda _: ())
     elsewhere = replace(options, out=tmp_path / "without")
     assert train_run(run, elsewhere).error is None
     assert iterations(read(elsewhere, run)) == []
@@ -196,7 +202,7 @@ def test_cut_and_taken_up_it_ends_in_the_same_file(
     assert train_run(run, elsewhere, stop) is None
     folder = elsewhere.out / "runs" / run.run_id
     assert iterations(read(elsewhere, run)) == kept
-    saved = (folder / checkpoint.FILE).read_bytes()
+    saved = (folder / "checkpoint.pt").read_bytes()
 
     def fail(iteration: int, accuracy: float | None) -> None:
         if iteration == 9:
@@ -204,7 +210,7 @@ def test_cut_and_taken_up_it_ends_in_the_same_file(
 
     # Killed beyond the checkpoint: what was measured after it is measured again, and it alone.
     assert train_run(run, elsewhere, fail).status == "error"
-    (folder / checkpoint.FILE).write_bytes(saved)
+    (folder / "checkpoint.pt").write_bytes(saved)
     assert isinstance(train_run(run, elsewhere), Result)
     assert read(elsewhere, run) == read(options, run)
 
@@ -220,7 +226,7 @@ def test_an_older_checkpoint_has_no_moments(tiny: Run, options: Options, monkeyp
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
     assert train_run(tiny, options, lambda i, _: os.kill(os.getpid(), signal.SIGTERM) if i == 4 else None) is None
-    path = options.out / "runs" / tiny.run_id / checkpoint.FILE
+    path = options.out / "runs" / tiny.run_id / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
     del state["layers"]
     torch.save(state, path)
@@ -233,8 +239,8 @@ def test_the_clock_of_training_stands_still(tiny: Run, options: Options, monkeyp
 
     now = iter(range(0, 10_000, 100))
     monkeypatch.setattr("replicate.training.curve.time.perf_counter", lambda: next(now))
-    options.out.mkdir(parents=True)
-    curve = Curve(options.out / "curve.csv", 10, 2)  # the clock: 0
+    lease = acquire(RunFolder(options.out), Owner("cpu", 10))
+    curve = Curve(lease, 10, 2)  # the clock: 0
     curve.on_train_start(None, None)  # 100
     with curve.paused():  # 200 to 300
         pass

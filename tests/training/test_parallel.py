@@ -13,18 +13,18 @@ import pytest
 import team_rank
 import torch
 import torch.distributed as dist
+from runs import train_run
 from torch.distributed import TCPStore
 from training.test_agreement import ITERATIONS, PROTOCOL, KeptLosses, data, net
 
 from replicate.cli import main
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
-from replicate.training import checkpoint, parallel
+from replicate.store.result import Result
+from replicate.training import parallel
 from replicate.training.module import Classifier
 from replicate.training.steps import Eager
 from replicate.training.team import Alone, Team
-from replicate.training.train import train_run
 
 Started = Callable[..., Callable[[], list[dict[str, Any]]]]
 
@@ -116,7 +116,7 @@ def test_a_signal_to_any_rank_stops_all_and_the_run_goes_on_in_the_same_bits(
     elsewhere = replace(options, out=tmp_path / "cut")
     folder = elsewhere.out / "runs" / run.run_id
     assert train_run(run, elsewhere, send_to_rank_1(signal.SIGTERM)) is None
-    saved = torch.load(folder / checkpoint.FILE, weights_only=True)
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert saved["iteration"] in (4, 7)
     assert len(saved["ranks"]) == 1
     assert not torch.equal(saved["rng"], saved["ranks"][0]["rng"])  # the ranks drop different units

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import train_run
 
 from replicate.data import batches as data_batches
 from replicate.options import Options
-from replicate.results import read
 from replicate.run import INITS, Run
-from replicate.training.train import train_run
+from replicate.store.result import read_result
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -27,7 +27,7 @@ def test_a_run_leaves_its_record_and_its_curve(tiny: Run, options: Options) -> N
     heard: list[tuple[int, float | None]] = []
     run = replace(tiny, batch_size=25)  # 100 images: a pass is 4 iterations
     result = train_run(run, options, lambda *news: heard.append(news))
-    assert result == read(options.out / "runs" / run.run_id / "result.json")
+    assert result == read_result(options.out / "runs" / run.run_id / "result.json")
     assert result.error is None
     assert result.status in ("converged", "not_converged")
     assert (result.iteration, result.data_label, result.device) == (8, "synthetic shapes", result.device)
@@ -100,7 +100,7 @@ def test_a_failure_is_a_record_with_its_traceback(tiny: Run, options: Options) -
     assert result.status == "error"
     assert "nowhere" in result.error
     assert result.fingerprint == "unknown"
-    assert read(options.out / "runs" / result.run.run_id / "result.json") == result
+    assert read_result(options.out / "runs" / result.run.run_id / "result.json") == result
 
 
 def test_chance_is_not_convergence(tiny: Run, options: Options) -> None:

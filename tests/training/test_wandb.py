@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import train_run
 from wandb_log import closed, items
 
 from replicate.data import synthetic
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
-from replicate.training.train import train_run
+from replicate.store.result import Result
 from replicate.wandb_runs import display_name, wandb_id
 
 KEY = "0123456789abcdef" * 2 + "deadbeef"

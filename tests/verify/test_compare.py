@@ -7,8 +7,8 @@ import pytest
 from workers import record
 
 from replicate.options import Options
-from replicate.results import Result
 from replicate.run import Run
+from replicate.store.result import Result
 from replicate.verify.compare import DIFFERENT, IDENTICAL, WITHIN, compare, reasons, tolerance
 
 CURVE = b"iteration,test_accuracy\n391,40\n782,50\n"

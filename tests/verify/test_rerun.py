@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from workers import record
+from workers import put, record
 
 from replicate.options import Options
-from replicate.results import Records, Result, collect
 from replicate.run import Run
+from replicate.store.result import Result
+from replicate.store.run_folder import Records, collect
 from replicate.verify.rerun import CheckData, verify
 
 RUNS = tuple(Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(4))
@@ -20,7 +21,7 @@ RUNS = tuple(Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(4)
 def records(tmp_path: Path) -> Records:
     for run in RUNS:
         whole = replace(record(run, Options(tmp_path)), commit="c" * 40, dirty=False, weights_sha256="a" * 64)
-        whole.write(tmp_path / "runs" / run.run_id)
+        put(whole, tmp_path / "runs" / run.run_id)
         (tmp_path / "runs" / run.run_id / "curve.csv").write_text("iteration\n1\n")
     return collect(tmp_path, RUNS)
 
@@ -33,7 +34,7 @@ def rerun(records: Records, out: Path, count: int | None = 3, code: int = 0, **c
         check({"synthetic": "f" * 64})
         for run in runs:
             again: Result = replace(records.results[run.run_id], **changes)
-            again.write(folder / "runs" / run.run_id)
+            put(again, folder / "runs" / run.run_id)
             (folder / "runs" / run.run_id / "curve.csv").write_text("iteration\n1\n")
         return code
 

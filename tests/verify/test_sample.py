@@ -8,9 +8,9 @@ from workers import record
 
 from replicate.errors import UsageError
 from replicate.options import Options
-from replicate.results import Records
 from replicate.run import Run
-from replicate.verify.sample import check_data, clear, draw, scratch
+from replicate.store.run_folder import Records
+from replicate.verify.sample import check_data, clear, draw, rerun_folder
 
 RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(20)]
 
@@ -42,7 +42,7 @@ def test_other_data_is_refused() -> None:
 
 
 def test_reruns_are_removed_or_kept_apart(tmp_path: Path) -> None:
-    folder = scratch(tmp_path)
+    folder = rerun_folder(tmp_path)
     for attempt in ("first", "second"):
         (folder / "runs" / attempt).mkdir(parents=True)
         clear(folder, keep=True)

@@ -12,11 +12,13 @@ import pytest
 from replicate.cli import main
 from replicate.data import synthetic
 from replicate.matrix.attempt import Done, Failed, Order, attempt
-from replicate.matrix.claims import NAME, take
-from replicate.matrix.owner import Owner, parse
 from replicate.options import Options
-from replicate.results import read, write_atomically
 from replicate.run import Run
+from replicate.store.files import write_atomically
+from replicate.store.lease import NAME, acquire
+from replicate.store.owner import Owner, parse_owner
+from replicate.store.result import read_result
+from replicate.store.run_folder import RunFolder
 
 TINY = Run("msra", "relu", dataset="synthetic", width=0.125, iterations=6, milestones=[], batch_size=25,
            precision="32-true")  # fmt: skip
@@ -87,25 +89,25 @@ def test_a_file_that_cannot_grow_is_an_error_of_the_passing_kind(tmp_path: Path)
     assert isinstance(ending, Done)
     assert (ending.result.status, ending.result.passing) == ("error", "disk")
     assert "File too large" in ending.result.error
-    assert read(out / "runs" / TINY.run_id / "result.json") == ending.result
+    assert read_result(out / "runs" / TINY.run_id / "result.json") == ending.result
     assert names(out) == {"result.json", "curve.csv", "layers.json"}
     repaired_like_undisturbed(out, tmp_path / "whole", known=ending.result)
-    history = read(out / "runs" / TINY.run_id / "result.json").history
+    history = read_result(out / "runs" / TINY.run_id / "result.json").history
     assert [(entry["attempt"], "File too large" in entry["reason"]) for entry in history] == [(1, True)]
 
 
 def test_a_full_disk_leaves_what_was_there_and_nothing_torn(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=64k") as disk:
         write_atomically(disk / "file", "before")
-        with take(disk, Owner("cpu", 1)) as holding:
+        with acquire(RunFolder(disk), Owner("cpu", 1)) as holding:
             filler = disk / "filler"
             with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(4096))
             with pytest.raises(OSError, match="No space left"):
-                write_atomically(disk / "file", "x" * 5000, holding.scratch)
+                holding.write("file", "x" * 5000)
             assert (disk / "file").read_text() == "before"
-            assert parse((holding.scratch / "owner.json").read_bytes()) is not None
+            assert parse_owner((holding.staging_dir / "owner.json").read_bytes()) is not None
         assert {path.name for path in disk.iterdir()} == {"file", "filler"}
         ending = attempt(order(disk), print)
         assert isinstance(ending, Failed)
@@ -117,11 +119,11 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_torn(tmp_path: Path) -> N
 
 
 def test_a_heart_beats_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replicate.matrix.claims.BEAT_SECONDS", 0.01)
-    with take(tmp_path, Owner("cpu", 1)) as holding:
-        file = holding.scratch / "owner.json"
+    monkeypatch.setattr("replicate.store.lease.HEARTBEAT_SECONDS", 0.01)
+    with acquire(RunFolder(tmp_path), Owner("cpu", 1)) as holding:
+        file = holding.staging_dir / "owner.json"
         before = file.stat().st_mtime_ns
-        with no_file_longer_than(10), holding.beating(lambda: pytest.fail("lost")):
+        with no_file_longer_than(10), holding.heartbeat(lambda: pytest.fail("lost")):
             while file.stat().st_mtime_ns == before:
                 pass
     assert not (tmp_path / NAME).exists()

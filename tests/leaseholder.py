@@ -1,4 +1,4 @@
-"""A process that claims runs, for tests: `claimant.py race|start|hold FOLDER NAME [PLACE]`."""
+"""A process that acquires leases, for tests: `leaseholder.py race|start|hold FOLDER NAME [PLACE]`."""
 
 import fcntl
 import os
@@ -7,22 +7,23 @@ import sys
 import time
 from pathlib import Path
 
-from replicate.matrix import claims
-from replicate.matrix.claims import Watch, drop, new_token, take
-from replicate.matrix.owner import Owner
-from replicate.results import write_atomically
+from replicate.store import lease
+from replicate.store.lease import acquire, new_token, release
+from replicate.store.owner import Owner
+from replicate.store.run_folder import RunFolder
+from replicate.store.watch import LeaseWatch
 
 
 def race(folder: Path, name: str) -> None:
     """Take, hold, give back and leave many claims, and die in the midst; report every time that two held one."""
     dice = random.Random(name)
-    watch = Watch(seconds=1e9)
+    watch = LeaseWatch(seconds=1e9)
     for _ in range(150):
         run = folder / f"run{dice.randrange(2)}"
-        claim = watch.look(run)
-        if claim is not None and not claim.stale:
+        claim = watch.look(RunFolder(run))
+        if claim is not None and not claim.expired:
             continue
-        holding = take(run, Owner("cpu", 1), new_token(), claim.token if claim else None)
+        holding = acquire(RunFolder(run), Owner("cpu", 1), new_token(), claim.token if claim else None)
         if holding is None:
             continue
         with (run / "lock").open("a") as file:
@@ -30,10 +31,10 @@ def race(folder: Path, name: str) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 (folder / f"both-{name}").touch()
-            write_atomically(run / "record", name, holding.scratch)
+            holding.write("record", name)
             if dice.random() < 0.05:
                 os._exit(0)  # as by kill -9: the claim stays
-        drop(run, holding.token)
+        release(RunFolder(run), holding.token)
         (folder / f"held-{name}").touch()
 
 
@@ -45,21 +46,21 @@ def start(folder: Path, name: str) -> None:
         while int(time.monotonic() / 0.004) == tick:
             pass
         run = folder / f"run{tick}"
-        if take(run, Owner("cpu", 1), name) is not None:
+        if acquire(RunFolder(run), Owner("cpu", 1), name) is not None:
             (run / f"won-{name}").touch()
 
 
 def hold(folder: Path, name: str, place: str | None) -> None:
     """Hold a claim with a quick heartbeat, write a record again and again, and say so if the claim is lost."""
-    claims.BEAT_SECONDS = 0.05
+    lease.HEARTBEAT_SECONDS = 0.05
     mine = Owner("cpu", 10) if place is None else Owner("cpu", 10, place=place)
-    holding = take(folder, mine)
+    holding = acquire(RunFolder(folder), mine)
     assert holding is not None
-    with holding, holding.beating((folder / f"lost-{name}").touch):
+    with holding, holding.heartbeat((folder / f"lost-{name}").touch):
         for iteration in range(10**9):
-            holding.tell(iteration, 50.0)
+            holding.report(iteration, 50.0)
             try:
-                write_atomically(folder / "record", name, holding.scratch)
+                holding.write("record", name)
             except FileNotFoundError:
                 (folder / f"refused-{name}").touch()
                 return

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workers import record
+from workers import put, record
 
 from replicate.cli import main
 from replicate.data.cache import remember
@@ -16,9 +16,9 @@ from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.options import Options
 from replicate.report.markdown import escape
-from replicate.results import collect
 from replicate.run import Run
-from replicate.untrusted import printable, read_bytes, refuse_links
+from replicate.store.files import escape_control_chars
+from replicate.store.run_folder import collect
 
 EXPERIMENT = """
 name: small
@@ -40,7 +40,7 @@ def out(file: Path, tmp_path: Path) -> Path:
     """Records of the experiment's two runs."""
     folder = tmp_path / "out"
     for run in Experiment.load(file).runs():
-        record(run, Options(folder)).write(folder / "runs" / run.run_id)
+        put(record(run, Options(folder)), folder / "runs" / run.run_id)
     return folder
 
 
@@ -49,7 +49,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
-    assert printable(line) == line
+    assert escape_control_chars(line) == line
     return line
 
 
@@ -62,20 +62,6 @@ def rewrite(path: Path, **changes: object) -> None:
 
 
 # Files that are none
-
-
-def test_only_plain_files_are_read(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    (tmp_path / "link").symlink_to("file")
-    os.mkfifo(tmp_path / "pipe")
-    assert read_bytes(tmp_path / "file", 3) == read_bytes(tmp_path / "link", 3) == b"abc"
-    for name, problem in {"pipe": "not a plain file", ".": "Is a directory", "no": "No such file"}.items():
-        with pytest.raises(OSError, match=problem):
-            read_bytes(tmp_path / name, 3)
-    with pytest.raises(OSError, match="not a plain file"):
-        read_bytes(Path("/dev/zero"), 3)
-    with pytest.raises(OSError, match="it has 3 bytes, and 2 are the most"):
-        read_bytes(tmp_path / "file", 2)
 
 
 def test_records_that_are_pipes_or_huge_are_unreadable_records(file: Path, out: Path) -> None:
@@ -118,9 +104,9 @@ def test_an_experiment_that_is_a_pipe_or_huge(tmp_path: Path, capsys: pytest.Cap
         ("grid: {init: [lsuv]}\ntable: {claims: proc/self/environ}", "in no folder above"),
         (
             "grid: {"
-            + ", ".join(f"{axis}: [{','.join(map(str, range(1, 99)))}]" for axis in ("seed", "lr", "pad"))
+            + ", ".join(f"{axis}: [{','.join(map(str, range(1, 33)))}]" for axis in ("seed", "lr", "pad", "width"))
             + "}",
-            "the grid has 941,192 runs, and 100,000 are the most",
+            "the grid has 1,048,576 runs, and 100,000 are the most",
         ),
         ("grid: &a {init: *a}", "an alias stands for itself"),
         ("[" * 100_000, "not a YAML file"),
@@ -171,12 +157,6 @@ def test_nothing_is_written_through_a_link(
     assert f"{link} is a symbolic link, and nothing is written through one" in refused(capsys, *matrix(file, out))
     assert [path.name for path in victim.iterdir()] == ["precious"]
     assert (victim / "precious").read_text() == "mine"
-
-
-def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
-    (tmp_path / "disk" / "runs").mkdir(parents=True)
-    (tmp_path / "out").symlink_to("disk")
-    refuse_links(tmp_path / "out", ["no-such-run"])
 
 
 def test_reading_through_a_link_does_no_harm(file: Path, out: Path, tmp_path: Path) -> None:
@@ -251,7 +231,7 @@ def test_a_label_with_markup_is_escaped(file: Path, out: Path) -> None:
 def test_the_record_of_another_run_is_not_taken(out: Path, tmp_path: Path) -> None:
     run = Run("lsuv", "relu", 7, dataset="synthetic")
     for run_id in ("../../../../tmp/evil", "", CLEAR_SCREEN, 7, ["x"] * 10**5):
-        path = record(run, Options(tmp_path)).write(out / "runs" / run.run_id)
+        path = put(record(run, Options(tmp_path)), out / "runs" / run.run_id)
         rewrite(path, run_id=run_id)
         (reason,) = collect(out, [run]).bad.values()
         assert "holds run" in reason
@@ -331,11 +311,6 @@ def test_a_cache_entry_names_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made: list[bool] = []
     remember("key", lambda: made.append(True) or ("content", images, {}))  # type: ignore[func-returns-value]
     assert made
-
-
-def test_text_that_a_terminal_obeys_or_hides() -> None:
-    assert printable("plain – ünïcode 図 ± 'q'") == "plain – ünïcode 図 ± 'q'"
-    assert printable(f"a{CLEAR_SCREEN}b\r\n\t{RIGHT_TO_LEFT}\x9b\udc80") == r"a\x1b[2Jb\r\n\t\u202e\x9b\udc80"
 
 
 def test_an_error_with_escapes_in_it_is_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,24 +9,25 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workers import record
+from workers import put, record
 
 from replicate.cli import main
 from replicate.errors import UsageError
-from replicate.matrix.claims import NAME, take
-from replicate.matrix.gather import gather
-from replicate.matrix.owner import Owner
 from replicate.options import Options
-from replicate.results import Result, read
 from replicate.run import Run
+from replicate.store.lease import NAME, acquire
+from replicate.store.merge import merge
+from replicate.store.owner import Owner
+from replicate.store.result import Result, read_result
+from replicate.store.run_folder import RunFolder
 
 ONE, TWO = Run("lsuv", "relu", 0), Run("lsuv", "relu", 1)
 
 
-def put(out: Path, run: Run, curve: str | None = "1,2\n", layers: str | None = "{}", **changes: Any) -> Path:
+def place(out: Path, run: Run, curve: str | None = "1,2\n", layers: str | None = "{}", **changes: Any) -> Path:
     """Write a run's folder with some of what else lies in one."""
     folder = out / "runs" / run.run_id
-    replace(record(run, Options(out)), **changes).write(folder)
+    put(replace(record(run, Options(out)), **changes), folder)
     for name, text in {"curve.csv": curve, "layers.json": layers, "log.txt": "said", "last.ckpt": "state"}.items():
         if text is not None:
             (folder / name).write_text(text)
@@ -38,7 +39,7 @@ def error(**changes: Any) -> dict[str, Any]:
 
 
 def at(out: Path, run: Run = ONE) -> Result:
-    return read(out / "runs" / run.run_id / "result.json")
+    return read_result(out / "runs" / run.run_id / "result.json")
 
 
 def names(folder: Path) -> list[str]:
@@ -46,39 +47,39 @@ def names(folder: Path) -> list[str]:
 
 
 def test_record_curve_and_layers_are_copied_bit_for_bit_and_nothing_else(tmp_path: Path) -> None:
-    sources = put(tmp_path / "a", ONE), put(tmp_path / "b", TWO, layers=None)
-    gathered = gather([tmp_path / "a", tmp_path / "b"], tmp_path / "new" / "all")
+    sources = place(tmp_path / "a", ONE), place(tmp_path / "b", TWO, layers=None)
+    gathered = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "new" / "all")
     assert (gathered.copied, gathered.exit_code) == ([ONE.run_id, TWO.run_id], 0)
     for source in sources:
         target = tmp_path / "new" / "all" / "runs" / source.name
         assert names(target) == [name for name in names(source) if name not in ("log.txt", "last.ckpt")]
         for path in target.iterdir():
             assert path.read_bytes() == (source / path.name).read_bytes()
-    again = gather([tmp_path / "a", tmp_path / "b"], tmp_path / "new" / "all")
+    again = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "new" / "all")
     assert (again.copied, again.standing, again.exit_code) == ([], [ONE.run_id, TWO.run_id], 0)
 
 
 def test_a_finished_record_wins_over_errors_in_whichever_order(tmp_path: Path) -> None:
-    put(tmp_path / "failed", ONE, curve="half", layers="half", **error())
-    put(tmp_path / "done", ONE, layers=None)
+    place(tmp_path / "failed", ONE, curve="half", layers="half", **error())
+    place(tmp_path / "done", ONE, layers=None)
     for number, order in enumerate((["failed", "done"], ["done", "failed"])):
-        gather([tmp_path / name for name in order], tmp_path / f"out{number}")
+        merge([tmp_path / name for name in order], tmp_path / f"out{number}")
         assert at(tmp_path / f"out{number}").status == "converged"
-    gather([tmp_path / "failed"], tmp_path / "later")
+    merge([tmp_path / "failed"], tmp_path / "later")
     assert at(tmp_path / "later").status == "error"
-    assert gather([tmp_path / "failed"], tmp_path / "later").standing == [ONE.run_id]
-    gather([tmp_path / "done"], tmp_path / "later")
+    assert merge([tmp_path / "failed"], tmp_path / "later").standing == [ONE.run_id]
+    merge([tmp_path / "done"], tmp_path / "later")
     assert at(tmp_path / "later").status == "converged"
     # what the failed attempt had written does not pass for the finished run's
     assert names(tmp_path / "later" / "runs" / ONE.run_id) == ["curve.csv", "result.json"]
-    gather([tmp_path / "failed"], tmp_path / "later")
+    merge([tmp_path / "failed"], tmp_path / "later")
     assert at(tmp_path / "later").status == "converged"
 
 
 def test_other_times_hosts_and_devices_are_no_conflict(tmp_path: Path) -> None:
-    put(tmp_path / "a", ONE)
-    put(tmp_path / "b", ONE, seconds=9.0, finished="later", device="another", commit="f" * 40, images_per_second=2.0)
-    gathered = gather([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    place(tmp_path / "a", ONE)
+    place(tmp_path / "b", ONE, seconds=9.0, finished="later", device="another", commit="f" * 40, images_per_second=2.0)
+    gathered = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert (gathered.copied, gathered.exit_code) == ([ONE.run_id], 0)
     assert at(tmp_path / "out") == at(tmp_path / "a")
 
@@ -95,89 +96,92 @@ def test_other_times_hosts_and_devices_are_no_conflict(tmp_path: Path) -> None:
     ],
 )
 def test_conflicts_are_named_and_the_rest_is_copied(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
-    a, b = put(tmp_path / "a", ONE, weights_sha256="a"), put(tmp_path / "b", ONE, **{"weights_sha256": "a", **changes})
-    put(tmp_path / "b", TWO)
-    gathered = gather([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    a, b = (
+        place(tmp_path / "a", ONE, weights_sha256="a"),
+        place(tmp_path / "b", ONE, **{"weights_sha256": "a", **changes}),
+    )
+    place(tmp_path / "b", TWO)
+    gathered = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert gathered.conflicts == [f"{ONE.run_id}: {a} and {b} differ in {named}"]
     assert (gathered.copied, gathered.exit_code) == ([TWO.run_id], 1)
     assert not (tmp_path / "out" / "runs" / ONE.run_id / "result.json").exists()
     # what stands in the output folder stands
-    gather([tmp_path / "a"], tmp_path / "out")
+    merge([tmp_path / "a"], tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert gather([tmp_path / "b"], tmp_path / "out").exit_code == 1
+    assert merge([tmp_path / "b"], tmp_path / "out").exit_code == 1
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 def test_what_an_older_record_lacks_is_no_conflict(tmp_path: Path) -> None:
-    put(tmp_path / "a", ONE, weights_sha256=None, classes=None)
-    put(tmp_path / "b", ONE, weights_sha256="b", layers=None)
-    assert gather([tmp_path / "a", tmp_path / "b"], tmp_path / "out").copied == [ONE.run_id]
+    place(tmp_path / "a", ONE, weights_sha256=None, classes=None)
+    place(tmp_path / "b", ONE, weights_sha256="b", layers=None)
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").copied == [ONE.run_id]
 
 
 def test_runs_under_way_are_left_out(tmp_path: Path) -> None:
-    there, theirs = put(tmp_path / "a", ONE, **error()), put(tmp_path / "a", TWO)
+    there, theirs = place(tmp_path / "a", ONE, **error()), place(tmp_path / "a", TWO)
     here = tmp_path / "out" / "runs" / TWO.run_id
-    with take(there, Owner("cpu", 10)), take(here, Owner("cpu", 10)):
-        gathered = gather([tmp_path / "a"], tmp_path / "out")
+    with acquire(RunFolder(there), Owner("cpu", 10)), acquire(RunFolder(here), Owner("cpu", 10)):
+        gathered = merge([tmp_path / "a"], tmp_path / "out")
         assert gathered.left_out == [
             f"{there} (process {os.getpid()} on {Owner('cpu', 10).host})",
             f"{here} (process {os.getpid()} on {Owner('cpu', 10).host})",
         ]
         assert (gathered.copied, gathered.exit_code) == ([], 0)
-    assert gather([tmp_path / "a"], tmp_path / "out").copied == [ONE.run_id, TWO.run_id]
-    with take(theirs, Owner("cpu", 10)):  # it is finished: the claim is about to go
-        assert gather([tmp_path / "a"], tmp_path / "third").copied == [ONE.run_id, TWO.run_id]
+    assert merge([tmp_path / "a"], tmp_path / "out").copied == [ONE.run_id, TWO.run_id]
+    with acquire(RunFolder(theirs), Owner("cpu", 10)):  # it is finished: the claim is about to go
+        assert merge([tmp_path / "a"], tmp_path / "third").copied == [ONE.run_id, TWO.run_id]
 
 
 def test_a_dead_commands_claim_is_taken_over(tmp_path: Path) -> None:
-    put(tmp_path / "a", ONE)
+    place(tmp_path / "a", ONE)
     target = tmp_path / "out" / "runs" / ONE.run_id
-    take(target, replace(Owner("cpu", 10), start="1"))
-    assert gather([tmp_path / "a"], tmp_path / "out").copied == [ONE.run_id]
+    acquire(RunFolder(target), replace(Owner("cpu", 10), start="1"))
+    assert merge([tmp_path / "a"], tmp_path / "out").copied == [ONE.run_id]
     assert NAME not in names(target)
 
 
 def test_what_is_no_record_is_named_and_never_copied_nor_replaced(tmp_path: Path) -> None:
-    torn, moved = put(tmp_path / "a", ONE), put(tmp_path / "a", TWO)
+    torn, moved = place(tmp_path / "a", ONE), place(tmp_path / "a", TWO)
     (torn / "result.json").write_text("{")
     moved.rename(moved.with_name("lsuv-relu-s9-00000000"))
-    put(tmp_path / "b", ONE)
-    gathered = gather([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    place(tmp_path / "b", ONE)
+    gathered = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert (gathered.copied, gathered.exit_code) == ([ONE.run_id], 1)
     assert len(gathered.troubles) == 2
     assert str(torn / "result.json") in gathered.troubles[0] + gathered.troubles[1]
-    gathered = gather([tmp_path / "b"], tmp_path / "a")
+    gathered = merge([tmp_path / "b"], tmp_path / "a")
     assert (gathered.copied, len(gathered.troubles)) == ([], 1)
     assert (torn / "result.json").read_text() == "{"
 
 
 def test_links_are_neither_read_from_the_sources_nor_written_through(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
-    folder = put(tmp_path / "a", ONE, curve=None)
+    folder = place(tmp_path / "a", ONE, curve=None)
     (folder / "curve.csv").symlink_to(tmp_path / "secret")
-    gathered = gather([tmp_path / "a"], tmp_path / "out")
+    gathered = merge([tmp_path / "a"], tmp_path / "out")
     assert gathered.troubles == [f"{folder / 'curve.csv'}: a symbolic link"]
     assert not list(tmp_path.glob("out/runs/*"))
-    put(tmp_path / "b", ONE)
+    place(tmp_path / "b", ONE)
     (tmp_path / "out" / "runs" / ONE.run_id).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="is a symbolic link, and nothing is written through one"):
-        gather([tmp_path / "b"], tmp_path / "out")
+        merge([tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
-    put(tmp_path / "a", ONE)
+    place(tmp_path / "a", ONE)
     with pytest.raises(UsageError, match="b is no output folder: there is no "):
-        gather([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     with pytest.raises(UsageError, match="is the folder to collect into"):
-        gather([tmp_path / "a"], tmp_path / "x" / ".." / "a")
+        merge([tmp_path / "a"], tmp_path / "x" / ".." / "a")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_tells_of_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put(tmp_path / "a", ONE)
-    put(tmp_path / "b", ONE, test_accuracy=1.0)
-    put(tmp_path / "b", TWO)
+    place(tmp_path / "a", ONE)
+    place(tmp_path / "b", ONE, test_accuracy=1.0)
+    place(tmp_path / "b", TWO)
     assert main(["collect", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"conflict: {ONE.run_id}: ")
@@ -195,8 +199,8 @@ def test_whatever_the_parts_the_merge_is_the_best_of_each_run(
         (folder / str(number) / "runs").mkdir(parents=True)
         for run, what in zip(runs, part, strict=True):
             if what != "none":
-                put(folder / str(number), run, **(error() if what == "error" else {"test_accuracy": float(what)}))
-    gathered = gather([folder / str(number) for number in range(len(parts))], folder / "out")
+                place(folder / str(number), run, **(error() if what == "error" else {"test_accuracy": float(what)}))
+    gathered = merge([folder / str(number) for number in range(len(parts))], folder / "out")
     for seed, run in enumerate(runs):
         seen = {part[seed] for part in parts} - {"none"}
         numbers, path = seen - {"error"}, folder / "out" / "runs" / run.run_id / "result.json"

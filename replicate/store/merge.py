@@ -1,26 +1,28 @@
-"""Merge the run folders of several output folders into one, by run_id; nothing that stands is overwritten."""
+"""Merge the run folders of several output folders into one, by run_id; nothing that is there is overwritten."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from replicate.errors import UsageError
-from replicate.matrix import claims
-from replicate.matrix.owner import Owner
-from replicate.matrix.plan import check_writable
-from replicate.results import BadRecordError, Result, read, write_atomically
-from replicate.untrusted import read_bytes, refuse_links
+from replicate.store import curve
+from replicate.store.files import make_writable, read_bytes, refuse_links
+from replicate.store.lease import Lease, acquire
+from replicate.store.owner import Owner
+from replicate.store.result import BadRecordError, Result, read_result
+from replicate.store.run_folder import CURVE, LAYERS, RESULT, RunFolder, recorded
+from replicate.store.watch import LeaseWatch
 
-OTHERS = ("curve.csv", "layers.json")  # of a run, beside its record; checkpoints and logs stay where they are
-MOST_BYTES = 64_000_000  # of each
+OTHERS = (CURVE, LAYERS)  # of a run, next to its record; checkpoints and logs stay where they are
+MAX_BYTES = curve.MAX_BYTES  # of each
 # What a run has yielded. The rest of a record says when, where and by which code.
 YIELD = ("status", "test_accuracy", "train_loss", "iteration", "init", "fingerprint")
 ONLY_IF_BOTH = ("classes", "test_images", "weights_sha256")  # older records lack them
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A run folder that holds a record.
+class RunCopy:
+    """A run folder that holds a record, as read.
 
     Args:
         folder: where.
@@ -28,14 +30,14 @@ class Found:
         files: content of those of OTHERS that are there.
     """
 
-    folder: Path
+    folder: RunFolder
     result: Result
     files: dict[str, bytes]
 
 
 @dataclass(slots=True)
-class Gathered:
-    """What became of each run.
+class MergeReport:
+    """What happened to each run.
 
     Args:
         copied: run_ids of which the output folder has a record now that it had not.
@@ -67,7 +69,7 @@ class Gathered:
         )
 
 
-def gather(sources: Sequence[Path], out: Path) -> Gathered:
+def merge(sources: Sequence[Path], out: Path) -> MergeReport:
     """Copy record, curve and layers of every run that these output folders hold into another.
 
     A finished record wins over an error, and an error over nothing. Where finished records of a run differ in what they
@@ -87,77 +89,76 @@ def gather(sources: Sequence[Path], out: Path) -> Gathered:
             raise UsageError(f"{source} is no output folder: there is no {source / 'runs'}")
         if source.resolve() == out.resolve():
             raise UsageError(f"{source} is the folder to collect into; name the others alone")
-    folders: dict[str, list[Path]] = {}
+    folders: dict[str, list[RunFolder]] = {}
     for source in dict.fromkeys(sources):
-        for path in sorted(source.glob("runs/*/result.json")):
-            folders.setdefault(path.parent.name, []).append(path.parent)
-    check_writable(out)
+        for folder in recorded(source):
+            folders.setdefault(folder.path.name, []).append(folder)
+    make_writable(out)
     refuse_links(out, folders)
-    gathered, watch = Gathered(), claims.Watch()
+    report, watch = MergeReport(), LeaseWatch()
     for run_id in sorted(folders):
-        _gather(folders[run_id], out / "runs" / run_id, gathered, watch)
-    return gathered
+        _merge_run(folders[run_id], RunFolder(out / "runs" / run_id), report, watch)
+    return report
 
 
-def _gather(folders: Iterable[Path], target: Path, gathered: Gathered, watch: claims.Watch) -> None:
-    found = [one for one in (_find(folder, gathered, watch) for folder in folders) if one is not None]
+def _merge_run(folders: Iterable[RunFolder], target: RunFolder, report: MergeReport, watch: LeaseWatch) -> None:
+    found = [copy for copy in (_read(folder, report, watch) for folder in folders) if copy is not None]
     if not found:
         return
     run = found[0].result.run
-    claim = watch.look(target)
-    stale = claim.token if claim is not None and claim.stale else None
-    holding = claims.take(target, Owner("collect", run.iterations), stale=stale)
-    if holding is None:
-        gathered.left_out.append(f"{target} ({claim.holder if claim else 'another process'})")
+    info = watch.look(target)
+    lease = acquire(target, Owner("collect", run.iterations), expired=info.token if info and info.expired else None)
+    if lease is None:
+        report.left_out.append(f"{target.path} ({info.holder if info else 'another process'})")
         return
-    with holding:
-        standing = _find(target, gathered)
-        if standing is None and (target / "result.json").exists():
-            return  # not readable, as was said, and somebody's file all the same
-        finished = [one for one in (standing, *found) if one is not None and one.result.final]
+    with lease:
+        standing = _read(target, report)
+        if standing is None and target.result.exists():
+            return  # it cannot be read, as was reported, and is somebody's file all the same
+        finished = [copy for copy in (standing, *found) if copy is not None and copy.result.final]
         for other in finished[1:]:
             if differs := _differences(finished[0], other):
-                names = f"{finished[0].folder} and {other.folder}"
-                gathered.conflicts.append(f"{run.run_id}: {names} differ in {', '.join(differs)}")
+                names = f"{finished[0].folder.path} and {other.folder.path}"
+                report.conflicts.append(f"{run.run_id}: {names} differ in {', '.join(differs)}")
                 return
         best = (finished or found)[0]
         if standing is not None and (standing.result.final or not best.result.final):
-            gathered.standing.append(run.run_id)
+            report.standing.append(run.run_id)
             return
-        _write(best, target, holding.scratch)
-        gathered.copied.append(run.run_id)
+        _write(best, lease)
+        report.copied.append(run.run_id)
 
 
-def _find(folder: Path, gathered: Gathered, watch: claims.Watch | None = None) -> Found | None:
-    """Read a run's folder; None where there is no record, or none to be had.
+def _read(folder: RunFolder, report: MergeReport, watch: LeaseWatch | None = None) -> RunCopy | None:
+    """Read a run's folder; None if there is no record, or none that can be used.
 
     Args:
-        folder: the run's.
-        gathered: is told why.
-        watch: looks whether the run is under way; None: it is ours.
+        folder: of the run.
+        report: is told why.
+        watch: looks whether the run is in progress; None: its lease is ours.
     """
     try:
         # A link in somebody else's folder could have any file of this machine copied into results that are passed on.
-        for path in (folder, *(folder / name for name in ("result.json", *OTHERS))):
+        for path in (folder.path, *(folder.path / name for name in (RESULT, *OTHERS))):
             if path.is_symlink():
                 raise BadRecordError(f"{path}: a symbolic link")
-        result = read(folder / "result.json")
-        claim = watch.look(folder) if watch and not result.final else None
-        if claim is not None and not claim.stale:
-            gathered.left_out.append(f"{folder} ({claim.holder})")
+        result = read_result(folder.result)
+        info = watch.look(folder) if watch and not result.final else None
+        if info is not None and not info.expired:
+            report.left_out.append(f"{folder.path} ({info.holder})")
             return None
-        there = [name for name in OTHERS if (folder / name).exists()]
-        return Found(folder, result, {name: read_bytes(folder / name, MOST_BYTES) for name in there})
+        there = [name for name in OTHERS if (folder.path / name).exists()]
+        return RunCopy(folder, result, {name: read_bytes(folder.path / name, MAX_BYTES) for name in there})
     except FileNotFoundError:
         return None
     except BadRecordError as error:
-        gathered.troubles.append(str(error))
+        report.troubles.append(str(error))
     except OSError as error:
-        gathered.troubles.append(f"{error.filename or folder}: {error.strerror}")
+        report.troubles.append(f"{error.filename or folder.path}: {error.strerror}")
     return None
 
 
-def _differences(one: Found, other: Found) -> list[str]:
+def _differences(one: RunCopy, other: RunCopy) -> list[str]:
     """Name what two finished records of a run say differently of it."""
     a, b = one.result, other.result
     names = [name for name in YIELD if getattr(a, name) != getattr(b, name)]
@@ -168,10 +169,10 @@ def _differences(one: Found, other: Found) -> list[str]:
     return names + [name for name in OTHERS if name in both and one.files[name] != other.files[name]]
 
 
-def _write(found: Found, target: Path, scratch: Path) -> None:
+def _write(found: RunCopy, lease: Lease) -> None:
     for name in OTHERS:
         if name in found.files:
-            write_atomically(target / name, found.files[name], scratch)
+            lease.write(name, found.files[name])
         else:
-            (target / name).unlink(missing_ok=True)  # of a failed attempt
-    found.result.write(target, scratch)  # last: where there is a record, the rest is there
+            lease.remove(name)  # of a failed attempt
+    lease.write_result(found.result)  # last: where there is a record, the rest is there

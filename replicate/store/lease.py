@@ -1,0 +1,211 @@
+"""Leases: the right to write into a run's folder, held by one process at a time, on any number of hosts.
+
+A lease is the folder `RUN/claim/TOKEN/`, TOKEN a random word of its owner. It holds `owner.json` (who, and how far) and
+the files that the owner is still writing. Everything rests on `rename`, which is atomic on local and on network file
+systems, where locks often are not:
+
+- *Acquiring*: a whole `claim/TOKEN/owner.json` is built aside and renamed to `claim`. A folder can be renamed only onto
+  nothing or onto an empty folder, so of many processes one succeeds, and no reader ever sees half a lease.
+- *Taking over*: `claim/TOKEN` is renamed away by the name of the very owner that was found dead. Of many processes one
+  finds it; a lease that was acquired since has another token, and nobody can remove it by mistake.
+- *Noticing the loss*: an owner writes each file inside its lease and renames it into the run's folder when it is whole.
+  One that was only asleep (SIGSTOP, a closed laptop) finds that path gone: the file system itself refuses its record
+  and its checkpoint. A check before the write could always be overtaken between the check and the write.
+- *The process that trains is the owner*, not the scheduler that started it: a scheduler may be killed while its worker
+  lives on for a while, and nobody must train next to it.
+
+`watch.py` finds out whether an owner is dead. The lease lies in the run's own folder because acquiring it changes that
+folder, which makes a client of a network file system look again for a record that another host has finished meanwhile.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from replicate.store.files import write_staged
+from replicate.store.owner import Owner
+from replicate.store.result import Result
+from replicate.store.run_folder import RESULT, RunFolder
+
+NAME = "claim"  # of the folder; earlier versions look for it too
+OWNER = "owner.json"
+HEARTBEAT_SECONDS = 5.0
+
+
+class Lease:
+    """The lease of a run that this process holds, from `acquire`. A context manager, which releases it at its end.
+
+    It is the only way to write into a run's folder. Once another process has taken the lease over, each write raises
+    FileNotFoundError and changes nothing.
+
+    Args:
+        folder: of the run.
+        token: of the lease.
+        owner: this process.
+    """
+
+    def __init__(self, folder: RunFolder, token: str, owner: Owner) -> None:
+        self.folder, self.token = folder, token
+        self._owner = owner
+        self._end = threading.Event()
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        release(self.folder, self.token)
+
+    @property
+    def staging_dir(self) -> Path:
+        """Folder for files that are still being written; it is gone when the lease is."""
+        return self.folder.path / NAME / self.token
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease is still ours."""
+        return self.staging_dir.is_dir()
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file of the run so that it is there whole or not at all.
+
+        Raises:
+            FileNotFoundError: the lease was taken over.
+            OSError: the file cannot be written; what was there before is unchanged.
+        """
+        return write_staged(self.folder.path / name, content, self.staging_dir)
+
+    def write_result(self, result: Result) -> Result:
+        """Write the record, and return it. Raises as `write`."""
+        self.write(RESULT, result.to_json())
+        return result
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the run, if there is one. Raises as `write`."""
+        self._check()
+        (self.folder.path / name).unlink(missing_ok=True)
+
+    def set_aside(self, name: str) -> str:
+        """Rename a file of the run that nobody can use, and return its new name. Raises as `write`."""
+        self._check()
+        number = 1
+        while (self.folder.path / f"{name}.set-aside-{number}").exists():
+            number += 1
+        os.rename(self.folder.path / name, self.folder.path / f"{name}.set-aside-{number}")
+        return f"{name}.set-aside-{number}"
+
+    def _check(self) -> None:
+        if not self.held:
+            raise FileNotFoundError(errno.ENOENT, "the lease was taken over", str(self.staging_dir))
+
+    @contextlib.contextmanager
+    def heartbeat(self, lost: Callable[[], None]) -> Iterator[None]:
+        """Within, a thread renews the heartbeat; once the lease was taken over, it calls `lost` and ends."""
+        thread = threading.Thread(target=self._beat, args=(lost,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            thread.join()
+
+    def report(self, iteration: int, accuracy: float | None) -> None:
+        """Note how far the run is, for the next heartbeat; the accuracy is in %."""
+        self._owner = replace(self._owner, iteration=iteration, test_accuracy=accuracy)
+
+    def _beat(self, lost: Callable[[], None]) -> None:
+        while not self._end.wait(HEARTBEAT_SECONDS):
+            self._owner = replace(self._owner, beat=self._owner.beat + 1)
+            try:
+                _write_owner(self._owner, self.staging_dir)
+            except FileNotFoundError:
+                return lost()
+            except OSError:  # a full disk: the time stamp is a sign of life that takes no room
+                with contextlib.suppress(OSError):
+                    os.utime(self.staging_dir / OWNER)
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left next to the lease. For a run that is finished."""
+        for path in self.folder.path.glob(f"{NAME}-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: str | None = None) -> Lease | None:
+    """Acquire the lease of a run.
+
+    Args:
+        folder: of the run; it is created.
+        owner: this process, with what there is to show.
+        token: of the lease; None: a new one.
+        expired: token of a dead owner, whose lease is to be taken over.
+
+    Returns:
+        The lease; None if another process holds one.
+
+    Raises:
+        OSError: the lease cannot be written.
+    """
+    token, path = token or new_token(), folder.path
+    path.mkdir(parents=True, exist_ok=True)
+    if expired is not None:
+        release(folder, expired)
+    aside = path / f"{NAME}-{token}.new"
+    lease = Lease(folder, token, owner)
+    try:
+        (aside / token).mkdir(parents=True)
+        _write_owner(owner, aside / token)
+        with contextlib.suppress(OSError):
+            os.rmdir(path / NAME)  # some file systems rename a folder onto nothing only
+        os.rename(aside, path / NAME)
+    except OSError as error:
+        if lease.held:  # the answer to the rename got lost on the network, and it was sent again
+            return lease
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return None
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return lease
+
+
+def release(folder: RunFolder, token: str) -> None:
+    """Remove the lease of this token, if it is still there, and no other."""
+    path = folder.path / NAME
+    if not token:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return
+    aside = folder.path / f"{NAME}-{new_token()}.old"
+    with contextlib.suppress(OSError):
+        os.rename(path / token, aside)
+        os.rmdir(path)
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        aside.unlink()  # some garbage that was no folder
+
+
+def current_token(folder: RunFolder, token: str) -> str | None:
+    """Find the token of the run's lease, if it is this one or begins with it and a dot."""
+    with contextlib.suppress(OSError):
+        return next((name for name in os.listdir(folder.path / NAME) if name.partition(".")[0] == token), None)
+    return None
+
+
+def new_token() -> str:
+    """Make up a token that nobody else has."""
+    return secrets.token_hex(8)
+
+
+def _write_owner(owner: Owner, folder: Path) -> None:
+    """Write `owner.json`, whole. No fsync: after a loss of power the owner is dead anyhow."""
+    temporary = folder / f".{OWNER}"
+    temporary.write_text(owner.to_json(), encoding="utf-8")
+    os.replace(temporary, folder / OWNER)
