@@ -4,22 +4,22 @@
 facts about it. Everything here may be deleted at any time; a file that is missing or damaged is made anew.
 """
 
-import contextlib
+import io
 import json
 import os
 import re
-import tempfile
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from replicate.data.dataset import Images
 from replicate.data.lock import alone
 from replicate.errors import UsageError
+from replicate.store.files import write_atomically
 
 Facts = dict[str, Any]
 
@@ -85,8 +85,13 @@ def _store(root: Path, key: str, content: str, images: Images, facts: Facts) -> 
     entry = {"array": array, "shape": images.shape, "crc32": _checksum(images), "facts": facts}
     try:
         # The array first: an index entry never points at an array that is still to come.
-        _write(root / "arrays" / array, lambda file: np.save(file, images, allow_pickle=False))
-        _write(root / "index" / f"{key}.json", lambda file: file.write(json.dumps(entry).encode()))
+        for folder in ("arrays", "index"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        file = io.BytesIO()
+        np.save(file, images, allow_pickle=False)
+        # Processes that have mapped a former file keep it.
+        write_atomically(root / "arrays" / array, file.getbuffer())
+        write_atomically(root / "index" / f"{key}.json", json.dumps(entry))
     except OSError as error:
         warnings.warn(
             f"the decoded images cannot be cached ({error}), so every run decodes them again; "
@@ -97,19 +102,3 @@ def _store(root: Path, key: str, content: str, images: Images, facts: Facts) -> 
 
 def _checksum(images: Images) -> int:
     return zlib.crc32(np.ascontiguousarray(images).data)
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read; a cache may be shared
-        os.replace(temporary, path)  # processes that have mapped a former file keep it
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

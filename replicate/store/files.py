@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from typing_extensions import Buffer
+
 from replicate.errors import UsageError
 
 
@@ -38,7 +40,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         os.close(handle)
 
 
-def write_atomically(path: Path, content: str | bytes) -> Path:
+def write_atomically(path: Path, content: str | Buffer) -> Path:
     """Write a file through a temporary file next to it, so that no reader ever sees half of it.
 
     For files that no lease guards, such as tables and pages. The files of a run are written by `Lease.write`.
@@ -49,7 +51,7 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     return write_staged(path, content, path.parent)
 
 
-def write_staged(path: Path, content: str | bytes, staging_dir: Path) -> Path:
+def write_staged(path: Path, content: str | Buffer, staging_dir: Path) -> Path:
     """Write a file atomically through a temporary file in `staging_dir`, on the same file system.
 
     Raises:

@@ -15,7 +15,7 @@ from replicate.store.watch import LeaseWatch
 
 OTHERS = (CURVE, LAYERS)  # of a run, next to its record; checkpoints and logs stay where they are
 MAX_BYTES = curve.MAX_BYTES  # of each
-# What a run has yielded. The rest of a record says when, where and by which code.
+# What a run yielded. The rest of a record says when, where and by which code.
 YIELD = ("status", "test_accuracy", "train_loss", "iteration", "init", "fingerprint")
 ONLY_IF_BOTH = ("classes", "test_images", "weights_sha256")  # older records lack them
 
@@ -40,15 +40,15 @@ class MergeReport:
     """What happened to each run.
 
     Args:
-        copied: run_ids of which the output folder has a record now that it had not.
-        standing: those whose record was there already, and is as good.
-        conflicts: a line each, of runs whose finished records differ; none of them was copied.
-        troubles: a line each, of what cannot be read.
-        left_out: a line each, of runs under way, which the next call takes.
+        copied: run_ids whose record was copied.
+        present: run_ids whose record was there already, and is as good.
+        conflicts: one line per run whose finished records differ; none of them was copied.
+        troubles: one line per file that cannot be read.
+        left_out: one line per run in progress; the next call copies it.
     """
 
     copied: list[str] = field(default_factory=list)
-    standing: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -59,12 +59,12 @@ class MergeReport:
         return int(bool(self.conflicts or self.troubles))
 
     def lines(self) -> Iterator[str]:
-        """Tell of it all."""
+        """The report for a terminal."""
         yield from (f"conflict: {line}" for line in self.conflicts)
         yield from (f"not readable: {line}" for line in self.troubles)
         yield from (f"under way, left out: {line}" for line in self.left_out)
         yield (
-            f"{len(self.copied)} runs copied, {len(self.standing)} there already, {len(self.conflicts)} in conflict, "
+            f"{len(self.copied)} runs copied, {len(self.present)} there already, {len(self.conflicts)} in conflict, "
             f"{len(self.troubles)} not readable, {len(self.left_out)} under way"
         )
 
@@ -72,9 +72,8 @@ class MergeReport:
 def merge(sources: Sequence[Path], out: Path) -> MergeReport:
     """Copy record, curve and layers of every run that these output folders hold into another.
 
-    A finished record wins over an error, and an error over nothing. Where finished records of a run differ in what they
-    say of the run, none is copied; what `out` has stands. Each run is written under its claim: a run that another
-    command works on, here or there, is left alone.
+    A finished record wins over an error, and an error over nothing. If finished records of a run contradict each other,
+    none is copied, and what `out` has stays. Each run is written under its lease, and runs in progress are left out.
 
     Args:
         sources: output folders; they are only read.
@@ -123,7 +122,7 @@ def _merge_run(folders: Iterable[RunFolder], target: RunFolder, report: MergeRep
                 return
         best = (finished or found)[0]
         if standing is not None and (standing.result.final or not best.result.final):
-            report.standing.append(run.run_id)
+            report.present.append(run.run_id)
             return
         _write(best, lease)
         report.copied.append(run.run_id)

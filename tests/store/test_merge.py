@@ -56,7 +56,7 @@ def test_record_curve_and_layers_are_copied_bit_for_bit_and_nothing_else(tmp_pat
         for path in target.iterdir():
             assert path.read_bytes() == (source / path.name).read_bytes()
     again = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "new" / "all")
-    assert (again.copied, again.standing, again.exit_code) == ([], [ONE.run_id, TWO.run_id], 0)
+    assert (again.copied, again.present, again.exit_code) == ([], [ONE.run_id, TWO.run_id], 0)
 
 
 def test_a_finished_record_wins_over_errors_in_whichever_order(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_finished_record_wins_over_errors_in_whichever_order(tmp_path: Path) -
         assert at(tmp_path / f"out{number}").status == "converged"
     merge([tmp_path / "failed"], tmp_path / "later")
     assert at(tmp_path / "later").status == "error"
-    assert merge([tmp_path / "failed"], tmp_path / "later").standing == [ONE.run_id]
+    assert merge([tmp_path / "failed"], tmp_path / "later").present == [ONE.run_id]
     merge([tmp_path / "done"], tmp_path / "later")
     assert at(tmp_path / "later").status == "converged"
     # what the failed attempt had written does not pass for the finished run's
