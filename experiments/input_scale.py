@@ -22,7 +22,8 @@ from replicate.data.sources import load
 from replicate.report.axes import title
 from replicate.run import Run
 from replicate.store.files import write_atomically
-from replicate.training.prepare import prepare
+from replicate.training.build import build_data, build_net, init_net_
+from replicate.training.module import Classifier
 
 CELLS = (("msra", "relu"), ("msra", "vlrelu"), ("msra", "maxout"), ("xavier", "maxout"))
 FACTORS = (1.0, 0.25)
@@ -31,13 +32,14 @@ LAST = 10  # iterations whose mean loss is told
 
 def losses(run: Run, dataset: Dataset, factor: float) -> tuple[float, list[float]]:
     """Variance of the first logits, and the loss of each iteration, up to the first that is not finite."""
-    ready = prepare(run, "cpu", dataset)
-    ready.model.train()
-    optimizer = ready.model.configure_optimizers()
+    data, net = build_data(run, dataset, "cpu"), build_net(run, len(dataset.classes), "cpu")
+    init_net_(net, run, data)
+    model = Classifier(net, run).train()
+    optimizer = model.configure_optimizers()
     found: list[float] = []
     variance = math.nan
-    for images, labels in islice(ready.data.pairs, run.iterations):
-        logits = ready.model(images * factor)
+    for images, labels in islice(data.batches, run.iterations):
+        logits = model(images * factor)
         loss = F.cross_entropy(logits, labels)
         variance = variance if found else logits.var(correction=0).item()
         found.append(loss.item())

@@ -21,8 +21,9 @@ from replicate.experiment import Experiment
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher
 from replicate.matrix.plan import survey
-from replicate.matrix.scheduler import WORKER, run_all
+from replicate.matrix.scheduler import run_all
 from replicate.matrix.slots import make_slots
+from replicate.matrix.task import PRELOAD
 from replicate.options import Options
 from replicate.run import Run
 
@@ -58,7 +59,7 @@ def workers(windows: int, runs: int, iterations: int) -> None:
     sizes = {"width": 0.25, "iterations": iterations, "milestones": (), "precision": "32-true"}
     many = [Run("orthonormal", "relu", seed, dataset="synthetic", **sizes) for seed in range(runs)]
     quiet = []
-    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console(file=StringIO())) as display:
+    with LocalLauncher(preload=PRELOAD) as launcher, Display(Console(file=StringIO())) as display:
         survey(launcher, many, Path("data"), display)  # the server is up, the images are drawn
         for window in range(1, windows + 1):
             (one, idle), (two, _) = (_timed(launcher, many, count, display) for count in (1, 2))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from replicate.options import Options
 from replicate.run import Run
 from replicate.store import lease, watch
 from replicate.store.owner import parse_owner
-from replicate.store.result import BadRecordError, Result, read_result
+from replicate.store.result import Attempt, BadRecordError, Result, read_result
 from replicate.store.run_folder import collect
+from replicate.training.logger import Logger
 
 LOG = "CHAOS_LOG"  # variable that names the folder where the trainings of a round leave their notes
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +29,7 @@ if LOG in os.environ:  # in the storm's own processes: a claim that was made unr
 
 
 def train(
-    run: Run, options: Options, held: lease.Lease, progress: Callable[[int, float | None], None]
+    run: Run, options: Options, held: lease.Lease, loggers: Sequence[Logger], history: Sequence[Attempt]
 ) -> Result | None:
     """Train a run, and note when it began and finished, and whether it should not have begun."""
     from replicate.training.train import train_run
@@ -43,7 +44,7 @@ def train(
         if _finished(held.folder.result):
             note("again")
         note("began")
-        result = train_run(run, options, held, progress)
+        result = train_run(run, options, held, loggers, history)
         if result is not None and result.final:
             note("finished")
     return result
@@ -232,7 +233,7 @@ def scheduler_process(words: list[str]) -> int:
     """Carry out a command line with `train` for a worker."""
     from replicate import cli
 
-    scheduler.run_all = partial(scheduler.run_all, worker="storm:train")  # type: ignore[assignment]
+    scheduler.run_all = partial(scheduler.run_all, train="storm:train")  # type: ignore[assignment]
     return cli.main(words)
 
 

@@ -19,8 +19,7 @@ from replicate.arguments import (
     split_cluster,
 )
 from replicate.commands import FILE_COMMANDS, bench, collect_, doctor, names
-from replicate.errors import UsageError
-from replicate.passing import passing
+from replicate.errors import UsageError, transient_kind
 from replicate.store.files import escape_control_chars
 
 LONGEST = 2000  # characters of a message, which may repeat what stands in a file
@@ -82,7 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"replicate: {escape_control_chars(str(error)[:LONGEST])}", file=sys.stderr)
         return 2
     except OSError as error:
-        if passing(error) is None and not isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        if transient_kind(error) is None and not isinstance(
+            error, PermissionError | NotADirectoryError | FileExistsError
+        ):
             raise
         name = escape_control_chars(str(error.filename or "a file"))
         print(f"replicate: cannot write {name}: {error.strerror}; make room, or give another --out", file=sys.stderr)

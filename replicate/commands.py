@@ -81,7 +81,8 @@ def _carry_out(
     from replicate.matrix.limit import Limit
     from replicate.matrix.local import LocalLauncher
     from replicate.matrix.plan import check_shares, left_to_do, survey, unfinished
-    from replicate.matrix.scheduler import WORKER, run_all
+    from replicate.matrix.scheduler import run_all
+    from replicate.matrix.task import PRELOAD
 
     if args.launcher not in LAUNCHERS:
         raise unknown("launcher", args.launcher, LAUNCHERS)
@@ -102,9 +103,8 @@ def _carry_out(
     if unfinished(chosen.records, chosen.runs):  # a folder in which all is done need not be written
         make_writable(options.out)
         refuse_links(options.out, [run.run_id for run in chosen.runs])
-    preload = WORKER.partition(":")[0]
     shown = display_for(Console(), chosen.experiment, chosen.runs, options.out)
-    with LocalLauncher(preload) as here, choose(args, here, options.out) as place, shown as display:
+    with LocalLauncher(PRELOAD) as here, choose(args, here, options.out) as place, shown as display:
         found = survey(here, chosen.runs, options.data_dir, display)
         check(found.fingerprints)
         slots = place.slots(found, len(chosen.runs))
@@ -134,12 +134,12 @@ def bench(args: argparse.Namespace) -> int:
     from replicate.matrix.display import Display
     from replicate.matrix.local import LocalLauncher
     from replicate.matrix.plan import survey
-    from replicate.matrix.scheduler import WORKER
     from replicate.matrix.slots import make_slots
+    from replicate.matrix.task import PRELOAD
 
     options = Options(out=args.out)
     make_writable(args.out)
-    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher, Display(Console()) as display:
+    with LocalLauncher(preload=PRELOAD) as launcher, Display(Console()) as display:
         found = survey(launcher, [], options.data_dir, display)
         slot = make_slots(args.devices, 1, 1, found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]
         small = slot.device == "cpu"

@@ -1,7 +1,9 @@
-"""Errors that users can fix: one sentence that names the culprit and the choices."""
+"""Errors: those that users can fix, in one sentence, and those that another attempt may not meet."""
 
 import difflib
+import errno
 import reprlib
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,9 @@ SENTENCES = {
     "too_short": "{name} is empty; give at least one value",
     **{kind: f"{{name}} must be {wanted}, not {{value}}" for kind, wanted in WANTED.items()},
 }
+# Kinds of transient failures
+KILLED, MEMORY, CUDA, DISK = KINDS = ("killed", "out of memory", "CUDA error", "disk")
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 
@@ -62,4 +67,41 @@ def explain(error: "ValidationError", keys: Mapping[str, Iterable[str]] = {}) ->
     sentence = SENTENCES.get(first["type"], "{name} is {value}: {msg}")
     return sentence.format(
         name=name, value=value, msg=first["msg"].removeprefix("Value error, "), **first.get("ctx", {})
+    )
+
+
+class RankFailedError(Exception):
+    """A failure in another process of the same run.
+
+    Args:
+        message: what happened there.
+        kind: one of KINDS; None: the run's own fault.
+    """
+
+    def __init__(self, message: str, kind: str | None) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def transient_kind(error: BaseException) -> str | None:
+    """Which of KINDS an exception is; None: not transient, another attempt would only repeat it."""
+    if isinstance(error, RankFailedError):
+        return error.kind
+    if isinstance(error, OSError):
+        return DISK if error.errno in DISK_ERRORS else MEMORY if error.errno == errno.ENOMEM else None
+    if isinstance(error, MemoryError):
+        return MEMORY
+    if isinstance(error, RuntimeError):
+        return _of_torch(error)
+    return None
+
+
+def _of_torch(error: RuntimeError) -> str | None:
+    """By type where there is one; the libraries below torch, and its allocator of CPU memory, have none."""
+    torch, text = sys.modules.get("torch"), str(error)  # an error of torch's is raised by a torch that is loaded
+    types = (torch.OutOfMemoryError, torch.AcceleratorError) if torch else (type(None), type(None))
+    if isinstance(error, types[0]) or "can't allocate memory" in text or "_STATUS_ALLOC_FAILED" in text:
+        return MEMORY
+    return (
+        CUDA if isinstance(error, types[1]) or text.startswith(("CUDA error", "cuDNN error", "CUDA driver")) else None
     )

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from replicate.errors import UsageError, unknown
@@ -36,7 +35,6 @@ class Options:
         step: one of STEPS: how an iteration reaches the device.
         deterministic: the same bits twice on a GPU as well, at some cost in speed; on the CPU it is so in any case.
         commit: of the code, and whether the code differs from it, as found when the matrix started; None: ask now.
-        history: earlier attempts at the run, for its record.
     """
 
     out: Path
@@ -50,7 +48,6 @@ class Options:
     step: str = "auto"
     deterministic: bool = False
     commit: tuple[str, bool | None] | None = None
-    history: tuple[Any, ...] = ()
 
     @property
     def strict(self) -> bool:
@@ -59,7 +56,7 @@ class Options:
 
     def plain(self) -> dict[str, str | int | float]:
         """Plain data for a record: without folders, which are nobody else's business, and what has its own place."""
-        without = ("out", "data_dir", "commit", "history")
+        without = ("out", "data_dir", "commit")
         kept = {key: value for key, value in asdict(self).items() if key not in without}
         return kept | {"deterministic": self.strict}
 

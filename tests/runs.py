@@ -1,4 +1,6 @@
-"""Runs in tests: a training under a lease of its own, and records that are simply there."""
+"""A training in a test, under a lease of its own."""
+
+from collections.abc import Callable
 
 from replicate.options import Options
 from replicate.run import Run
@@ -7,12 +9,14 @@ from replicate.store.owner import Owner
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder
 from replicate.training import train
-from replicate.training.curve import Progress
+from replicate.worker import make_loggers
+
+Progress = Callable[[int, float | None], None]
 
 
-def train_run(run: Run, options: Options, progress: Progress | None = None) -> Result | None:
+def train_run(run: Run, options: Options, progress: Progress = lambda iteration, accuracy: None) -> Result | None:
     """Train a run in its folder, as its worker does."""
     lease = acquire(RunFolder.of(options.out, run), Owner(options.device, run.iterations))
     assert lease is not None
     with lease:
-        return train.train_run(run, options, lease, progress)
+        return train.train_run(run, options, lease, make_loggers(run, options, lease, progress))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "replicate"
-BASE = {"errors", "passing", "run"}
+BASE = {"errors", "run"}
 # What each part may import of the others; the parts above `store` know nothing of each other but through it.
 MAY = {
     "__main__": {"cli"},
@@ -36,8 +36,8 @@ MAY = {
     "matrix": {"options", "store", "provenance"},
     "live": {"matrix", "report", "experiment", "store"},
     "verify": {"store"},
-    "training": {"nn", "init", "data", "options", "store", "provenance", "wandb_runs"},
-    "tracking": {"report", "experiment", "options", "store", "wandb_runs"},
+    "training": {"nn", "init", "data", "options", "store", "provenance"},
+    "tracking": {"report", "experiment", "options", "store", "training"},
     "nn": set(),
     "init": set(),
     "data": {"store"},
@@ -46,10 +46,9 @@ MAY = {
     "settings": {"yamlfile"},
     "options": set(),
     "provenance": {"store"},
-    "wandb_runs": {"store"},
     "run": set(),
+    "worker": {"matrix", "options", "store", "tracking", "training"},
     "errors": set(),
-    "passing": set(),
     "yamlfile": set(),
     "__init__": set(),
 }
@@ -59,7 +58,6 @@ NO_TORCH = {
     "commands",
     "report",
     "tracking",
-    "wandb_runs",
     "matrix",
     "live",
     "doctor",
@@ -71,7 +69,7 @@ NO_TORCH = {
     "provenance",
     "run",
     "errors",
-    "passing",
+    "worker",
     "yamlfile",
 }
 
@@ -112,12 +110,12 @@ def test_torch_stays_where_it_is_needed(part: str, path: Path) -> None:
         assert all(name.split(".")[0] == "torch" for name in heavy)
 
 
-def test_only_prepare_brings_nets_inits_and_data_together() -> None:
+def test_only_build_brings_nets_inits_and_data_together() -> None:
     three = {"nn", "init", "data"}
     users = {
         path.name for _, path in parts() if len({p for p in three for n in imports(path) if f"replicate.{p}" in n}) > 1
     }
-    assert users == {"prepare.py"}
+    assert users == {"build.py"}
 
 
 def test_only_a_lease_writes_into_the_folder_of_a_run() -> None:
@@ -142,6 +140,23 @@ def test_quick_commands_load_no_torch_and_no_pandas(command: str, tmp_path: Path
         [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT.parent, check=True
     )
     assert done.stdout.strip().endswith("set()")
+
+
+def test_training_knows_no_wandb_and_others_know_only_its_logger() -> None:
+    assert not [path for part, path in parts() if part == "training" and "wandb" in path.read_text().lower()]
+    seen = {name for part, path in parts() if part in ("tracking", "worker") for name in imports(path)}
+    assert {name.split(".")[2] for name in seen if name.startswith("replicate.training.")} == {"logger"}
+
+
+def test_nothing_in_training_takes_more_than_six_arguments() -> None:
+    found = {}
+    for part, path in parts():
+        if part in ("training", "worker"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef):
+                    names = [one.arg for one in (*node.args.args, *node.args.kwonlyargs) if one.arg != "self"]
+                    found[f"{path.name}:{node.name}"] = len(names)
+    assert {name: count for name, count in found.items() if count > 6} == {}
 
 
 def test_files_are_short() -> None:

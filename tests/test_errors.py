@@ -1,6 +1,11 @@
-"""Messages for names that are not among the choices."""
+"""Messages for names that are not among the choices, and which failures are transient."""
 
-from replicate.errors import unknown
+import errno
+
+import pytest
+import torch
+
+from replicate.errors import RankFailedError, transient_kind, unknown
 
 
 def test_the_culprit_and_the_choices_are_named() -> None:
@@ -10,3 +15,32 @@ def test_the_culprit_and_the_choices_are_named() -> None:
 
 def test_a_slip_of_the_hand_is_guessed() -> None:
     assert "(did you mean 'lsuv'?)" in str(unknown("init", "lsvu", ("lsuv", "msra")))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk"),
+        (OSError(errno.EFBIG, "File too large"), "disk"),
+        (OSError(errno.EROFS, "Read-only file system"), "disk"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
+        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory"),
+        (torch.AcceleratorError("unspecified launch failure"), "CUDA error"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "CUDA error"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."), "out of memory"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), None),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+        (ValueError("No space left on device"), None),
+        (RankFailedError("rank 1 of 2 died", "killed"), "killed"),
+        (RankFailedError("rank 1 of 2 failed", None), None),
+    ],
+)
+def test_what_is_transient(error: Exception, kind: str | None) -> None:
+    assert transient_kind(error) == kind
+
+
+def test_torchs_own_failure_to_get_memory_is_transient() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert transient_kind(caught.value) == "out of memory"

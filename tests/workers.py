@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +13,12 @@ from typing import Any
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
-from replicate.store.result import Result
+from replicate.store.result import Attempt, Result
+from replicate.training.logger import Logger
 
 Send = Callable[..., None]
+Loggers = Sequence[Logger]
+History = Sequence[Attempt]
 
 
 def environment(names: list[str], send: Send) -> dict[str, str | None]:
@@ -49,6 +52,12 @@ def endless(path: Path, send: Send) -> None:
         time.sleep(0.05)
 
 
+def report(loggers: Loggers, iteration: int) -> None:
+    """Tell how far a run is."""
+    for logger in loggers:
+        logger.progress(iteration, None)
+
+
 def record(run: Run, options: Options, device: str = "a test") -> Result:
     """Make a whole record of a run, as a training would."""
     return Result(
@@ -57,13 +66,11 @@ def record(run: Run, options: Options, device: str = "a test") -> Result:
         test_accuracy=50.0 + run.seed,
         train_loss=1.0,
         iteration=run.iterations,
-        init=[],
         seconds=0.1,
         images_per_second=10.0,
         data_label="synthetic shapes",
         fingerprint="f" * 64,
         commit="unknown",
-        dirty=None,
         versions={},
         device=device,
         options=options.plain(),
@@ -80,13 +87,13 @@ def put(result: Result, folder: Path) -> Path:
     return path
 
 
-def train(run: Run, options: Options, lease: Lease, send: Send) -> Result:
+def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result:
     """Stand in for a training where the scheduler is the subject.
 
     Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is told to end, seed 6 is killed the first time, seed 7 runs
     out of memory the first two times, seed 8 has no room on the disk the first time.
     """
-    send(1, None)
+    report(loggers, 1)
     first = options.out / f"seed-{run.seed}"
     if run.seed == 6 and not first.exists():
         first.touch()
@@ -95,7 +102,7 @@ def train(run: Run, options: Options, lease: Lease, send: Send) -> Result:
         first.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
     if run.seed == 7:
-        return _hungry(run, options, lease, first)
+        return _hungry(run, options, lease, history, first)
     if run.seed == 1:
         raise ValueError("seed 1 fails")
     if run.seed == 2:
@@ -106,29 +113,29 @@ def train(run: Run, options: Options, lease: Lease, send: Send) -> Result:
         time.sleep(60)
     visible: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
     result = record(run, options, f"{options.device} sees {visible!r}")
-    result = replace(result, history=list(options.history))
+    result = replace(result, history=list(history))
     return lease.write_result(result)
 
 
-def _hungry(run: Run, options: Options, lease: Lease, tried: Path) -> Result:
+def _hungry(run: Run, options: Options, lease: Lease, history: History, tried: Path) -> Result:
     """Out of memory at the first two attempts."""
     tried.mkdir(exist_ok=True)
     mine = tried / str(len(list(tried.iterdir())))
     mine.touch()
-    result = replace(record(run, options), history=list(options.history))
+    result = replace(record(run, options), history=list(history))
     if mine.name in "01":
         failed = {"status": "error", "test_accuracy": None, "error": "CUDA out of memory", "passing": "out of memory"}
         result = replace(result, **failed)  # as train_run does with what torch raises
     return lease.write_result(result)
 
 
-def die_training(run: Run, options: Options, lease: Lease, send: Send) -> None:
+def die_training(*_: object) -> None:
     """Be killed while training."""
     print("about to die", flush=True)
-    die(signal.SIGKILL, send)
+    die(signal.SIGKILL, print)
 
 
-def patient(run: Run, options: Options, lease: Lease, send: Send) -> Result | None:
+def patient(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result | None:
     """Stand in for a training that takes until `OUT/go` is there, and that heeds signals: each start is noted."""
     told: list[int] = []
     for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
@@ -140,13 +147,13 @@ def patient(run: Run, options: Options, lease: Lease, send: Send) -> Result | No
         if told:
             (folder / "checkpoint").write_text(signal.Signals(told[0]).name)
             return None
-        send(1, None)
+        report(loggers, 1)
         time.sleep(0.05)
-    result = replace(record(run, options), history=list(options.history))
+    result = replace(record(run, options), history=list(history))
     return lease.write_result(result)
 
 
-def trained(run: Run, options: Options, lease: Lease, send: Send) -> Result | None:
+def trained(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result | None:
     """Train, in at most two parts: the first waits under way for SIGTERM, the second must not initialise anew."""
     from replicate.init.schemes import SCHEMES  # torch, which the other tasks do without
     from replicate.training import curve
@@ -158,15 +165,15 @@ def trained(run: Run, options: Options, lease: Lease, send: Send) -> Result | No
     first = not (folder / "checkpoint.pt").exists()
     curve.PROGRESS_SECONDS = 0.0  # word of every chunk
 
-    def progress(iteration: int, accuracy: float | None) -> None:
-        send(iteration, accuracy)
-        if first:
-            (folder / "waits").touch()
-            _await_sigterm()
+    class Waits(Logger):
+        def progress(self, iteration: int, test_accuracy: float | None) -> None:
+            if first:
+                (folder / "waits").touch()
+                _await_sigterm()
 
     if not first:
         SCHEMES.clear()  # whoever initialises fails
-    return train_run(run, options, lease, progress)
+    return train_run(run, options, lease, [*loggers, Waits()], history)
 
 
 def _await_sigterm() -> None:

@@ -14,16 +14,14 @@ from typing import Any
 from rich.console import Console
 
 from replicate.bench.queue import FINGERPRINT, nothing
-from replicate.matrix.attempt import Done, Order
 from replicate.matrix.display import Display
 from replicate.matrix.local import Event
 from replicate.matrix.plan import left_to_do
 from replicate.matrix.scheduler import run_all
 from replicate.matrix.slots import Slot
+from replicate.matrix.task import Done, Task
 from replicate.options import Options
 from replicate.run import Run
-from replicate.store.lease import acquire
-from replicate.store.owner import Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class VirtualFleet:
         self.now = self.own = 0.0
         self._seconds = seconds
         self._mark = time.process_time()
-        self._ends: list[tuple[float, int, str, Order]] = []
+        self._ends: list[tuple[float, int, str, Task]] = []
         self._started = 0
 
     def __enter__(self) -> "VirtualFleet":
@@ -86,20 +84,20 @@ class VirtualFleet:
     ) -> None:
         """Note when the run will end."""
         self.charge()
-        order: Order = arguments[0]
+        work: Task = arguments[0]
         self._started += 1
-        heapq.heappush(self._ends, (self.now + self._seconds(order.run), self._started, task, order))
+        heapq.heappush(self._ends, (self.now + self._seconds(work.run), self._started, task, work))
 
     def events(self, timeout: float) -> Iterator[Event]:
         """Go to the next end, and yield all that have ended by then."""
         self.charge()
         self.now = max(self.now, self._ends[0][0]) if self._ends else self.now
         while self._ends and self._ends[0][0] <= self.now:
-            _, _, task, order = heapq.heappop(self._ends)
-            lease = acquire(order.folder, Owner(order.device, order.run.iterations), order.token)
+            _, _, task, work = heapq.heappop(self._ends)
+            lease = work.acquire(work.token)
             assert lease is not None  # nobody else works in this folder
             with lease:
-                result = nothing(order.run, order.options, lease, lambda *value: None)
+                result = nothing(work.run, work.options, lease)
             self._mark = time.process_time()
             yield Event("done", task, Done(result))
             self.charge()

@@ -18,11 +18,10 @@ from replicate.bench.work import Work, iteration_work
 from replicate.data.dataset import Dataset
 from replicate.options import Options
 from replicate.run import Run
+from replicate.training.build import build_data, build_net, init_net_, make_trainer
 from replicate.training.environment import configure
 from replicate.training.graph import steps_for
 from replicate.training.module import Classifier
-from replicate.training.prepare import prepare
-from replicate.training.trainer import make_trainer
 
 IMAGES = 50_000  # as many as CIFAR-10 has; what they show does not matter
 BASELINE_WORKERS = 8  # of the DataLoader; at most one a core, or it would only hinder itself
@@ -110,21 +109,24 @@ def measure(
     """
     configure(options)
     steps = None if path == "baseline" else steps_for("auto" if path == "ours" else path, options.device, 1)
-    ready = prepare(run, options.device, _noise(), steps=steps)
+    dataset = _noise()
+    data, net = build_data(run, dataset, options.device), build_net(run, len(dataset.classes), options.device)
+    init_net_(net, run, data)
+    module = Classifier(net, run, steps=steps)
     clock = _Windows(launched, gate, windows, seconds, send)
     try:
         if path != "baseline":
-            make_trainer(run, options, ready.data, [clock]).fit(ready.model, datamodule=ready.data)
+            make_trainer(run, options, data, [clock]).fit(module, datamodule=data)
         else:
             model = PlainClassifier(
-                ready.model.net.to(memory_format=torch.contiguous_format),
+                net.to(memory_format=torch.contiguous_format),
                 lr=run.lr,
                 momentum=run.momentum,
                 weight_decay=run.weight_decay,
                 milestones=run.milestones,
                 lr_factor=run.lr_factor,
             )
-            images, labels = ready.data.train_images.cpu(), ready.data.train_labels.cpu()
+            images, labels = data.train_images.cpu(), data.train_labels.cpu()
             workers = min(BASELINE_WORKERS, torch.multiprocessing.cpu_count())
             batches = loader(images, labels, run.pad, run.batch_size, workers)
             pl.Trainer(
@@ -141,7 +143,7 @@ def measure(
     except _MeasuredError:
         pass
     peak = _peak_memory(options.device)
-    work = iteration_work(ready.model, run.batch_size, run.precision)
+    work = iteration_work(module, run.batch_size, run.precision)
     return Speed(tuple(clock.rates), clock.startup or 0.0, peak, work)
 
 

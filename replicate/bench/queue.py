@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -22,21 +22,14 @@ from replicate.store.result import Result
 FINGERPRINT = "0" * 64
 
 
-def nothing(run: Run, options: Options, lease: Lease, send: Callable[..., None]) -> Result:
+def nothing(run: Run, options: Options, lease: Lease, *_: object) -> Result:
     """Stand in for a training that takes no time: write a record and be done."""
     result = Result(
         run=run,
         status="diverged",
-        test_accuracy=None,
-        train_loss=None,
-        iteration=0,
-        init=[],
         seconds=0.0,
-        images_per_second=None,
-        data_label="none",
         fingerprint=FINGERPRINT,
         commit="unknown",
-        dirty=None,
         versions={},
         device="none",
         options=options.plain(),
@@ -54,6 +47,6 @@ def queue_cost(launcher: LocalLauncher, lengths: Sequence[int]) -> list[tuple[in
             begin = time.process_time()
             todo = left_to_do(Path(folder), runs, {"synthetic": FINGERPRINT}, display)
             slots = make_slots("cpu", None, 1, gpus=0)
-            run_all(launcher, runs, todo, slots, Options(Path(folder)), display, worker=f"{__name__}:nothing")
+            run_all(launcher, runs, todo, slots, Options(Path(folder)), display, train=f"{__name__}:nothing")
             costs.append((length, (time.process_time() - begin) / length))
     return costs

@@ -57,14 +57,7 @@ def iteration_work(model: Classifier, batch_size: int, precision: str) -> Work:
 
 def _alone(model: Classifier) -> Classifier:
     """Copy what is trained and how; not the steps, for a captured graph cannot be copied."""
-    return Classifier(
-        copy.deepcopy(model.net),
-        lr=model.lr,
-        momentum=model.momentum,
-        weight_decay=model.weight_decay,
-        milestones=model.milestones,
-        lr_factor=model.lr_factor,
-    ).train()
+    return Classifier(copy.deepcopy(model.net), model.run).train()
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

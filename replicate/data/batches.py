@@ -55,15 +55,15 @@ class BatchStream(Iterator[Batch]):
         indices, offsets, mirror = (torch.cat(numbers) for numbers in zip(*parts, strict=True))
         return indices, offsets, mirror
 
-    def state(self) -> dict[str, Any]:
-        """Return where the stream stands, as tensors and plain data: the generator at the pass's start, the place."""
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the stream: the generator at the start of the pass, and the place within it."""
         return {"generator": self._before, "position": self._position, "taken": self.taken}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where a stream of the same images, batch size and padding stood."""
-        self.generator.set_state(state["generator"].cpu())
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from the position of a stream of the same images, batch size and padding."""
+        self.generator.set_state(state_dict["generator"].cpu())
         self._pass = self._draw()
-        self._position, self.taken = state["position"], state["taken"]
+        self._position, self.taken = state_dict["position"], state_dict["taken"]
 
     def _draw(self) -> Batch:
         self._before = self.generator.get_state()

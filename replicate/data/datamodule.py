@@ -9,9 +9,13 @@ from torch import Tensor
 
 from replicate.data.augment import augment
 from replicate.data.batches import Batch, BatchStream, epoch_ends
+from replicate.run import Run
 
 TEST_BATCH = 500
 """Test images in a batch; the accuracy does not depend on it."""
+
+CHUNK = {"cpu": 4, "cuda": 64, "mps": 64}
+"""Iterations that Lightning gets at a time: many on a GPU, to hide its own work; few on a CPU, to show progress."""
 
 Pairs = Iterator[tuple[Tensor, Tensor]]  # images (b, 3, h, w) and labels (b,)
 
@@ -31,16 +35,16 @@ class Chunk:
         return self._length
 
     def __iter__(self) -> Pairs:
-        return islice(self._data.pairs, self._length)
+        return islice(self._data.batches, self._length)
 
     @property
-    def most(self) -> int:
-        """Batches in the longest chunk that this run may meet."""
+    def max_length(self) -> int:
+        """Batches in the longest chunk of this run."""
         return self._data.chunk
 
-    def whole(self) -> tuple[Tensor, Tensor]:
-        """Give images (k·b, 3, h, w), channels_last, and labels (k·b,) of its k batches, one after another."""
-        return self._data.together(self._length)
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """Images (k·b, 3, h, w), channels_last, and labels (k·b,) of its k batches, one after another."""
+        return self._data.next_batches(self._length)
 
 
 class TrainingEpoch:
@@ -86,50 +90,39 @@ class DeviceData(LightningDataModule):
     the Trainer must ask for each: `Trainer(reload_dataloaders_every_n_epochs=1, max_epochs=len(data.epoch_ends))`.
 
     Args:
-        train_images: float32 (N, 3, h, w), preprocessed.
-        train_labels: int64 (N,).
-        test_images: float32 (n, 3, h, w), preprocessed.
-        test_labels: int64 (n,).
+        train: float32 images (N, 3, h, w), preprocessed, and int64 labels (N,).
+        test: likewise, n of them.
+        run: gives the batch size, the number of iterations, the padding and the mirroring.
         generator: of the CPU; draws the order of the images, their crops and their mirroring.
-        batch_size: images in a training batch.
-        iterations: training batches in all.
-        pad: zero pixels on each side before the random crop.
-        mirror: mirror training images with probability 1/2.
         device: where all of it is put.
-        chunk: training batches that Lightning gets at a time.
-        stops: further iterations at which a chunk ends, so that one can look at the net there. No number depends on it.
+        boundaries: further iterations at which a chunk ends, so that callbacks see the net there. No number depends on
+            it.
     """
 
     def __init__(
         self,
-        train_images: Tensor,
-        train_labels: Tensor,
-        test_images: Tensor,
-        test_labels: Tensor,
-        *,
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        run: Run,
         generator: torch.Generator,
-        batch_size: int,
-        iterations: int,
-        pad: int,
-        mirror: bool,
-        device: torch.device | str = "cpu",
-        chunk: int = 1,
-        stops: Sequence[int] = (),
+        device: str = "cpu",
+        boundaries: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.train_images, self.train_labels = train_images.to(device), train_labels.to(device)
-        self.test_images, self.test_labels = test_images.to(device), test_labels.to(device)
-        self.pad, self.mirror, self.device, self.chunk = pad, mirror, device, chunk
-        self.stops = stops
-        self.epoch_ends = epoch_ends(len(train_images), batch_size, iterations)
-        self.stream = self._stream(generator, batch_size)
-        self.pairs = self._pairs_of(self.stream)
+        self.train_images, self.train_labels = (tensor.to(device) for tensor in train)
+        self.test_images, self.test_labels = (tensor.to(device) for tensor in test)
+        self.pad, self.mirror, self.device = run.pad, run.mirror, device
+        self.chunk = CHUNK[device]
+        self.boundaries = boundaries
+        self.epoch_ends = epoch_ends(len(self.train_images), run.batch_size, run.iterations)
+        self.sampler = self._sampler(generator, run.batch_size)
+        self.batches = self._batches_of(self.sampler)
 
-    def share(self, rank: int, ranks: int) -> None:
-        """Give out one part alone of each training batch, and of the test images; all parts together are the whole.
+    def shard(self, rank: int, ranks: int) -> None:
+        """Keep only one part of each training batch, and of the test images; all parts together are the whole.
 
-        Each part has the images, crops and mirrors that the whole would have there. Where `ranks` does not divide a
-        batch, the first parts have an image more: 43, 43 and 42 of 128.
+        Each part has the images, crops and mirrors that the whole has there. If `ranks` does not divide a batch, the
+        first parts have one image more: 43, 43 and 42 of 128.
 
         Args:
             rank: which part, from 0.
@@ -138,12 +131,12 @@ class DeviceData(LightningDataModule):
         Raises:
             ValueError: too few images for so many parts.
         """
-        if min(self.stream.batch_size, len(self.test_images)) < ranks:
+        if min(self.sampler.batch_size, len(self.test_images)) < ranks:
             raise ValueError(
-                f"{ranks} processes cannot share batches of {self.stream.batch_size} "
+                f"{ranks} processes cannot share batches of {self.sampler.batch_size} "
                 f"and {len(self.test_images)} test images"
             )
-        self.pairs = self._pairs_of(_parts(self.stream, rank, ranks))
+        self.batches = self._batches_of(_parts(self.sampler, rank, ranks))
         self.test_images, self.test_labels = self.test_images[rank::ranks], self.test_labels[rank::ranks]
 
     def training_batches(self, generator: torch.Generator, batch_size: int) -> Iterator[Tensor]:
@@ -153,7 +146,7 @@ class DeviceData(LightningDataModule):
             generator: of the CPU; not the one that draws the training batches.
             batch_size: images in a batch.
         """
-        for indices, offsets, mirror in self._stream(generator, batch_size):
+        for indices, offsets, mirror in self._sampler(generator, batch_size):
             yield self._augmented(indices, offsets, mirror)
 
     def first_batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -162,11 +155,11 @@ class DeviceData(LightningDataModule):
         Args:
             generator: one that stands where that of the training batches began; that one stays where it is.
         """
-        return next(self._pairs_of(self._stream(generator, self.stream.batch_size)))
+        return next(self._batches_of(self._sampler(generator, self.sampler.batch_size)))
 
-    def together(self, count: int) -> tuple[Tensor, Tensor]:
+    def next_batches(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the next batches, undivided, as one: images (count·b, 3, h, w) and labels (count·b,)."""
-        indices, offsets, mirror = self.stream.take(count)
+        indices, offsets, mirror = self.sampler.take(count)
         return self._augmented(indices, offsets, mirror), self.train_labels[indices]
 
     def train_dataloader(self) -> TrainingEpoch:
@@ -176,9 +169,9 @@ class DeviceData(LightningDataModule):
             raise ValueError(
                 "DeviceData needs Trainer(reload_dataloaders_every_n_epochs=1): its epochs differ in length"
             )
-        taken = self.stream.taken
+        taken = self.sampler.taken
         end = next((end for end in self.epoch_ends if end > taken), taken)
-        return TrainingEpoch(self, _chunks(taken, end, self.chunk, self.stops))
+        return TrainingEpoch(self, _chunks(taken, end, self.chunk, self.boundaries))
 
     def val_dataloader(self) -> PlainBatches:
         """Return the plain test images, without augmentation."""
@@ -192,10 +185,10 @@ class DeviceData(LightningDataModule):
         """Return the batch: it is on the device already."""
         return batch
 
-    def _stream(self, generator: torch.Generator, batch_size: int) -> BatchStream:
+    def _sampler(self, generator: torch.Generator, batch_size: int) -> BatchStream:
         return BatchStream(len(self.train_images), batch_size, generator, self.pad, self.device)
 
-    def _pairs_of(self, stream: Iterator[Batch]) -> Pairs:
+    def _batches_of(self, stream: Iterator[Batch]) -> Pairs:
         for indices, offsets, mirror in stream:
             yield self._augmented(indices, offsets, mirror), self.train_labels[indices]
 
@@ -212,7 +205,7 @@ def _parts(stream: BatchStream, rank: int, ranks: int) -> Iterator[Batch]:
         yield indices, offsets, mirror
 
 
-def _chunks(begin: int, end: int, chunk: int, stops: Sequence[int]) -> list[int]:
-    """Cut the iterations from begin to end into chunks that end at the stops among them."""
-    marks = [begin, *sorted({stop for stop in stops if begin < stop < end}), end]
+def _chunks(begin: int, end: int, chunk: int, boundaries: Sequence[int]) -> list[int]:
+    """Cut the iterations from begin to end into chunks that end at the boundaries among them."""
+    marks = [begin, *sorted({one for one in boundaries if begin < one < end}), end]
     return [min(chunk, last - start) for first, last in pairwise(marks) for start in range(first, last, chunk)]

@@ -10,13 +10,12 @@ from typing import Any
 
 from replicate.doctor.finding import Finding
 from replicate.doctor.found import Found, cpu, gpus, nvidia_smi
-from replicate.errors import UsageError
-from replicate.matrix.attempt import Done, Failed, Order
+from replicate.errors import CUDA, MEMORY, UsageError
 from replicate.matrix.local import LocalLauncher, death, tail
-from replicate.matrix.scheduler import ATTEMPT, WORKER
+from replicate.matrix.scheduler import WORKER
 from replicate.matrix.slots import Slot, make_slots
+from replicate.matrix.task import TRAIN, Done, Failed, Task
 from replicate.options import Options
-from replicate.passing import CUDA, MEMORY
 from replicate.run import Run
 from replicate.store.lease import new_token
 from replicate.store.result import Result
@@ -35,12 +34,12 @@ class Answer:
     trouble: str = ""
 
 
-def devices(launcher: LocalLauncher, worker: str = WORKER) -> Iterator[Finding]:
+def devices(launcher: LocalLauncher, train: str = TRAIN) -> Iterator[Finding]:
     """Look for devices and train on each.
 
     Args:
         launcher: starts the processes.
-        worker: `module:function` that carries out a run.
+        train: `module:function` that trains a run.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -61,8 +60,8 @@ def devices(launcher: LocalLauncher, worker: str = WORKER) -> Iterator[Finding]:
         for slot in slots:
             options = Options(folder / slot.name, folder, slot.device, commit=("unknown", None))
             environment = {**os.environ, **slot.environment}
-            order = Order(worker, tiny(slot), options, slot.name, new_token())
-            launcher.start(slot.name, ATTEMPT, (order,), environment, folder / f"{slot.name}.log")
+            task = Task(tiny(slot), options, slot.name, new_token(), train=train)
+            launcher.start(slot.name, WORKER, (task,), environment, folder / f"{slot.name}.log")
         answers = _answers(launcher, [slot.name for slot in slots], folder)
         seconds = time.monotonic() - begin
         for slot in slots:

@@ -9,7 +9,7 @@ from replicate.doctor import surroundings
 from replicate.doctor.devices import devices
 from replicate.doctor.show import show, verdict
 from replicate.matrix.local import LocalLauncher
-from replicate.matrix.scheduler import WORKER
+from replicate.matrix.task import PRELOAD
 
 
 def examine(out: Path, data_dir: Path, console: Console) -> int:
@@ -23,7 +23,7 @@ def examine(out: Path, data_dir: Path, console: Console) -> int:
     Returns:
         The exit code: 0 if something can train, else 1.
     """
-    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher:
+    with LocalLauncher(preload=PRELOAD) as launcher:
         parts = (
             surroundings.versions(),
             surroundings.room(surroundings.places(out, data_dir)),

@@ -13,11 +13,9 @@ from replicate.matrix.launcher import Launcher
 from replicate.matrix.local import LocalLauncher
 from replicate.matrix.plan import Survey
 from replicate.matrix.ray import RayLauncher
-from replicate.matrix.scheduler import WORKER
 from replicate.matrix.slots import Slot, make_slots
 from replicate.matrix.slurm import SlurmLauncher
-
-PRELOAD = WORKER.partition(":")[0]
+from replicate.matrix.task import PRELOAD
 
 
 @dataclass(frozen=True, slots=True)

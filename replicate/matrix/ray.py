@@ -13,7 +13,7 @@ from typing import Any, Self
 from replicate.errors import UsageError, unknown
 from replicate.matrix import remote
 from replicate.matrix.local import Event
-from replicate.matrix.remote import Task
+from replicate.matrix.remote import LaunchedTask
 from replicate.store.lease import new_token
 
 LOOK_SECONDS = 5.0  # between two looks at how far the runs are
@@ -60,7 +60,7 @@ class RayLauncher:
         self.device = "cuda" if asked else "cpu"
         # max_calls: a process of Ray's that has had one task ends, and with it whatever the run has left there.
         self._task = self._ray.remote(num_cpus=cores, num_gpus=asked, max_calls=1, max_retries=0)(_work)
-        self._running: dict[Any, Task] = {}
+        self._running: dict[Any, LaunchedTask] = {}
         self._looked = -math.inf
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class RayLauncher:
     ) -> None:
         """Give a task to Ray; see Launcher. Ray shares out the devices itself."""
         differing = {key: value for key, value in environment.items() if os.environ.get(key) != value}
-        one = Task(task, function, arguments, differing, log)
+        one = LaunchedTask(task, function, arguments, differing, log)
         self._running[self._task.remote([one], self._folder, self._preload)] = one
 
     def events(self, timeout: float) -> Iterator[Event]:
@@ -97,7 +97,7 @@ class RayLauncher:
             self._looked = time.monotonic()
             yield from remote.progress(list(self._running.values()))
 
-    def _ending(self, reference: Any, task: Task) -> Event:
+    def _ending(self, reference: Any, task: LaunchedTask) -> Event:
         try:
             (event,) = self._ray.get(reference)
         except Exception as error:  # Ray's word for a lost node or process, or what `work` raised
@@ -127,5 +127,5 @@ class RayLauncher:
                 self._folder.parent.rmdir()
 
 
-def _work(tasks: Sequence[Task], folder: Path, preload: str) -> list[Event]:
+def _work(tasks: Sequence[LaunchedTask], folder: Path, preload: str) -> list[Event]:
     return remote.work(tasks, folder, preload, os.environ, start=0)

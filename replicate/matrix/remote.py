@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from replicate.matrix.attempt import Order, Stopped
 from replicate.matrix.local import Event, LocalLauncher
 from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
+from replicate.matrix.task import Stopped, Task
 from replicate.store.watch import LeaseWatch
 
 MARK = "stop"  # file in the launcher's folder that tells its jobs to end
@@ -17,7 +17,7 @@ AT_ONCE = 1000  # jobs in the queue: SLURM's own limit of an array (MaxArraySize
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LaunchedTask:
     """What a launcher was told to start; `environment`: what differs from the launcher's own."""
 
     name: str
@@ -53,7 +53,9 @@ def _value(text: str) -> Any:
         return text
 
 
-def work(tasks: Sequence[Task], folder: Path, preload: str, environment: Mapping[str, str], start: int) -> list[Event]:
+def work(
+    tasks: Sequence[LaunchedTask], folder: Path, preload: str, environment: Mapping[str, str], start: int
+) -> list[Event]:
     """Carry out tasks side by side, in a job. A signal or the mark in the folder ends them, each with a checkpoint.
 
     Args:
@@ -69,7 +71,7 @@ def work(tasks: Sequence[Task], folder: Path, preload: str, environment: Mapping
     ended: dict[str, Event] = {}
     with LocalLauncher(preload) as launcher, stoppable() as signalled:
         for task in tasks:
-            arguments = tuple(again(one, start) if isinstance(one, Order) else one for one in task.arguments)
+            arguments = tuple(again(one, start) if isinstance(one, Task) else one for one in task.arguments)
             launcher.start(task.name, task.function, arguments, {**environment, **task.environment}, task.log)
         while len(ended) < len(tasks) and not (signalled() or (folder / MARK).exists()):
             ended |= {event.task: event for event in launcher.events(timeout=1.0) if event.kind != "progress"}
@@ -78,21 +80,21 @@ def work(tasks: Sequence[Task], folder: Path, preload: str, environment: Mapping
     return [ended.get(task.name) or Event("done", task.name, Stopped()) for task in tasks]
 
 
-def again(order: Order, start: int) -> Order:
-    """Make the order of a job that its cluster starts anew: it takes over from its earlier start, dead or alive."""
-    return (
-        replace(order, token=f"{order.token}.{start}", expired=order.current_token or order.expired) if start else order
-    )
+def again(task: Task, start: int) -> Task:
+    """Make the task of a job that its cluster restarts: it takes over from its earlier start, dead or alive."""
+    if not start:
+        return task
+    return replace(task, token=f"{task.token}.{start}", expired_token=task.current_token or task.expired_token)
 
 
-def progress(tasks: Sequence[Task]) -> Iterator[Event]:
+def progress(tasks: Sequence[LaunchedTask]) -> Iterator[Event]:
     """Tell how far runs are, from the heartbeats of their leases."""
     watch = LeaseWatch()
-    for task in tasks:
-        order = task.arguments[0]
-        info = watch.look(order.folder)
-        if info is not None and info.owner is not None and info.token.startswith(order.token):
-            yield Event("progress", task.name, (info.owner.iteration, info.owner.test_accuracy))
+    for launched in tasks:
+        task: Task = launched.arguments[0]
+        info = watch.look(task.folder)
+        if info is not None and info.owner is not None and info.token.startswith(task.token):
+            yield Event("progress", launched.name, (info.owner.iteration, info.owner.test_accuracy))
 
 
 def stopped(event: Event) -> bool:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from replicate.errors import MEMORY
 from replicate.matrix.slots import Slot
-from replicate.passing import MEMORY
 
 
 @dataclass(frozen=True, slots=True)

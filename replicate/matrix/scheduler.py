@@ -8,17 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from replicate import provenance
-from replicate.matrix.attempt import (
-    LOST,
-    Busy,
-    Done,
-    Ending,
-    Failed,
-    Order,
-    Stopped,
-    now,
-    record_death,
-)
+from replicate.errors import KILLED
 from replicate.matrix.display import Display
 from replicate.matrix.launcher import Launcher
 from replicate.matrix.limit import Limit
@@ -27,16 +17,26 @@ from replicate.matrix.plan import long_ones_first
 from replicate.matrix.retry import Retries
 from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
+from replicate.matrix.task import (
+    EXIT_LEASE_LOST,
+    TRAIN,
+    Busy,
+    Done,
+    Failed,
+    Stopped,
+    Task,
+    TaskOutcome,
+    record_death,
+    utc_now,
+)
 from replicate.options import Options
-from replicate.passing import KILLED
 from replicate.run import Run
 from replicate.store.lease import new_token, release
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder, collect
 from replicate.store.watch import LeaseInfo, LeaseWatch
 
-WORKER = "replicate.training.train:train_run"
-ATTEMPT = "replicate.matrix.attempt:attempt"
+WORKER = "replicate.worker:run_task"
 LOOK_SECONDS = 1.0  # between two looks at the runs that others do
 
 
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    order: Order
+    task: Task
     slot: Slot
     shared: int
     begin: float
@@ -73,7 +73,7 @@ def run_all(
     slots: Sequence[Slot],
     options: Options,
     display: Display,
-    worker: str = WORKER,
+    train: str = TRAIN,
     retries: int = 0,
     limit: Limit | None = None,
 ) -> Outcome:
@@ -90,13 +90,13 @@ def run_all(
         slots: where runs run, one at a time in each.
         options: of every run; the device is the slot's.
         display: is told what happens.
-        worker: `module:function` that carries out a run.
+        train: `module:function` that trains a run.
         retries: how often a run is tried again in this call after a failure that may be passing.
         limit: of the whole command; None: none.
     """
     options = replace(options, commit=options.commit or provenance.commit())  # of the code that the runs are to run
     display.begin(len(runs) - len(todo), len(runs))
-    return _Matrix(launcher, todo, slots, options, display, worker, retries, limit or Limit()).carry_out(runs)
+    return _Matrix(launcher, todo, slots, options, display, train, retries, limit or Limit()).carry_out(runs)
 
 
 class _Matrix:
@@ -109,12 +109,12 @@ class _Matrix:
         slots: Sequence[Slot],
         options: Options,
         display: Display,
-        worker: str,
+        train: str,
         retries: int,
         limit: Limit,
     ) -> None:
         self._launcher, self._options, self._display = launcher, options, display
-        self._worker, self._retries, self._limit = worker, Retries(retries, slots), limit
+        self._train, self._retries, self._limit = train, Retries(retries, slots), limit
         self._todo, self._waiting, self._free = list(todo), long_ones_first(todo, len(slots)), list(slots)
         self._busy: dict[str, _Job] = {}
         self._elsewhere: dict[str, Run] = {}
@@ -143,7 +143,7 @@ class _Matrix:
                 self._display.note(f"stopping, {under_way}; the same command goes on where this one ends")
             self._launcher.stop(self._limit.left)
         for job in self._busy.values():
-            release(job.order.folder, job.order.current_token or job.order.token)
+            release(job.task.folder, job.task.current_token or job.task.token)
         return self._outcome(runs)
 
     def _outcome(self, runs: Sequence[Run]) -> Outcome:
@@ -163,17 +163,17 @@ class _Matrix:
                 self._leave(run, lease)
                 continue
             slot = self._free.pop(0)
-            history = tuple(self._unrecorded.get(run.run_id, ()))
-            options = replace(self._options, device=slot.device, history=history)
+            options = replace(self._options, device=slot.device)
             expired, known = lease.token if lease else None, self._known.get(run.run_id)
-            order = Order(self._worker, run, options, slot.name, new_token(), expired, known)
+            unrecorded = tuple(self._unrecorded.get(run.run_id, ()))
+            task = Task(run, options, slot.name, new_token(), expired, known, unrecorded, self._train)
             environment = {**os.environ, **slot.environment}
-            self._launcher.start(run.run_id, ATTEMPT, (order,), environment, order.folder.log, slot.name)
-            self._busy[run.run_id] = _Job(order, slot, self._retries.sharing(slot), time.monotonic())
+            self._launcher.start(run.run_id, WORKER, (task,), environment, task.folder.log, slot.name)
+            self._busy[run.run_id] = _Job(task, slot, self._retries.sharing(slot), time.monotonic())
             self._limit.began(run.run_id)
             self._display.started(run, slot)
-            if expired is not None:
-                self._display.note(f"{run.run_id} is taken over from {lease.holder if lease else ''}, which is gone")
+            if lease is not None:
+                self._display.note(f"{run.run_id} is taken over from {lease.holder}, which is gone")
 
     def _leave(self, run: Run, lease: LeaseInfo) -> None:
         self._elsewhere[run.run_id] = run
@@ -181,7 +181,7 @@ class _Matrix:
 
     def _hear(self, event: Event, stopped: bool) -> None:
         job = self._busy[event.task]
-        run = job.order.run
+        run = job.task.run
         if event.kind == "progress":
             self._limit.told(event.task)
             self._display.progressed(run, *event.value)
@@ -196,21 +196,21 @@ class _Matrix:
             self._over_or_again(run, ending.result, ending.result.passing, job if ending.ours else None)
         elif isinstance(ending, Failed):
             reason = f"{ending.reason}; its record cannot be written"
-            self._unrecorded.setdefault(run.run_id, []).append({"when": now(), "reason": reason[:200]})
+            self._unrecorded.setdefault(run.run_id, []).append({"when": utc_now(), "reason": reason[:200]})
             self._display.note(f"{run.run_id} ended in an error: {reason}")
             self._over_or_again(run, None, ending.passing, job)
         elif isinstance(ending, Stopped):
-            release(job.order.folder, job.order.current_token or job.order.token)
+            release(job.task.folder, job.task.current_token or job.task.token)
             self._display.note(f"{run.run_id} was stopped by a signal; the same command goes on with it")
         else:
             self._elsewhere[run.run_id] = run
 
-    def _ending(self, event: Event, job: _Job, stopped: bool) -> Ending:
+    def _ending(self, event: Event, job: _Job, stopped: bool) -> TaskOutcome:
         """What became of a run, and the record of it where its process has not written one."""
         kind: str | None = None
         if event.kind == "done":
             if not isinstance(event.value, Failed):
-                return event.value  # type: ignore[no-any-return]  # of `attempt`
+                return event.value  # type: ignore[no-any-return]  # of `run_task`
             reason, kind = event.value.reason, event.value.passing
         elif event.kind == "failed":
             reason = str(event.value)
@@ -218,13 +218,13 @@ class _Matrix:
             reason, kind = event.value, KILLED
         elif stopped or event.value == -signal.SIGTERM:
             return Stopped()
-        elif event.value == LOST:
+        elif event.value == EXIT_LEASE_LOST:
             return Busy()
         else:
             reason = f"the process died: {death(event.value)}"
             kind = KILLED if event.value is not None and event.value < 0 else None
         try:
-            return record_death(job.order, reason, kind, time.monotonic() - job.begin)
+            return record_death(job.task, reason, kind, time.monotonic() - job.begin)
         except OSError as error:
             return Failed(f"{reason} ({error})" if str(error) not in reason else reason, kind)
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 from replicate.errors import UsageError, unknown
 from replicate.matrix import remote
 from replicate.matrix.local import Event, tail
-from replicate.matrix.remote import Task
+from replicate.matrix.remote import LaunchedTask
 from replicate.store.lease import new_token
 
 LOOK_SECONDS = 5.0  # between two looks at the queue
@@ -31,7 +31,7 @@ OURS = ("nodes", "ntasks_per_node")  # a run is one process on one node
 @dataclass(slots=True)
 class _Job:
     handle: Any  # submitit.Job, whose types come with an extra that need not be installed
-    tasks: Sequence[Task]
+    tasks: Sequence[LaunchedTask]
     gone: float | None = field(default=None)  # when it was first missing from the queue
 
     @property
@@ -76,7 +76,7 @@ class SlurmLauncher:
         except Exception as error:
             raise UsageError(f"--launcher slurm: {str(error).splitlines()[0]}") from None
         self.device = "cuda" if any("gpu" in f"{name} {value}" for name, value in parameters.items()) else "cpu"
-        self._new: dict[str, list[Task]] = {}
+        self._new: dict[str, list[LaunchedTask]] = {}
         self._jobs: dict[str, _Job] = {}
         self._looked, self._submitted = -math.inf, False
 
@@ -98,7 +98,7 @@ class SlurmLauncher:
         """Note a task for the next submission; see Launcher."""
         # The job has an environment of its own, in which SLURM says which GPU is its.
         differing = {key: value for key, value in environment.items() if os.environ.get(key) != value}
-        self._new.setdefault(place, []).append(Task(task, function, arguments, differing, log))
+        self._new.setdefault(place, []).append(LaunchedTask(task, function, arguments, differing, log))
 
     def events(self, timeout: float) -> Iterator[Event]:
         """Submit what was started, and yield what has become of the tasks; those of a job end together."""
@@ -197,7 +197,7 @@ class SlurmLauncher:
             _call("scancel", "--quiet", *how, *numbers[begin : begin + 500])
 
 
-def job(tasks: Sequence[Task], folder: Path, preload: str) -> list[Event]:
+def job(tasks: Sequence[LaunchedTask], folder: Path, preload: str) -> list[Event]:
     """Carry out tasks, in a job of SLURM's; told to end by SLURM and not by us, it goes back into the queue."""
     start = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     events = remote.work(tasks, folder, preload, os.environ, start)
@@ -210,7 +210,7 @@ def job(tasks: Sequence[Task], folder: Path, preload: str) -> list[Event]:
     return events
 
 
-def _lost(tasks: Sequence[Task], why: str) -> Iterator[Event]:
+def _lost(tasks: Sequence[LaunchedTask], why: str) -> Iterator[Event]:
     for task in tasks:
         yield Event("lost", task.name, why)
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, field
+from dataclasses import KW_ONLY, asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,8 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_co
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from replicate.errors import UsageError, explain
-from replicate.passing import KINDS
+from replicate.errors import KINDS, UsageError, explain
 from replicate.run import LATER, STRICT, Run
 from replicate.store.files import escape_control_chars, read_bytes
 
@@ -66,32 +65,35 @@ class Attempt(TypedDict):
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Result:
-    """The record of one run. Fields with a default are missing in older records."""
+    """The record of one run. The defaults stand for what is not known, and for what older records do not have."""
 
     run: Annotated[Run, Field(description="what was run")]
     status: Annotated[Status, Field(description="how it ended")]
+    _: KW_ONLY
     test_accuracy: Annotated[
         Accuracy | None,
         Field(description="of the last iteration, in %; null if the run did not reach its end"),
-    ]
+    ] = None
     train_loss: Annotated[
         Number | None,
         Field(description="mean cross-entropy since the last but one row of the curve, in nats; null as above"),
-    ]
-    iteration: Annotated[Count, Field(description="optimiser steps taken")]
-    init: Annotated[list[LayerEntry], Field(description="one entry per weight layer; maxout: per piece")]
+    ] = None
+    iteration: Annotated[Count, Field(description="optimiser steps taken")] = 0
+    init: Annotated[list[LayerEntry], Field(description="one entry per weight layer; maxout: per piece")] = field(
+        default_factory=list
+    )
     seconds: Annotated[Number, Field(description="wall-clock time of the whole run")]
     images_per_second: Annotated[
         Number | None, Field(description="training images over the time of the training loop without evaluations")
-    ]
-    data_label: Annotated[Line, Field(description="name of the data set for people")]
+    ] = None
+    data_label: Annotated[Line, Field(description="name of the data set for people")] = "unknown"
     fingerprint: Annotated[
         Line, Field(description="sha256 of the data set's content; `unknown` if the run failed before it was read")
-    ]
+    ] = "unknown"
     commit: Annotated[Line, Field(description="commit of the code, or `unknown`")]
     dirty: Annotated[
         bool | None, Field(description="whether replicate/ or experiments/ differed from the commit; null: unknown")
-    ]
+    ] = None
     versions: Annotated[dict[str, str], Field(description="of Python and the libraries that matter")]
     device: Annotated[Line, Field(description="name of the device")]
     options: Annotated[dict[str, Any], Field(description="Options of the run, as plain data")]

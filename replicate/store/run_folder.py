@@ -31,6 +31,11 @@ class RunFolder:
         return cls(out / "runs" / run.run_id)
 
     @property
+    def run_id(self) -> str:
+        """The run_id, which names the folder."""
+        return self.path.name
+
+    @property
     def result(self) -> Path:
         """The record."""
         return self.path / RESULT

@@ -15,7 +15,7 @@ from replicate.report.figures import draw
 from replicate.report.table import Table, build
 from replicate.run import Run
 from replicate.store.run_folder import Records, RunFolder
-from replicate.wandb_runs import PROJECT, discard, offline_runs, record_artifact, staged_in, was_synced
+from replicate.tracking.runs import PROJECT, discard, offline_runs, record_artifact, staged_in, was_synced
 
 
 def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, mode: str) -> str | None:

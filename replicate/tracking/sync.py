@@ -11,7 +11,7 @@ from replicate.experiment import Experiment
 from replicate.options import wandb_key_known
 from replicate.run import Run
 from replicate.store.run_folder import Records, RunFolder
-from replicate.wandb_runs import offline_runs, was_synced
+from replicate.tracking.runs import offline_runs, was_synced
 
 # As a module of this Python: the command `wandb` may be another installation's, or not on the path.
 WANDB = (sys.executable, "-m", "wandb")

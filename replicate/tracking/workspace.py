@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
+from replicate.tracking.runs import PROJECT
 from replicate.tracking.sync import require_key
-from replicate.wandb_runs import PROJECT
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace

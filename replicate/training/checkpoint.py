@@ -1,45 +1,55 @@
-"""Checkpoints: all that a run needs to go on as if it had never been interrupted."""
+"""Checkpoints: all that a run needs to continue as if it had never been interrupted."""
 
 import io
+import signal
 import time
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Protocol
 
+import pytorch_lightning as pl
 import torch
 
 from replicate.data.datamodule import DeviceData
-from replicate.store.layers import to_plain
+from replicate.run import Run
 from replicate.store.lease import Lease
 from replicate.store.run_folder import CHECKPOINT, RunFolder
-from replicate.training.curve import Curve
-from replicate.training.layers import Layers
 from replicate.training.module import Classifier
-from replicate.training.stopping import Stops, of_rank, optimizer_of
 from replicate.training.team import Alone
 
-SCHEMA = 1
-MOST_BYTES = 2**32  # the widest net that fits a GPU has less
+SCHEMA = 2
+MAX_BYTES = 2**32  # the widest net that fits a GPU has less
+# SIGINT is for the matrix to hear; SLURM and submitit warn by the user signals before they kill.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Checkpoints(Stops):
-    """Saves the run's state now and then, and when a signal asks it to stop, which then ends the training.
+class StoppedError(Exception):
+    """A signal ended the run; its checkpoint is on the disk."""
 
-    It must stand behind the Layers and the Curve in the Trainer's callbacks: a state is that after a row was written,
-    never between the last iteration of an epoch and its evaluation.
+
+class Stateful(Protocol):
+    """Something that a checkpoint holds."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give its state: tensors and plain data."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Continue from such a state."""
+
+
+class Checkpoint(pl.Callback):
+    """Saves the state of a training from time to time, and when a signal asks it to stop, which then ends the training.
+
+    It comes after the other callbacks, so that it saves what they have written. At the end of an epoch it saves after
+    the evaluation, never before. All processes of a team save and stop after the same iteration, whichever of them got
+    the signal.
 
     Args:
-        lease: of the run.
-        identity: run_id and data fingerprint; a checkpoint of another identity is not taken up.
-        data: holds the stream of batches.
-        curve: holds the rows so far.
-        layers: holds the measurements so far.
-        every: seconds between checkpoints.
-        init: the initialisation's report, kept for the record.
-        parts: of `parts`, likewise.
-        seconds: spent on the run in earlier calls.
-        state: the state to go on from, of `load`; None for a run that begins.
-        team: the processes that train the run, of which this is the first; None: this one alone.
+        parts: what has a state, by name; the optimiser's and the random generators' are added.
+        every: seconds between two checkpoints.
+        save: writes a state; None: another process does.
 
     Raises:
         StoppedError: from the training, after a signal.
@@ -47,45 +57,83 @@ class Checkpoints(Stops):
 
     def __init__(
         self,
-        lease: Lease,
-        identity: str,
-        data: DeviceData,
-        curve: Curve,
-        layers: Layers,
+        parts: Mapping[str, Stateful],
         every: float,
-        init: list[dict[str, Any]],
-        parts: list[dict[str, Any]],
-        seconds: float,
-        state: dict[str, Any] | None,
-        team: Alone | None = None,
+        save: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        super().__init__(data, every, state, team or Alone())
-        self.lease, self.identity = lease, identity
-        self.curve, self.layers = curve, layers
-        self.init, self.parts, self.seconds = init, parts, seconds
-        self._begin = time.monotonic()
+        self.parts, self.every, self.save = parts, every, save
+        self._resumed: tuple[dict[str, Any], dict[str, Any]] | None = None  # states of the optimiser and this rank
+        self._saved_at = time.monotonic()
+        self._signal: int | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
 
-    def save(self, module: Classifier, ranks: list[dict[str, Any]]) -> None:
-        """Write the checkpoint."""
-        state = {
-            "schema": SCHEMA,
-            "identity": self.identity,
-            "iteration": module.iteration,
-            "net": module.net.state_dict(),
-            "optimizer": optimizer_of(module).state_dict(),
-            **ranks[0],
-            "ranks": ranks[1:],
-            "stream": self.data.stream.state(),
-            "rows": self.curve.rows,
-            "layers": to_plain(self.layers.snapshots),
-            "training_seconds": self.curve.elapsed(),
-            "init": self.init,
-            "parts": self.parts,
-            "seconds": self.seconds + time.monotonic() - self._begin,
-        }
-        file = io.BytesIO()  # written to the disk by torch, a full disk would be a RuntimeError without its errno
-        torch.save(state, file)
-        self.lease.write(CHECKPOINT, file.getvalue())  # the one before is whole until this one is
+    def restore(self, state: dict[str, Any], team: Alone) -> None:
+        """Continue from a state; the optimiser and the random generators follow when the training starts."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self._resumed = state["optimizer"], _state_of_rank(state["ranks"], team)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to signals. The optimiser exists only now, and nothing draws random numbers any more."""
+        self._handlers = {one: signal.signal(one, self._note) for one in SIGNALS}
+        if self._resumed is not None:
+            optimizer, rank = self._resumed
+            module = _classifier(pl_module)
+            module.optimizer.load_state_dict(optimizer)
+            module.totals["train"] = rank["totals"]
+            _set_generators(module.device.type, rank["generators"])
+            self._resumed = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time, but leave the end of an epoch to on_validation_end."""
+        if _classifier(pl_module).iteration not in _epoch_ends(trainer):
+            self._save_if_due(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if it is time."""
+        if _classifier(pl_module).iteration < _epoch_ends(trainer)[-1]:
+            self._save_if_due(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back, before Lightning does the same with its own."""
+        for one, handler in self._handlers.items():
+            signal.signal(one, handler)
+        self._handlers = {}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self.on_train_end(trainer, pl_module)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._signal = number
+
+    def _save_if_due(self, pl_module: pl.LightningModule) -> None:
+        module = _classifier(pl_module)
+        stop, due = module.team.wish(self._signal, time.monotonic() - self._saved_at >= self.every)
+        if stop is None and not due:
+            return
+        ranks = module.team.gather({"totals": module.totals["train"], "generators": _generators(module.device.type)})
+        if self.save is not None:
+            states = {name: part.state_dict() for name, part in self.parts.items()}
+            optimizer = module.optimizer.state_dict()
+            self.save({"iteration": module.iteration, "optimizer": optimizer, "ranks": ranks, **states})
+        self._saved_at = time.monotonic()
+        if stop is not None:
+            raise StoppedError(signal.Signals(stop).name)
+
+
+def identity(run: Run, fingerprint: str) -> str:
+    """What a checkpoint is of: a run on the data with this fingerprint."""
+    return f"{run.run_id} {fingerprint}"
+
+
+def write(lease: Lease, identity: str, state: dict[str, Any]) -> None:
+    """Write the checkpoint of a run. Raises as `Lease.write`."""
+    file = io.BytesIO()  # written to the disk by torch, a full disk would be a RuntimeError without its errno
+    torch.save({"schema": SCHEMA, "identity": identity, **state}, file)
+    lease.write(CHECKPOINT, file.getvalue())
 
 
 def load(lease: Lease, identity: str, device: str) -> dict[str, Any] | None:
@@ -93,7 +141,7 @@ def load(lease: Lease, identity: str, device: str) -> dict[str, Any] | None:
 
     Args:
         lease: of the run.
-        identity: run_id and data fingerprint.
+        identity: of the run and its data.
         device: where the tensors are wanted.
 
     Returns:
@@ -114,11 +162,11 @@ def read(folder: RunFolder, identity: str, device: str) -> dict[str, Any]:
 
     Args:
         folder: of the run.
-        identity: run_id and data fingerprint.
+        identity: of the run and its data.
         device: where the tensors are wanted.
 
     Raises:
-        Exception: there is none, it cannot be read, or it is of another run or other data.
+        Exception: there is none, it cannot be read, or it is of another run, other data or another schema.
     """
     path = folder.checkpoint
     _check_size(path)
@@ -126,46 +174,59 @@ def read(folder: RunFolder, identity: str, device: str) -> dict[str, Any]:
     # By way of the CPU to MPS, which has no float64, in which another device's totals are.
     state: dict[str, Any] = torch.load(path, map_location="cpu" if device == "mps" else device, weights_only=True)
     if state["schema"] != SCHEMA or state["identity"] != identity:
-        raise ValueError("it is not of this run on this data")
-    for rank in (state, *state.get("ranks", [])):  # none in a checkpoint from before there were teams
-        # These two live on the CPU, wherever the weights are.
-        for name in ("rng", "cuda_rng"):
-            rank[name] = None if rank[name] is None else rank[name].cpu()
+        raise ValueError(f"it is not of schema {SCHEMA}, this run and this data")
     return state
 
 
 def _check_size(path: Path) -> None:
     """Refuse what torch.save does not write: packed entries, which may unfold without end, and absurd sizes."""
     size = path.stat().st_size
-    if not path.is_file() or size > MOST_BYTES:
-        raise ValueError(f"it is no plain file of at most {MOST_BYTES:,} bytes")
+    if not path.is_file() or size > MAX_BYTES:
+        raise ValueError(f"it is no plain file of at most {MAX_BYTES:,} bytes")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
         raise ValueError("its entries are packed")
 
 
-def parts(state: dict[str, Any] | None, here: dict[str, Any]) -> list[dict[str, Any]]:
-    """List who trained which part of a run: an entry each time the code or the machine changed between two calls.
+def _generators(device: str) -> dict[str, torch.Tensor]:
+    """States of the random generators that a training on this device draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device != "cpu":
+        states[device] = getattr(torch, device).get_rng_state()
+    return states
+
+
+def _set_generators(device: str, states: dict[str, torch.Tensor]) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"].cpu())  # a state lives on the CPU, wherever the weights are
+    if device != "cpu" and device in states:
+        getattr(torch, device).set_rng_state(states[device].cpu())
+
+
+def _state_of_rank(ranks: list[dict[str, Any]], team: Alone) -> dict[str, Any]:
+    """Choose what a process continues from: the sums of its training loss, and its random generators.
+
+    A run may continue with more or fewer processes than it had. Then the first one gets the sums of all, and a process
+    without a predecessor draws dropout from the beginning of its stream. Such a run's bits are no other's; its record
+    names the number of processes in each of its parts.
 
     Args:
-        state: the state to go on from; None for a run that begins.
-        here: what this call says of itself, plain data.
-
-    Returns:
-        The entries, each what a call said of itself and `from`, the iteration from which on.
+        ranks: the state of each process, by rank.
+        team: the processes that continue.
     """
-    if state is None:
-        return [{"from": 0, **here}]
-    earlier: list[dict[str, Any]] = state.get("parts", [{"from": 0, "commit": "unknown"}])  # older checkpoints
-    if earlier[-1] == {"from": earlier[-1]["from"], **here}:
-        return earlier
-    return [*earlier, {"from": state["iteration"], **here}]
+    if len(ranks) == team.size:
+        return ranks[team.rank]
+    totals = torch.stack([rank["totals"].cpu() for rank in ranks]).sum(0) * (team.rank == 0)
+    return {"totals": totals, "generators": ranks[team.rank]["generators"] if team.rank < len(ranks) else {}}
 
 
-def take_up(state: dict[str, Any], module: Classifier, data: DeviceData) -> None:
-    """Put a net and its batches where a checkpoint left them; the optimiser follows when training starts."""
-    module.net.load_state_dict(state["net"])
-    module.iteration = state["iteration"]
-    module.totals["train"] = of_rank(state, module.team)["totals"]
-    data.stream.restore(state["stream"])
+def _epoch_ends(trainer: pl.Trainer) -> list[int]:
+    data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it in fit
+    assert isinstance(data, DeviceData)
+    return data.epoch_ends
+
+
+def _classifier(module: pl.LightningModule) -> Classifier:
+    assert isinstance(module, Classifier)
+    return module

@@ -39,10 +39,10 @@ def configure(options: Options) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
-def here(options: Options, step: str = "eager") -> dict[str, Any]:
-    """Say what carries out this call, as a record has it: commit, dirty, versions, device and environment.
+def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
+    """What carries out this call, by key of the record: commit, dirty, versions, device and environment.
 
-    The environment is what torch has in effect, and what picks its kernels.
+    The environment is what torch has in effect, and what selects its kernels.
 
     Args:
         options: of the run.

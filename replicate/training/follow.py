@@ -1,8 +1,7 @@
-"""What the processes of a run beside the first one do: train their parts, and write nothing."""
+"""What the other processes of a run do: train their parts of the batches, and write nothing."""
 
 import contextlib
 import math
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,32 +11,26 @@ from replicate.options import Options
 from replicate.run import Run
 from replicate.store.run_folder import RunFolder
 from replicate.training import checkpoint
+from replicate.training.build import build_data, build_net, make_trainer
+from replicate.training.checkpoint import Checkpoint, StoppedError
 from replicate.training.environment import configure
 from replicate.training.module import Classifier, DivergedError
-from replicate.training.prepare import prepare
-from replicate.training.stopping import StoppedError, Stops
 from replicate.training.streams import stream_seed
 from replicate.training.team import Alone
-from replicate.training.train import identity_of
-from replicate.training.trainer import make_trainer
 
 
-class Following(Stops):
-    """Takes part in what the first process does at the rows of the curve and for a checkpoint, and keeps nothing."""
+class RowTotals(pl.Callback):
+    """Adds this process's sums to those that the first process writes at a row of the curve."""
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the sums of the training for the row."""
+        """Give the sums of the training."""
         assert isinstance(pl_module, Classifier)
         pl_module.take("train")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the sums of the evaluation for the row, and save if it is time."""
+        """Give the sums of the evaluation."""
         assert isinstance(pl_module, Classifier)
         pl_module.take("val")
-        super().on_validation_end(trainer, pl_module)
-
-    def save(self, module: Classifier, ranks: list[dict[str, Any]]) -> None:
-        """Leave it to the first process."""
 
 
 def follow(run: Run, options: Options, team: Alone, resume: bool) -> None:
@@ -47,18 +40,17 @@ def follow(run: Run, options: Options, team: Alone, resume: bool) -> None:
         run: what is trained.
         options: how.
         team: this process's place among all; they are in a process group.
-        resume: whether the first process goes on from the run's checkpoint.
+        resume: whether the first process continues from the run's checkpoint.
     """
     configure(options)
     dataset = load(run.dataset, options.data_dir)
-    state = (
-        checkpoint.read(RunFolder.of(options.out, run), identity_of(run, dataset), options.device) if resume else None
-    )
+    data = build_data(run, dataset, options.device, team)
     # Nothing is initialised here: the strategy gives every process the weights of the first.
-    ready = prepare(run, options.device, dataset, init=[], team=team)
+    module = Classifier(build_net(run, len(dataset.classes), options.device), run, team)
     torch.manual_seed(stream_seed(run.seed, "dropout", team.rank))
-    if state:
-        checkpoint.take_up(state, ready.model, ready.data)
-    following = Following(ready.data, math.inf, state, team)
+    saver = Checkpoint({"module": module, "sampler": data.sampler}, math.inf)
+    if resume:
+        identity = checkpoint.identity(run, dataset.fingerprint)
+        saver.restore(checkpoint.read(RunFolder.of(options.out, run), identity, options.device), team)
     with contextlib.suppress(DivergedError, StoppedError):
-        make_trainer(run, options, ready.data, [following], team).fit(ready.model, datamodule=ready.data)
+        make_trainer(run, options, data, [RowTotals(), saver], team).fit(module, datamodule=data)

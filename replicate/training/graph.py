@@ -72,9 +72,9 @@ class Graph:
         if self._instead:
             return self._instead(module, optimizer, chunk)
         length = len(chunk)
-        images, labels = chunk.whole()
+        images, labels = chunk.stacked()
         if self._static is None:
-            static = Static(images, labels, length, chunk.most)
+            static = Static(images, labels, length, chunk.max_length)
             static.fill(images, labels)
             before = Snapshot(module, optimizer)
             try:

@@ -1,7 +1,7 @@
 """Measurements of every layer at a few moments of a training: `layers.json`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,10 +13,11 @@ from replicate.init.layers import WeightLayer, weight_layers
 from replicate.init.measure import measuring
 from replicate.init.passes import hooked
 from replicate.init.ranks import Moments, moments
-from replicate.store.layers import Layer, Snapshot, to_json
+from replicate.store.layers import Layer, Snapshot, from_plain, to_json, to_plain
 from replicate.store.lease import Lease
 from replicate.store.run_folder import LAYERS
 from replicate.training.curve import Curve
+from replicate.training.logger import Logger
 from replicate.training.module import Classifier
 from replicate.training.steps import Batch
 
@@ -30,65 +31,61 @@ def snapshot_iterations(iterations: int) -> tuple[int, ...]:
 
 
 class Layers(pl.Callback):
-    """Measures the layers at some iterations, and writes the file anew each time.
+    """Measures the layers at the data module's chunk boundaries, and writes the whole file each time.
 
-    It must stand before the Curve and the Checkpoints in the Trainer's callbacks: what a checkpoint holds was measured,
-    and the Curve's clock, which measures the speed of training, does not run yet when training starts.
+    It comes before the other callbacks: what a checkpoint holds has been measured, and the clock of the Curve, which
+    measures the speed of training, does not run yet when the training starts.
 
     Args:
         lease: of the run; the file is written from the start.
-        run_id: of the run.
         fingerprint: of the data.
-        batch: the images and labels on which all is measured, always the same.
-        at: the iterations; the data module must end a chunk at each.
-        curve: its clock stands still meanwhile.
-        mirror: called with each snapshot.
+        batch: images and labels on which everything is measured.
+        curve: its clock is stopped meanwhile.
+        loggers: are told of each snapshot.
     """
 
     def __init__(
-        self,
-        lease: Lease,
-        run_id: str,
-        fingerprint: str,
-        batch: Batch,
-        at: Sequence[int],
-        curve: Curve,
-        mirror: Callable[[Snapshot], None] | None = None,
+        self, lease: Lease, fingerprint: str, batch: Batch, curve: Curve, loggers: Sequence[Logger] = ()
     ) -> None:
         self.snapshots: tuple[Snapshot, ...] = ()
-        self.lease, self.run_id, self.fingerprint = lease, run_id, fingerprint
-        self.batch, self.at, self.curve = batch, at, curve
-        self.mirror = mirror or (lambda snapshot: None)
+        self.lease, self.fingerprint, self.batch = lease, fingerprint, batch
+        self.curve, self.loggers = curve, loggers
         self._write()
 
-    def take_up(self, snapshots: tuple[Snapshot, ...]) -> None:
-        """Go on from the snapshots of a checkpoint; what the file holds beyond them is measured again."""
-        self.snapshots = snapshots
+    def state_dict(self) -> dict[str, Any]:
+        """The snapshots, as plain data."""
+        return {"snapshots": to_plain(self.snapshots)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from these snapshots; what the file holds beyond them is measured again."""
+        self.snapshots = from_plain(state_dict["snapshots"])
         self._write()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure what the initialisation has made, unless the run goes on from a checkpoint."""
-        self._measure(pl_module)
+        """Measure the initialised network, unless the run continues from a checkpoint."""
+        self._measure(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure if it is time."""
-        self._measure(pl_module)
+        self._measure(trainer, pl_module)
 
-    def _measure(self, module: pl.LightningModule) -> None:
+    def _measure(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Classifier)
-        known = {snapshot.iteration for snapshot in self.snapshots}
-        if module.iteration not in self.at or module.iteration in known:
+        boundaries = trainer.datamodule.boundaries  # type: ignore[attr-defined]  # Lightning sets it in fit
+        measured = {snapshot.iteration for snapshot in self.snapshots}
+        if module.iteration not in boundaries or module.iteration in measured:
             return
         with self.curve.paused():
             snapshot = Snapshot(module.iteration, measure(module.net, *self.batch))
             self.snapshots += (snapshot,)
             self._write()
-            self.mirror(snapshot)
+            for logger in self.loggers:
+                logger.snapshot(snapshot)
 
     def _write(self) -> None:
-        self.lease.write(LAYERS, to_json(self.run_id, self.fingerprint, self.snapshots))
+        self.lease.write(LAYERS, to_json(self.lease.folder.run_id, self.fingerprint, self.snapshots))
 
 
 def measure(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:

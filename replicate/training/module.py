@@ -1,63 +1,67 @@
 """The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations a step of Lightning."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from replicate.run import Run
 from replicate.training.steps import Batch, Eager, Steps
 from replicate.training.team import Alone
 
 
 class DivergedError(Exception):
-    """The training loss is not finite."""
+    """The training loss is not finite, after so many iterations."""
+
+    def __init__(self, iteration: int) -> None:
+        super().__init__(f"the training loss is not finite after {iteration} iterations")
+        self.iteration = iteration
 
 
 class Classifier(pl.LightningModule):
-    """Softmax cross-entropy and SGD around a net that it is given.
+    """Softmax cross-entropy and SGD around any network.
 
     Optimisation is manual and in chunks: one `training_step` takes a chunk of batches and makes an iteration of each,
-    for what Lightning does around a step takes longer than an iteration of a small net on a GPU. So Lightning's
-    `global_step` stands still; `iteration` counts.
+    because what Lightning does around a step takes longer than an iteration of a small net on a GPU. So Lightning's
+    `global_step` does not count iterations; `iteration` does.
+
+    PyTorch keeps the learning rate outside the momentum buffer, Caffe inside; they differ for a few iterations after
+    each milestone. Ours is PyTorch's.
 
     Args:
         net: maps images (n, c, h, w) to logits (n, classes).
-        lr: initial learning rate.
-        momentum: of SGD. PyTorch keeps the learning rate outside the momentum buffer, Caffe inside; they differ for a
-            few iterations after each milestone. Ours is PyTorch's.
-        weight_decay: L2 factor on weights; biases have none (released code: `decay_mult: 0`).
-        milestones: iterations after which the learning rate is multiplied by lr_factor.
-        lr_factor: see milestones.
-        clip_norm: gradient-norm clipping, None for none.
+        run: gives the learning rate and its milestones, momentum, weight decay and gradient clipping.
         team: the processes that train the net; None: this one alone.
         steps: makes the iterations of a chunk; None: one operation after another.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        milestones: Sequence[int],
-        lr_factor: float,
-        clip_norm: float | None = None,
-        team: Alone | None = None,
-        steps: Steps | None = None,
-    ) -> None:
+    def __init__(self, net: nn.Module, run: Run, team: Alone | None = None, steps: Steps | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.net = net
+        self.net, self.run = net, run
         self.team = team or Alone()
         self.steps: Steps = steps or Eager()
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.milestones, self.lr_factor, self.clip_norm = milestones, lr_factor, clip_norm
         self.iteration = 0  # optimiser steps taken
         # Summed on the device, read once a row of the curve; in `wide`, which no sum of finite losses overflows.
         self.totals = {stage: torch.zeros(3, dtype=torch.float64) for stage in ("train", "val", "test")}
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of a training that has begun, without Lightning's wrapper."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What `state_dict` holds beside the weights."""
+        return {"iteration": self.iteration}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take it from `load_state_dict`."""
+        self.iteration = state["iteration"]
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, c, h, w) to logits (n, classes)."""
@@ -93,22 +97,20 @@ class Classifier(pl.LightningModule):
         """Make an iteration of each batch of the chunk.
 
         Raises:
-            DivergedError: a loss of the chunk is not finite. `iteration` is then the number of steps before that loss.
+            DivergedError: a loss of the chunk is not finite; `iteration` is the number of steps before that loss.
         """
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        losses = self.steps(self, optimizer, chunk)
+        losses = self.steps(self, self.optimizer, chunk)
         finite = torch.isfinite(self.team.losses(losses))  # read once a chunk: it waits for the device
         if not finite.all():
             self.iteration -= len(losses) - int(finite.int().argmin())
-            raise DivergedError
+            raise DivergedError(self.iteration)
 
     def learning_rate(self, iteration: int) -> float:
         """Learning rate of an iteration, counted from 0: multiplied by lr_factor at each milestone that is reached."""
-        lr = self.lr
-        for milestone in self.milestones:
+        lr = self.run.lr
+        for milestone in self.run.milestones:
             if milestone <= iteration:
-                lr *= self.lr_factor
+                lr *= self.run.lr_factor
         return lr
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -126,13 +128,13 @@ class Classifier(pl.LightningModule):
         return loss / n, 100 * correct / n
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with biases free of weight decay; the learning rate is set by the steps."""
+        """SGD with biases free of weight decay (released code: `decay_mult: 0`); the steps set the learning rate."""
         weights = [p for p in self.net.parameters() if p.ndim > 1]
         biases = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": biases, "weight_decay": 0.0}]
+        groups = [{"params": weights, "weight_decay": self.run.weight_decay}, {"params": biases, "weight_decay": 0.0}]
         # One kernel for all parameters on a GPU; on a CPU the records that there are come from the plain loop.
         fused = all(p.is_cuda for p in self.net.parameters()) or None
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=fused)
+        return torch.optim.SGD(groups, lr=self.run.lr, momentum=self.run.momentum, fused=fused)
 
 
 def wide(device: torch.device) -> torch.dtype:

@@ -23,10 +23,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from replicate.errors import KILLED, RankFailedError, transient_kind
 from replicate.options import Options
-from replicate.passing import KILLED, ElsewhereError, passing
 from replicate.run import Run
-from replicate.training.stopping import SIGNALS, StoppedError
+from replicate.training.checkpoint import SIGNALS, StoppedError
+from replicate.training.follow import follow
+from replicate.training.module import DivergedError
 from replicate.training.team import BACKENDS, Alone, Team
 
 HOST = "127.0.0.1"
@@ -47,7 +49,7 @@ def team(run: Run, options: Options, resume: bool) -> Iterator[Alone]:
         resume: whether the run goes on from its checkpoint.
 
     Raises:
-        ElsewhereError: another process failed or died.
+        RankFailedError: another process failed or died.
     """
     if options.devices_per_run == 1:
         yield Alone()
@@ -73,7 +75,7 @@ class _Others:
         self.size = options.devices_per_run
         self.device = options.device
         self.processes: dict[Connection, tuple[int, BaseProcess]] = {}
-        self.fault: ElsewhereError | None = None
+        self.fault: RankFailedError | None = None
         self._news = threading.Event()  # a fault, or all are done
         self._over = threading.Event()
 
@@ -102,8 +104,8 @@ class _Others:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Stopped by a signal, all come to their end, and so they do without an error.
-        if error is None or isinstance(error, StoppedError):
+        # All come to their end by themselves: of the training, by a signal, or at a loss that is not finite.
+        if error is None or isinstance(error, StoppedError | DivergedError):
             self._news.wait(GRACE_SECONDS)
             if self.device == "cpu":  # NCCL's end would wait for the others', and ends with the process
                 dist.destroy_process_group()
@@ -118,7 +120,7 @@ class _Others:
         if error is not None and self.fault is not None and error is not self.fault:
             raise self.fault from error
 
-    def _heard(self, pipe: Connection) -> ElsewhereError | None:
+    def _heard(self, pipe: Connection) -> RankFailedError | None:
         """Wait for a rank's next word; None: it is ready, or done."""
         rank, process = self.processes[pipe]
         try:
@@ -128,11 +130,11 @@ class _Others:
             code = process.exitcode
             killed = code is not None and code < 0
             how = f"killed by {signal.Signals(-code).name}" if killed and code else f"exit code {code}"
-            return ElsewhereError(f"rank {rank} of {self.size} died: {how}", KILLED if killed else None)
+            return RankFailedError(f"rank {rank} of {self.size} died: {how}", KILLED if killed else None)
         if failure is None:
             return None
         said, kind = failure
-        return ElsewhereError(f"rank {rank} of {self.size} failed:\n{said}", kind)
+        return RankFailedError(f"rank {rank} of {self.size} failed:\n{said}", kind)
 
     def _watch(self) -> None:
         """In a thread of its own: note the first rank that fails, and end this process if it does not itself."""
@@ -151,12 +153,10 @@ class _Others:
 
 def _rank(rank: int, port: int, run: Run, options: Options, resume: bool, pipe: Connection) -> None:
     """Be a rank from 1 on: say when it is ready, and when it is done; end when the first does."""
-    for one in (signal.SIGINT, *SIGNALS):  # but while it trains, see Stops
+    for one in (signal.SIGINT, *SIGNALS):  # but while it trains, see Checkpoint
         signal.signal(one, signal.SIG_IGN)
     first_is_gone = threading.Thread(target=_end_with_the_first, args=(pipe,), daemon=True)
     try:
-        from replicate.training.follow import follow  # it needs `train`, which needs this module
-
         first_is_gone.start()
         pipe.send(None)
         store = TCPStore(HOST, port, options.devices_per_run, is_master=False, timeout=TIMEOUT)
@@ -165,7 +165,7 @@ def _rank(rank: int, port: int, run: Run, options: Options, resume: bool, pipe: 
         failure = None
     except Exception as error:
         traceback.print_exc()
-        failure = traceback.format_exc(), passing(error)
+        failure = traceback.format_exc(), transient_kind(error)
     with contextlib.suppress(OSError):
         pipe.send(failure)
     if failure is None:

@@ -48,8 +48,8 @@ def iteration(module: "Classifier", optimizer: Optimizer, forward: Callable[[], 
     loss = forward()
     with torch.autocast(loss.device.type, enabled=False):  # Lightning's spans the whole chunk
         module.team.backward(module, loss)
-        if module.clip_norm is not None:
-            nn.utils.clip_grad_norm_(module.net.parameters(), module.clip_norm)
+        if module.run.clip_norm is not None:
+            nn.utils.clip_grad_norm_(module.net.parameters(), module.run.clip_norm)
         optimizer.step()
     return loss.detach()
 

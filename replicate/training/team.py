@@ -58,7 +58,7 @@ class Team(Alone):
     Args:
         rank: of this process.
         size: number of processes.
-        batch_size: images in a whole batch, split as in DeviceData.share.
+        batch_size: images in a whole batch, split as in DeviceData.shard.
     """
 
     def __init__(self, rank: int, size: int, batch_size: int) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from replicate.bench.work import _Counter, iteration_work, multiply_adds
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import FITNET4, build
+from replicate.run import Run
 from replicate.training.module import Classifier
 
 
@@ -24,7 +25,7 @@ def test_a_kernel_moves_its_arguments_and_its_result_and_a_view_moves_nothing() 
 
 def test_an_iteration_has_three_passes_and_leaves_the_model_as_it_was() -> None:
     net = build(FITNET4, ACTIVATIONS["relu"], width=0.125)
-    model = Classifier(net, lr=0.1, momentum=0.9, weight_decay=0.1, milestones=(), lr_factor=0.1)
+    model = Classifier(net, Run("lsuv", "relu"))
     before = [parameter.clone() for parameter in net.parameters()]
     drawn = torch.get_rng_state()
     work = iteration_work(model, 8, "32-true")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from replicate.data.augment import augment
 from replicate.data.batches import BatchStream
 from replicate.data.datamodule import Chunk, DeviceData
+from replicate.run import Run
 
 N, TEST = 50, 1203
 Pair = tuple[Tensor, Tensor]
@@ -24,21 +25,14 @@ def device_data(
     pad: int = 2,
     mirror: bool = True,
     chunk: int = 1,
-    stops: tuple[int, ...] = (),
+    boundaries: tuple[int, ...] = (),
 ) -> DeviceData:
-    return DeviceData(
-        torch.randn(N, 3, 4, 4, generator=seeded(1)),
-        torch.arange(N),
-        torch.randn(TEST, 3, 4, 4, generator=seeded(2)),
-        torch.arange(TEST),
-        generator=seeded(3),
-        batch_size=batch_size,
-        iterations=iterations,
-        pad=pad,
-        mirror=mirror,
-        chunk=chunk,
-        stops=stops,
-    )
+    run = Run("lsuv", "relu", batch_size=batch_size, iterations=iterations, milestones=[], pad=pad, mirror=mirror)
+    train = torch.randn(N, 3, 4, 4, generator=seeded(1)), torch.arange(N)
+    test = torch.randn(TEST, 3, 4, 4, generator=seeded(2)), torch.arange(TEST)
+    data = DeviceData(train, test, run, seeded(3), boundaries=boundaries)
+    data.chunk = chunk
+    return data
 
 
 def expected_batches(data: DeviceData, batch_size: int, pad: int, mirrored: bool = True) -> list[Pair]:
@@ -109,7 +103,7 @@ def test_training_sees_exactly_the_stream_and_is_validated_at_the_rows(
     assert module.validated == rows
     assert max(module.chunks) <= chunk
     assert sum(module.chunks) == iterations
-    assert data.stream.taken == iterations
+    assert data.sampler.taken == iterations
     expected = expected_batches(data, batch_size, 2)[:iterations]
     assert len(module.seen) == iterations
     for (images, labels), (true_images, true_labels) in zip(module.seen, expected, strict=True):
@@ -120,17 +114,17 @@ def test_training_sees_exactly_the_stream_and_is_validated_at_the_rows(
 def test_a_whole_chunk_is_its_batches_one_after_another() -> None:
     one, other = device_data(chunk=5), device_data(chunk=5)
     for parts, whole in zip(one.train_dataloader(), other.train_dataloader(), strict=True):
-        images, labels = whole.whole()
+        images, labels = whole.stacked()
         pairs = list(parts)
-        assert len(pairs) == len(whole) <= whole.most == 5
+        assert len(pairs) == len(whole) <= whole.max_length == 5
         assert torch.equal(images, torch.cat([pair[0] for pair in pairs]))
         assert torch.equal(labels, torch.cat([pair[1] for pair in pairs]))
         assert images.is_contiguous(memory_format=torch.channels_last)
-    assert one.stream.taken == other.stream.taken == 7  # the first row of the curve: 50 images in batches of 8
+    assert one.sampler.taken == other.sampler.taken == 7  # the first row of the curve: 50 images in batches of 8
 
 
-def test_a_chunk_ends_at_each_stop_and_the_batches_stay_the_same(tmp_path: Path):
-    data = device_data(chunk=4, stops=(0, 3, 9, 22))
+def test_a_chunk_ends_at_each_boundary_and_the_batches_stay_the_same(tmp_path: Path):
+    data = device_data(chunk=4, boundaries=(0, 3, 9, 22))
     module = Recorder()
     trainer(tmp_path, 4).fit(module, datamodule=data)
     assert module.chunks == [3, 4, 2, 4, 4, 2, 3]  # 0 to 7, 7 to 13, 13 to 19, 19 to 22
@@ -141,13 +135,13 @@ def test_a_chunk_ends_at_each_stop_and_the_batches_stay_the_same(tmp_path: Path)
 
 def test_the_first_batch_is_what_training_sees_first_and_moves_nothing():
     data = device_data()
-    next(data.pairs)
+    next(data.batches)
     images, labels = data.first_batch(seeded(3))
     (true_images, true_labels), (next_images, _) = expected_batches(data, 8, 2)[:2]
     assert torch.equal(images, true_images)
     assert torch.equal(labels, true_labels)
-    assert data.stream.taken == 1
-    assert torch.equal(next(data.pairs)[0], next_images)
+    assert data.sampler.taken == 1
+    assert torch.equal(next(data.batches)[0], next_images)
 
 
 def test_validation_sees_the_plain_test_images(tmp_path: Path):
@@ -199,7 +193,7 @@ def test_batches_for_lsuv_come_from_a_stream_of_their_own():
     for images in islice(data.training_batches(seeded(9), 12), 10):
         indices, offsets, mirror = next(stream)
         assert torch.equal(images, augment(data.train_images[indices], offsets, mirror, 2))
-    assert data.stream.taken == 0
+    assert data.sampler.taken == 0
     for (images, _), (expected, _) in zip(
         chain.from_iterable(data.train_dataloader()), expected_batches(data, 8, 2), strict=False
     ):
@@ -217,7 +211,7 @@ def test_the_shares_of_all_are_the_whole(ranks: int) -> None:
     whole = device_data(batch_size=8)
     shares = [device_data(batch_size=8) for _ in range(ranks)]
     for rank, data in enumerate(shares):
-        data.share(rank, ranks)
+        data.shard(rank, ranks)
         assert torch.equal(
             data.first_batch(seeded(3))[1], whole.first_batch(seeded(3))[1]
         )  # what is measured is not cut

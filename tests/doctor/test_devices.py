@@ -9,11 +9,11 @@ from workers import record
 
 from replicate.doctor import devices as module
 from replicate.doctor.devices import Answer, devices, judge, tiny
+from replicate.errors import CUDA, MEMORY
 from replicate.matrix.local import LocalLauncher
-from replicate.matrix.scheduler import WORKER
 from replicate.matrix.slots import make_slots
+from replicate.matrix.task import PRELOAD
 from replicate.options import Options
-from replicate.passing import CUDA, MEMORY
 from replicate.run import Run
 
 (CPU,), (GPU,) = make_slots("cpu", 1, 1, 1), make_slots("0", 1, 1, 1)
@@ -21,7 +21,7 @@ from replicate.run import Run
 
 @pytest.fixture
 def launcher() -> Iterator[LocalLauncher]:
-    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher:
+    with LocalLauncher(preload=PRELOAD) as launcher:
         yield launcher
 
 
@@ -34,7 +34,7 @@ def test_the_cpu_trains(launcher: LocalLauncher) -> None:
 
 
 def test_a_device_on_which_the_process_dies_is_told(launcher: LocalLauncher) -> None:
-    *_, last = devices(launcher, worker="workers:die_training")
+    *_, last = devices(launcher, train="workers:die_training")
     assert last.good is False
     assert last.text == "cpu: does not train: its process died: killed by SIGKILL (out of memory, perhaps) about to die"
     assert last.mend

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from replicate.matrix.local import LocalLauncher
-from replicate.matrix.scheduler import WORKER
+from replicate.matrix.task import PRELOAD
 
 
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalLauncher]:
     monkeypatch.setattr("replicate.matrix.local.STOP_SECONDS", 0.2)  # some tasks ignore the polite signal
-    with LocalLauncher(preload=WORKER.partition(":")[0]) as launcher:
+    with LocalLauncher(preload=PRELOAD) as launcher:
         yield launcher

@@ -56,7 +56,7 @@ def cluster(nodes: Any) -> Any:
 def carry_out(launcher: Launcher, out: Path, text: StringIO) -> Outcome:
     with Display(Console(file=text, width=300)) as display:
         slots = remote.slots("cpu", len(RUNS), None)
-        return run_all(launcher, RUNS, RUNS, slots, Options(out), display, worker="workers:patient", retries=1)
+        return run_all(launcher, RUNS, RUNS, slots, Options(out), display, train="workers:patient", retries=1)
 
 
 def table(out: Path) -> dict[int, tuple[str, float | None]]:

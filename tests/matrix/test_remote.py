@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from replicate.matrix.attempt import Order
 from replicate.matrix.local import Event
-from replicate.matrix.remote import Task, again, progress, slots, values
+from replicate.matrix.remote import LaunchedTask, again, progress, slots, values
+from replicate.matrix.task import Task
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import acquire
@@ -14,8 +14,8 @@ from replicate.store.owner import Owner
 RUN = Run("lsuv", "relu", 0, dataset="synthetic")
 
 
-def order(out: Path) -> Order:
-    return Order("workers:train", RUN, Options(out), "job 0", "abc")
+def task(out: Path) -> Task:
+    return Task(RUN, Options(out), "job 0", "abc")
 
 
 def test_a_slot_for_each_run_and_one_name_for_those_that_share_a_job() -> None:
@@ -34,22 +34,22 @@ def test_options_are_json_where_they_can_be() -> None:
 
 
 def test_a_job_that_starts_anew_takes_over_from_its_earlier_start_and_from_no_other(tmp_path: Path) -> None:
-    first = order(tmp_path)
+    first = task(tmp_path)
     assert again(first, 0) is first
     holding = acquire(first.folder, Owner("cpu", 10), first.token)
     assert holding is not None
     second = again(first, 1)
-    assert (second.token, second.expired) == ("abc.1", "abc")
-    taken = acquire(second.folder, Owner("cpu", 10), second.token, second.expired)
+    assert (second.token, second.expired_token) == ("abc.1", "abc")
+    taken = acquire(second.folder, Owner("cpu", 10), second.token, second.expired_token)
     assert taken is not None
     assert not holding.staging_dir.exists()  # the earlier one cannot write any more, should it live
     assert first.current_token == "abc.1"
     assert replace(first, token="ab").current_token is None
-    assert again(replace(first, token="ab"), 1).expired is None
+    assert again(replace(first, token="ab"), 1).expired_token is None
 
 
 def test_progress_is_read_from_the_claims(tmp_path: Path) -> None:
-    task = Task("one", "f", (order(tmp_path),), {}, tmp_path / "log")
-    assert list(progress([task])) == []
-    assert acquire(order(tmp_path).folder, Owner("cpu", 10, 7, 12.5), "abc.1") is not None
-    assert list(progress([task])) == [Event("progress", "one", (7, 12.5))]
+    launched = LaunchedTask("one", "f", (task(tmp_path),), {}, tmp_path / "log")
+    assert list(progress([launched])) == []
+    assert acquire(task(tmp_path).folder, Owner("cpu", 10, 7, 12.5), "abc.1") is not None
+    assert list(progress([launched])) == [Event("progress", "one", (7, 12.5))]

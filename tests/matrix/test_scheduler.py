@@ -33,7 +33,7 @@ def run(
 ) -> Outcome:
     slots = make_slots("0,1", each, 1, gpus=2)
     with Display(Console(file=text, width=300)) as display:
-        return run_all(launcher, runs, todo, slots, Options(out), display, worker="workers:train", **more)
+        return run_all(launcher, runs, todo, slots, Options(out), display, train="workers:train", **more)
 
 
 @contextmanager

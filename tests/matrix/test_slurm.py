@@ -108,7 +108,7 @@ def carry_out(
     text: StringIO,
     runs: list[Run] = RUNS,
     each: int = 1,
-    worker: str = "workers:patient",
+    train: str = "workers:patient",
     **options: str,
 ) -> tuple[Outcome, dict[int, Result]]:
     """Run a matrix on the cluster while something happens to it."""
@@ -120,7 +120,7 @@ def carry_out(
         acting = pool.submit(act)
         acting.add_done_callback(lambda _: (out / "go").touch())  # whatever it met, the runs come to their end
         slots = remote.slots(launcher.device, len(runs), each)
-        outcome = run_all(launcher, runs, runs, slots, Options(out), display, worker=worker, retries=1)
+        outcome = run_all(launcher, runs, runs, slots, Options(out), display, train=train, retries=1)
         acting.result()
     return outcome, {result.run.seed: result for result in collect(out, runs).results.values()}
 
@@ -220,7 +220,7 @@ def test_a_preempted_training_goes_on_from_its_checkpoint_to_the_same_bits(clust
         wait((folder / "checkpoint.pt").exists, "a checkpoint")
         wait_for_another_start(cluster, there, one)
 
-    outcome, results = carry_out(there, act, StringIO(), [one], worker="workers:trained", partition="low")
+    outcome, results = carry_out(there, act, StringIO(), [one], train="workers:trained", partition="low")
     assert outcome == Outcome(errors=0, left=0)
     first, second = starts(there, one)
     assert first[0] == second[0]  # the same job

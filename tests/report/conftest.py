@@ -22,7 +22,6 @@ def _result(run: Run, accuracy: float | None, status: str = "", **changes: Any) 
     fields: dict[str, Any] = {
         "train_loss": None if accuracy is None else 0.25,
         "iteration": run.iterations,
-        "init": [],
         "seconds": 12.5,
         "images_per_second": 4000.0,
         "data_label": "CIFAR-10",
@@ -35,7 +34,7 @@ def _result(run: Run, accuracy: float | None, status: str = "", **changes: Any) 
         "finished": "2026-01-01T00:00:00+00:00",
         "classes": 10,
     }
-    return Result(run, status, accuracy, **{**fields, **changes})
+    return Result(run, status, test_accuracy=accuracy, **{**fields, **changes})
 
 
 @pytest.fixture

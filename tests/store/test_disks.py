@@ -11,7 +11,7 @@ import pytest
 
 from replicate.cli import main
 from replicate.data import synthetic
-from replicate.matrix.attempt import Done, Failed, Order, attempt
+from replicate.matrix.task import Done, Failed, Task
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.files import write_atomically
@@ -19,6 +19,7 @@ from replicate.store.lease import NAME, acquire
 from replicate.store.owner import Owner, parse_owner
 from replicate.store.result import read_result
 from replicate.store.run_folder import RunFolder
+from replicate.worker import run_task
 
 TINY = Run("msra", "relu", dataset="synthetic", width=0.125, iterations=6, milestones=[], batch_size=25,
            precision="32-true")  # fmt: skip
@@ -62,9 +63,8 @@ def no_file_longer_than(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def order(out: Path, **settings: object) -> Order:
-    options = Options(out, checkpoint_seconds=0.0)
-    return Order("replicate.training.train:train_run", TINY, options, "cpu", "token", **settings)
+def task(out: Path, **settings: object) -> Task:
+    return Task(TINY, Options(out, checkpoint_seconds=0.0), "cpu", "token", **settings)
 
 
 def names(out: Path) -> set[str]:
@@ -72,7 +72,7 @@ def names(out: Path) -> set[str]:
 
 
 def repaired_like_undisturbed(out: Path, undisturbed: Path, **settings: object) -> None:
-    again, whole = (attempt(order(one, **settings), print) for one in (out, undisturbed))
+    again, whole = (run_task(task(one, **settings), print) for one in (out, undisturbed))
     assert isinstance(again, Done)
     assert isinstance(whole, Done)
     assert again.result.final
@@ -85,13 +85,13 @@ def repaired_like_undisturbed(out: Path, undisturbed: Path, **settings: object) 
 def test_a_file_that_cannot_grow_is_an_error_of_the_passing_kind(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with no_file_longer_than(20_000):  # room for the record, none for a checkpoint
-        ending = attempt(order(out), print)
+        ending = run_task(task(out), print)
     assert isinstance(ending, Done)
     assert (ending.result.status, ending.result.passing) == ("error", "disk")
     assert "File too large" in ending.result.error
     assert read_result(out / "runs" / TINY.run_id / "result.json") == ending.result
     assert names(out) == {"result.json", "curve.csv", "layers.json"}
-    repaired_like_undisturbed(out, tmp_path / "whole", known=ending.result)
+    repaired_like_undisturbed(out, tmp_path / "whole", previous_result=ending.result)
     history = read_result(out / "runs" / TINY.run_id / "result.json").history
     assert [(entry["attempt"], "File too large" in entry["reason"]) for entry in history] == [(1, True)]
 
@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_torn(tmp_path: Path) -> N
             assert (disk / "file").read_text() == "before"
             assert parse_owner((holding.staging_dir / "owner.json").read_bytes()) is not None
         assert {path.name for path in disk.iterdir()} == {"file", "filler"}
-        ending = attempt(order(disk), print)
+        ending = run_task(task(disk), print)
         assert isinstance(ending, Failed)
         assert ending.passing == "disk"
         assert "No space left on device" in ending.reason
@@ -140,11 +140,11 @@ def test_an_output_folder_that_is_read_only_is_one_line(tmp_path: Path, capsys: 
 
 def test_a_disk_that_turns_read_only_is_an_error_of_the_passing_kind(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=8m") as disk:
-        known = replace(attempt(order(disk), print).result)
+        known = replace(run_task(task(disk), print).result)
         assert known.final
         (disk / "runs" / TINY.run_id / "result.json").unlink()
         remount(disk, "ro")
-        ending = attempt(order(disk), print)
+        ending = run_task(task(disk), print)
         assert isinstance(ending, Failed)
         assert (ending.passing, "Read-only file system" in ending.reason) == ("disk", True)
         remount(disk, "rw")

@@ -31,7 +31,6 @@ def make_result() -> Callable[..., Result]:
             "test_accuracy": accuracy,
             "train_loss": None if accuracy is None else 0.25,
             "iteration": run.iterations,
-            "init": [],
             "seconds": 12.5,
             "images_per_second": 4000.0,
             "data_label": "CIFAR-10",

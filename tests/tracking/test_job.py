@@ -17,7 +17,7 @@ from replicate.run import Run
 from replicate.store.result import Result
 from replicate.store.run_folder import Records, collect
 from replicate.tracking.job import log_report, report_id, verdicts
-from replicate.wandb_runs import offline_runs, record_artifact, wandb_id
+from replicate.tracking.runs import offline_runs, record_artifact, wandb_id
 
 Make = Callable[..., Result]
 CURVE = "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy\n4,1,0.01,2,20,2,30\n8,2,0.01,1,50,1,60\n"

@@ -16,8 +16,8 @@ from replicate.experiment import Experiment
 from replicate.store.result import Result
 from replicate.store.run_folder import collect
 from replicate.tracking import sync as module
+from replicate.tracking.runs import discard, offline_runs
 from replicate.tracking.sync import find, sync, upload
-from replicate.wandb_runs import discard, offline_runs
 
 Make = Callable[..., Result]
 KEY = "0123456789abcdef" * 2 + "deadbeef"

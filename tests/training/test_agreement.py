@@ -4,6 +4,7 @@ import copy
 import functools
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from replicate.data.datamodule import DeviceData
 from replicate.init import initialize_
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import FITNET4, build
+from replicate.run import Run
 from replicate.training.graph import Graph
 from replicate.training.module import Classifier
 from replicate.training.steps import Eager, Steps
@@ -28,6 +30,7 @@ from replicate.training.steps import Eager, Steps
 ITERATIONS = 50
 # Milestones and chunks that don't divide each other; decay and rates large enough for a slip to show at once.
 PROTOCOL = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (13, 37), "lr_factor": 0.1}
+RUN = Run("lsuv", "vlrelu", batch_size=16, iterations=ITERATIONS, pad=4, **PROTOCOL)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -38,8 +41,9 @@ def seeded(seed: int) -> torch.Generator:
 def data(device: str, dtype: torch.dtype, chunk: int) -> DeviceData:
     images = torch.randn(60, 3, 32, 32, generator=seeded(1), dtype=torch.float64).to(dtype)
     labels = torch.randint(10, (60,), generator=seeded(2))
-    settings = {"batch_size": 16, "iterations": ITERATIONS, "pad": 4, "mirror": True, "device": device, "chunk": chunk}
-    return DeviceData(images, labels, images[:10], labels[:10], generator=seeded(3), **settings)
+    made = DeviceData((images, labels), (images[:10], labels[:10]), RUN, seeded(3), device)
+    made.chunk = chunk
+    return made
 
 
 @functools.cache
@@ -119,7 +123,8 @@ def fast(
     steps: Steps | None = None,
     **change: Any,
 ) -> KeptLosses:
-    model = Classifier(net(activation, device, dtype), steps=KeptLosses(steps or Eager()), **{**PROTOCOL, **change})
+    run = replace(RUN, **change)
+    model = Classifier(net(activation, device, dtype), run, steps=KeptLosses(steps or Eager()))
     batches = data(device, dtype, chunk)
     settings = {"max_epochs": len(batches.epoch_ends), "reload_dataloaders_every_n_epochs": 1}
     trainer(folder, device, dtype, **settings).fit(model, datamodule=batches)
@@ -136,7 +141,7 @@ class Batches:
         return ITERATIONS
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return islice(self.data.pairs, ITERATIONS)
+        return islice(self.data.batches, ITERATIONS)
 
 
 @functools.cache  # several tests ask for the same
@@ -162,9 +167,8 @@ def test_the_losses_of_fifty_iterations_agree_in_float64(
 
 class AllDecayed(Classifier):
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            self.net.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        run = self.run
+        return torch.optim.SGD(self.net.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay)
 
 
 def test_the_agreement_notices_each_slip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,18 +209,19 @@ def dropout_losses(
     noise = torch.randn(16, 3, 32, 32, generator=seeded(1))
     initialize_(made, "lsuv", iter(lambda: noise, None), generator=seeded(5))
     images, labels = noise[:1].expand(16 * iterations, -1, -1, -1), torch.full((16 * iterations,), 3)
-    settings = {"batch_size": 16, "iterations": iterations, "pad": 0, "mirror": False, "generator": seeded(3)}
-    batches = DeviceData(images, labels, images[:16], labels[:16], chunk=7, **settings)
+    # At a learning rate of 1e-12 no bit of a weight changes.
+    still = replace(RUN, iterations=iterations, milestones=(), pad=0, mirror=False, lr=1e-12, weight_decay=0.0)
+    batches = DeviceData((images, labels), (images[:16], labels[:16]), still, seeded(3))
+    batches.chunk = 7
     torch.manual_seed(7 if path == "fast" else 8)
-    still = {**PROTOCOL, "lr": 0.0, "milestones": ()}
     if path == "fast":
-        model: Any = Classifier(made, steps=KeptLosses(steps or Eager()), **still)
+        model: Any = Classifier(made, still, steps=KeptLosses(steps or Eager()))
         once = trainer(folder, "cpu", torch.float32, max_epochs=1, reload_dataloaders_every_n_epochs=1)
         once.fit(model, datamodule=batches)
         return list(model.steps.losses)
     else:
-        model = RecordedPlain(made, **still)
-        pairs = DataLoader(list(islice(batches.pairs, iterations)), batch_size=None)
+        model = RecordedPlain(made, **{**PROTOCOL, "lr": 0.0, "milestones": ()})
+        pairs = DataLoader(list(islice(batches.batches, iterations)), batch_size=None)
         trainer(folder, "cpu", torch.float32, max_epochs=1).fit(model, pairs)
     return model.losses
 

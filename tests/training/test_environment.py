@@ -12,7 +12,7 @@ from runs import train_run
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import Result
-from replicate.training.environment import WORKSPACE, configure, here
+from replicate.training.environment import WORKSPACE, configure, environment_record
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_a_record_says_what_picks_the_kernels(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     options = Options(Path("out"), threads=1, commit=("abc", False))
     configure(options)
-    said = here(options)
+    said = environment_record(options)
     assert (said["commit"], said["dirty"], said["device"]) == ("abc", False, said["environment"]["cpu"])
     assert said["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert said["environment"]["cpu_capability"] == torch.backends.cpu.get_cpu_capability()

@@ -1,6 +1,7 @@
 """Replayed iterations on a CPU, where all but the capture is the same; on a GPU, the capture as well."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from replicate.data.datamodule import DeviceData
 from replicate.nn.activations import ACTIVATIONS, Maxout
 from replicate.nn.fitnet import FITNET4, build
+from replicate.run import Run
 from replicate.training import graph as graph_module
 from replicate.training.graph import Graph, steps_for
 from replicate.training.module import Classifier, DivergedError
 from replicate.training.static import Snapshot, Static
 from replicate.training.steps import Eager, Steps
 
-PROTOCOL = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (3, 10), "lr_factor": 0.1}
+RUN = Run("lsuv", "relu", batch_size=16, iterations=20, milestones=(3, 10), lr=0.05, pad=1)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -39,8 +41,9 @@ def data(device: str, chunk: int = 7, bad: int | None = None) -> DeviceData:
     if bad is not None:
         images[bad] = math.nan
     labels = torch.randint(10, (100,), generator=seeded(2))
-    settings = {"batch_size": 16, "iterations": 20, "pad": 1, "mirror": True, "device": device, "chunk": chunk}
-    return DeviceData(images, labels, images[:10], labels[:10], generator=seeded(3), **settings)
+    made = DeviceData((images, labels), (images[:10], labels[:10]), RUN, seeded(3), device)
+    made.chunk = chunk
+    return made
 
 
 def net() -> nn.Module:
@@ -63,7 +66,7 @@ def train(
     steps: Steps, device: str = "cpu", chunk: int = 7, precision: Any = "32-true", bad: int | None = None, **change: Any
 ) -> tuple[Classifier, list[tuple[float, float]]]:
     batches, rows = data(device, chunk, bad), Rows()
-    model = Classifier(net(), **{**PROTOCOL, **change}, steps=steps)
+    model = Classifier(net(), replace(RUN, **change), steps=steps)
     torch.manual_seed(5)
     trainer = pl.Trainer(
         accelerator=device,
@@ -116,11 +119,11 @@ def test_a_loss_that_is_not_finite_ends_training_where_it_does_eagerly() -> None
 
 
 def test_the_trial_leaves_nothing_behind() -> None:
-    module = Classifier(net(), **PROTOCOL)
+    module = Classifier(net(), RUN)
     optimizer = module.configure_optimizers()
     chunk = next(iter(data("cpu").train_dataloader()))
-    images, labels = chunk.whole()
-    static = Static(images, labels, len(chunk), chunk.most)
+    images, labels = chunk.stacked()
+    static = Static(images, labels, len(chunk), chunk.max_length)
     static.fill(images, labels)
     before, state = weights(module), torch.get_rng_state()
     snapshot = Snapshot(module, optimizer)
@@ -147,7 +150,7 @@ class NothingWaits(TorchDispatchMode):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_nothing_in_an_iteration_waits_for_the_host_and_nothing_moves(activation: str) -> None:
     made = build(FITNET4, ACTIVATIONS[activation], width=0.125).to(memory_format=torch.channels_last)
-    module = Classifier(made, **PROTOCOL, clip_norm=1.0)
+    module = Classifier(made, replace(RUN, clip_norm=1.0))
     optimizer = module.configure_optimizers()
     images = torch.randn(2 * 4, 3, 32, 32, generator=seeded(1)).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (2 * 4,), generator=seeded(2))

@@ -27,8 +27,8 @@ from replicate.store.owner import Owner
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder
 from replicate.training import layers, train
+from replicate.training.build import build_data, build_net, init_net_
 from replicate.training.layers import measure, snapshot_iterations
-from replicate.training.prepare import prepare
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -146,10 +146,11 @@ def test_the_file(tiny: Run, options: Options, early: int, synthetic: Dataset) -
     assert (content["schema"], content["run_id"], content["fingerprint"]) == (1, tiny.run_id, result.fingerprint)
     assert iterations(content) == [0, early, 8]
     # The batch is the first that training sees, and after initialisation the net is the one that it starts from.
-    ready = prepare(tiny, "cpu", synthetic)
-    images, labels = next(ready.data.pairs)
+    data, net = build_data(tiny, synthetic, "cpu"), build_net(tiny, 10, "cpu")
+    init_net_(net, tiny, data)
+    images, labels = next(data.batches)
     assert parse_layers(json.dumps(content).encode(), tiny.run_id, result.fingerprint)[0].layers == measure(
-        ready.model.net, images, labels
+        net, images, labels
     )
     assert content["moments"][0] != content["moments"][1] != content["moments"][2]
 
@@ -176,7 +177,7 @@ def test_training_does_not_notice(
     monkeypatch.setattr(train, "make_trainer", watched)
     train_run(run, options)
     monkeypatch.setattr(layers, "measure", lambda *_: pytest.fail("measured"))
-    monkeypatch.setattr("replicate.training.prepare.snapshot_iterations", lambda _: ())
+    monkeypatch.setattr("replicate.training.build.snapshot_iterations", lambda _: ())
     elsewhere = replace(options, out=tmp_path / "without")
     assert train_run(run, elsewhere).error is None
     assert iterations(read(elsewhere, run)) == []
@@ -190,7 +191,7 @@ def test_cut_and_taken_up_it_ends_in_the_same_file(
     tiny: Run, options: Options, tmp_path: Path, early: int, monkeypatch: pytest.MonkeyPatch, cut: int, kept: list[int]
 ) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
+    monkeypatch.setattr("replicate.data.datamodule.CHUNK", {"cpu": 1})
     run = replace(tiny, init="xavier", iterations=12)
     train_run(run, options)
     elsewhere = replace(options, out=tmp_path / "cut")
@@ -222,18 +223,6 @@ def test_of_a_run_that_diverges_the_moments_so_far_stay(tiny: Run, options: Opti
     assert iterations(read(options, run)) == [0, 6][: 1 + (result.iteration >= 6)]
 
 
-def test_an_older_checkpoint_has_no_moments(tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
-    assert train_run(tiny, options, lambda i, _: os.kill(os.getpid(), signal.SIGTERM) if i == 4 else None) is None
-    path = options.out / "runs" / tiny.run_id / "checkpoint.pt"
-    state = torch.load(path, weights_only=True)
-    del state["layers"]
-    torch.save(state, path)
-    assert train_run(tiny, options).error is None
-    assert iterations(read(options, tiny)) == [8]
-
-
 def test_the_clock_of_training_stands_still(tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     from replicate.training.curve import Curve
 
@@ -244,4 +233,4 @@ def test_the_clock_of_training_stands_still(tiny: Run, options: Options, monkeyp
     curve.on_train_start(None, None)  # 100
     with curve.paused():  # 200 to 300
         pass
-    assert curve.elapsed() == 200  # 100 to 200 and 300 to 400
+    assert curve.seconds == 200  # 100 to 200 and 300 to 400

@@ -1,19 +1,21 @@
 """The LightningModule: its loss, its totals and its optimiser, against numbers by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from replicate.run import Run
 from replicate.training.module import Classifier, DivergedError, wide
 
-PROTOCOL = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (2, 4), "lr_factor": 0.1}
+RUN = Run("lsuv", "relu", iterations=6, milestones=(2, 4))
 
 
 def classifier(net: nn.Module | None = None) -> Classifier:
-    return Classifier(net or nn.Linear(2, 2), **PROTOCOL)
+    return Classifier(net or nn.Linear(2, 2), RUN)
 
 
 def test_loss_and_accuracy_by_hand() -> None:
@@ -110,7 +112,7 @@ class _Loader:
 @pytest.mark.parametrize("chunks", [[6], [1] * 6, [4, 2], [3, 3]])
 def test_updates_by_hand_whatever_the_chunks(chunks: list[int]) -> None:
     net = Constant()
-    model = Linear(net, **PROTOCOL)
+    model = Linear(net, RUN)
     fit(model, [(torch.ones(1, 1), torch.zeros(1))] * 6, chunks)
     w, v, weights = 2.0, 0.0, []
     for rate in (0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001):
@@ -126,10 +128,10 @@ def test_updates_by_hand_whatever_the_chunks(chunks: list[int]) -> None:
 @pytest.mark.parametrize("chunks", [[6], [1] * 6, [4, 2]])
 def test_a_loss_that_is_not_finite_ends_training_within_its_chunk(bad: float, chunks: list[int]) -> None:
     good, label = torch.ones(1, 1), torch.zeros(1)
-    model = Linear(Constant(), **PROTOCOL)
-    with pytest.raises(DivergedError):
+    model = Linear(Constant(), RUN)
+    with pytest.raises(DivergedError, match="not finite after 3 iterations") as caught:
         fit(model, [(good, label)] * 3 + [(good * bad, label)] + [(good, label)] * 2, chunks)
-    assert model.iteration == 3  # steps before the loss that is not finite
+    assert model.iteration == caught.value.iteration == 3  # steps before the loss that is not finite
 
 
 def test_each_iteration_of_a_bf16_chunk_sees_its_own_weights() -> None:
@@ -139,7 +141,7 @@ def test_each_iteration_of_a_bf16_chunk_sees_its_own_weights() -> None:
     ends = []
     for chunks in ([6], [1] * 6):
         torch.manual_seed(1)
-        model = Classifier(nn.Linear(4, 2), **{**PROTOCOL, "lr": 0.5})
+        model = Classifier(nn.Linear(4, 2), replace(RUN, lr=0.5))
         fit(model, batches, chunks, precision="bf16-mixed")
         ends.append(model.net.weight.detach().clone())
     assert torch.equal(ends[0], ends[1])

@@ -103,6 +103,20 @@ def test_a_failure_is_a_record_with_its_traceback(tiny: Run, options: Options) -
     assert read_result(options.out / "runs" / result.run.run_id / "result.json") == result
 
 
+def test_a_failure_before_the_training_leaves_no_curve_of_an_earlier_attempt(
+    tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_run(tiny, options)
+    assert curve(options, tiny) != []
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no initialisation")
+
+    monkeypatch.setattr("replicate.training.train.init_net_", fail)
+    assert "no initialisation" in train_run(tiny, options).error
+    assert curve(options, tiny) == []
+
+
 def test_chance_is_not_convergence(tiny: Run, options: Options) -> None:
     result = train_run(replace(tiny, init="orthonormal", activation="sigmoid", lr=1e-9), options)
     assert result.test_accuracy < 15  # ten classes: up to 1.5 × 10 % counts as chance

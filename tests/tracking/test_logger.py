@@ -16,7 +16,7 @@ from replicate.data import synthetic
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import Result
-from replicate.wandb_runs import display_name, wandb_id
+from replicate.tracking.runs import display_name, wandb_id
 
 KEY = "0123456789abcdef" * 2 + "deadbeef"
 # 100 images in batches of 25: rows at iterations 4 and 8.
@@ -169,11 +169,13 @@ def test_no_key_lands_in_a_file(trained: Trained) -> None:
 
 
 def test_taken_up_again_the_offline_run_is_logged_from_its_beginning(
-    trained: Trained, options: Options, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr("replicate.training.prepare.CHUNK", {"cpu": 1})
-    options = replace(options, wandb="offline", experiment="trial")
+    monkeypatch.setattr("replicate.data.datamodule.CHUNK", {"cpu": 1})
+    monkeypatch.setattr(synthetic, "TRAIN", 100)
+    monkeypatch.setattr(synthetic, "TEST", 20)
+    options = Options(out=tmp_path / "out", wandb="offline", experiment="trial")
     assert train_run(RUN, options, lambda i, _: os.kill(os.getpid(), signal.SIGTERM) if i == 5 else None) is None
     first, records = offline(RUN, options.out)
     history = [items(record.history) for record in records if record.HasField("history")]

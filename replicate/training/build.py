@@ -1,0 +1,91 @@
+"""The parts of a training: the only place where networks, initialisations and data meet."""
+
+from dataclasses import asdict
+from typing import cast
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from replicate.data.datamodule import DeviceData
+from replicate.data.dataset import Dataset
+from replicate.data.preprocess import PREPROCESSINGS
+from replicate.init import initialize_
+from replicate.nn.activations import ACTIVATIONS
+from replicate.nn.fitnet import PLANS, build
+from replicate.options import Options
+from replicate.run import Run
+from replicate.store.result import LayerEntry
+from replicate.training.layers import snapshot_iterations
+from replicate.training.streams import stream, stream_seed
+from replicate.training.team import Alone
+
+
+def build_data(run: Run, dataset: Dataset, device: str, team: Alone | None = None) -> DeviceData:
+    """Preprocess the images and put them on the device.
+
+    Args:
+        run: what to train.
+        dataset: as loaded for `run.dataset`.
+        device: `cpu`, `cuda` or `mps`.
+        team: the processes that train the run, of which each gets its part of every batch; None: this one alone.
+    """
+    train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
+    data = DeviceData(
+        (train_images, torch.tensor(dataset.train_labels)),
+        (test_images, torch.tensor(dataset.test_labels)),
+        run,
+        stream(run.seed, "batches"),
+        device,
+        boundaries=snapshot_iterations(run.iterations),
+    )
+    if team is not None and team.size > 1:
+        data.shard(team.rank, team.size)
+    return data
+
+
+def build_net(run: Run, classes: int, device: str) -> nn.Module:
+    """Build the network on the device, with the weights that torch gives it."""
+    activation = ACTIVATIONS[run.activation]
+    net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=classes)
+    return net.to(device).to(memory_format=torch.channels_last)  # faster convolutions, on a CPU as well
+
+
+def init_net_(net: nn.Module, run: Run, data: DeviceData) -> list[LayerEntry]:
+    """Initialise the network, and seed the generator of its dropout.
+
+    Returns:
+        One entry per weight layer or maxout piece, for the record.
+    """
+    torch.manual_seed(stream_seed(run.seed, "dropout"))  # for LSUV
+    reports = initialize_(
+        net,
+        run.init,
+        data.training_batches(stream(run.seed, "lsuv"), run.lsuv_batch_size),
+        generator=stream(run.seed, "init"),
+        negative_slope=ACTIVATIONS[run.activation].negative_slope,
+        tol=run.lsuv_tol,
+        max_iter=run.lsuv_max_iter,
+        dropout=run.lsuv_dropout,
+    )
+    torch.manual_seed(stream_seed(run.seed, "dropout"))  # for training, whatever the initialisation has drawn
+    return [cast("LayerEntry", asdict(report)) for report in reports]
+
+
+def make_trainer(
+    run: Run, options: Options, data: DeviceData, callbacks: list[pl.Callback], team: Alone | None = None
+) -> pl.Trainer:
+    """Make Lightning's Trainer: one device per process, and nothing that costs time at every iteration."""
+    return pl.Trainer(
+        accelerator=options.device,
+        max_epochs=sum(end > data.sampler.taken for end in data.epoch_ends),
+        reload_dataloaders_every_n_epochs=1,
+        precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
+        callbacks=callbacks,
+        logger=False,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **(team or Alone()).trainer_settings(),
+    )
