@@ -4,13 +4,13 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup smoke chaos test test-clusters lint format table3 table3-short table3-as-released pilot run table figures \
-	report status verify collect sync dashboard doctor bench audit lock schema
+	report status verify score collect sync dashboard doctor bench audit lock schema
 
 PYTHON ?= python3
 BIN := .venv/bin
 REPLICATE := $(BIN)/replicate
 
-# Variables for the user, such as: make table3 DATA_DIR=/data DEVICES=0,1 PER_DEVICE=2 SEEDS=0,1
+# Variables for the user, such as: make table3 DATA_DIR=/data DEVICES=0,1 PER_DEVICE=2 SEEDS=0,1 SET="lr=0.02"
 DATA_DIR ?= data
 DEVICES ?= auto
 EXPERIMENT ?= table3
@@ -19,7 +19,7 @@ ACTIVATION ?= relu
 SEED ?= 0
 
 space := $(subst ,, )
-SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),seed=$(subst $(space),$(comma),$(strip $(SEEDS))))
+SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),seed=$(subst $(space),$(comma),$(strip $(SEEDS)))) $(SET)
 comma := ,
 home = $(patsubst ~/%,$(HOME)/%,$(1))
 FOLDERS = --data-dir "$(call home,$(DATA_DIR))" $(if $(OUT),--out "$(call home,$(OUT))")
@@ -41,8 +41,9 @@ endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS OUT WANDB DETERMINISTIC STEP,"
-	@echo "  and EXPERIMENT for run, table, figures, report, status, verify, sync, dashboard; SAMPLE for verify; DIRS for collect"
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET OUT WANDB DETERMINISTIC STEP,"
+	@echo "  and EXPERIMENT for run, table, figures, report, status, verify, score, sync, dashboard; SAMPLE for verify;"
+	@echo "  DIRS for collect"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
 
@@ -97,7 +98,7 @@ pilot: .venv/.installed  ## the whole table on a laptop's CPU, small and short: 
 
 run: .venv/.installed  ## one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
 	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(RESOURCES) $(MIRROR) \
-		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET))
+		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET)) $(SET)
 
 table: .venv/.installed  ## write the table of EXPERIMENT (table3) from the records in OUT
 	@$(REPLICATE) table experiments/$(EXPERIMENT).yaml $(SELECT)
@@ -114,6 +115,9 @@ status: .venv/.installed  ## show what is done of EXPERIMENT, and what is left
 verify: .venv/.installed  ## run a sample of EXPERIMENT's finished runs again and compare, such as: make verify SAMPLE=5
 	$(REPLICATE) verify experiments/$(EXPERIMENT).yaml $(SELECT) $(RESOURCES) $(EACH) \
 		$(if $(SAMPLE),--sample $(SAMPLE))
+
+score: .venv/.installed  ## compute EXPERIMENT's table from its predictions, and compare it with the records in OUT
+	@$(REPLICATE) score experiments/$(EXPERIMENT).yaml $(SELECT)
 
 collect: .venv/.installed  ## merge output folders into OUT, such as: make collect DIRS="a b" OUT=results/local/table3
 	$(REPLICATE) collect $(DIRS) --out "$(call home,$(OUT))"

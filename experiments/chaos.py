@@ -3,7 +3,7 @@
 `python experiments/chaos.py` (`make chaos`) trains the smoke matrix once in peace. Then, in rounds, each in a folder of
 its own, it trains it again while schedulers and workers are killed, stopped and doubled, disks fill, and files are torn
 or overwritten, until all runs are finished; a last call in peace mends what the storm broke. Every round must end with
-the same accuracy, training loss and curve.csv, bit for bit. What counts:
+the same accuracy, training loss, curve.csv and predictions.npz, bit for bit. What counts:
 
 - lost: a run that has no finished record after the last call;
 - doubled: a training of a run that another process is training (a lock of the system's own on a file per run tells, not
@@ -37,8 +37,8 @@ def outcome(out: Path, run: Run) -> tuple[object, ...] | None:
     result = collect(out, [run]).results.get(run.run_id)
     if result is None or not result.final:
         return None
-    curve = content_of(out / "runs" / run.run_id / "curve.csv")
-    return result.status, result.test_accuracy, result.train_loss, result.iteration, curve
+    files = [content_of(out / "runs" / run.run_id / name) for name in ("curve.csv", "predictions.npz")]
+    return result.status, result.test_accuracy, result.train_loss, result.iteration, *files
 
 
 def main(words: list[str] | None = None) -> int:
@@ -100,7 +100,8 @@ def write(storms: list[Storm], runs: int, began: int, found: tuple[int, int, int
         "",
         "| Fault | Times |", "|---|---|", *lines, f"| **all** | **{total.total()}** |", "",
         f"Beside an undisturbed matrix: **{found[0]} lost, {found[1]} doubled, {found[2]} with differing bits** "
-        "(status, accuracy, training loss, iteration, curve.csv). What counts stands in the script's first lines.", "",
+        "(status, accuracy, training loss, iteration, curve.csv, predictions.npz). What counts stands in the script's "
+        "first lines.", "",
     ])  # fmt: skip
 
 

@@ -75,10 +75,10 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="output folders, which are only read")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder to merge them into")
     parser.epilog = (
-        "Copies result.json, curve.csv and layers.json by run_id. A finished record wins over an error. Where finished "
-        "records of a run differ in more than time, host, device, code and options, none of them is copied, what is in "
-        "the output folder stands, and the exit code is 1, as it is where a record cannot be read. Runs under way are "
-        "left out; the next call takes them."
+        "Copies result.json, curve.csv, layers.json and predictions.npz by run_id. A finished record wins over an "
+        "error. Where finished records of a run differ in more than time, host, device, code and options, none of them "
+        "is copied, what is in the output folder stays, and the exit code is 1, as it is where a record cannot be "
+        "read. Runs in progress are left out; the next call copies them."
     )
 
 

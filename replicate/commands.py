@@ -1,10 +1,9 @@
 """What each command does: select the runs, call the modules that do the work, print."""
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +14,7 @@ from replicate.experiment import Experiment
 from replicate.options import STEPS, Options, check_step, wandb_mode
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
-from replicate.store.files import escape_control_chars, make_writable, refuse_links, write_atomically
+from replicate.store.files import escape_control_chars, make_writable, refuse_links
 from replicate.store.run_folder import Records, collect
 
 # Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
@@ -71,6 +70,20 @@ def verify_(args: argparse.Namespace) -> int:
         return _carry_out(replace(chosen, runs=runs, out=out), args, check)
 
     return verify(chosen.records, chosen.out, args.sample, args.seed, carry_out, Console())
+
+
+def score_(args: argparse.Namespace) -> int:
+    """Compute the table from the predictions and the test labels, and compare it with the records: 0 if it is equal."""
+    from replicate.data.sources import load_test_labels
+    from replicate.report.table import Table, build
+    from replicate.verify.score import score
+
+    chosen = Selection.of(args)
+
+    def table_of(records: Records) -> Table:
+        return build(chosen.experiment, chosen.runs, records, chosen.out)
+
+    return score(chosen.records, chosen.out, cache(partial(load_test_labels, data_dir=args.data_dir)), table_of, print)
 
 
 def _carry_out(
@@ -129,34 +142,10 @@ def collect_(args: argparse.Namespace) -> int:
 
 def bench(args: argparse.Namespace) -> int:
     """Measure the speed of training beside a plain Lightning loop, and write OUT/<device>.md (results/bench)."""
-    from replicate.bench.compare import Page, compare
-    from replicate.bench.queue import queue_cost
-    from replicate.matrix.display import Display
-    from replicate.matrix.local import LocalLauncher
-    from replicate.matrix.plan import survey
-    from replicate.matrix.slots import make_slots
-    from replicate.matrix.task import PRELOAD
+    from replicate.bench.run import run_bench
 
-    options = Options(out=args.out)
-    make_writable(args.out)
-    with LocalLauncher(preload=PRELOAD) as launcher, Display(Console()) as display:
-        found = survey(launcher, [], options.data_dir, display)
-        slot = make_slots(args.devices, 1, 1, found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]
-        small = slot.device == "cpu"
-        chosen = Run(
-            "lsuv",
-            "relu",
-            width=args.width or (0.25 if small else 1.0),
-            precision=args.precision or ("32-true" if small else "bf16-mixed"),
-        )
-        measured = compare(launcher, chosen, slot, options, display,
-                           at_once=args.at_once, windows=args.windows, seconds=args.seconds)  # fmt: skip
-        queue = queue_cost(launcher, (1, 200))
-    ceiling, device, rows = measured
-    command = " ".join(["replicate", *sys.argv[1:]])
-    page = Page(device, command, chosen, args.seconds, args.windows, ceiling, tuple(rows), tuple(queue))
-    path = write_atomically(args.out / f"{'-'.join(device.split())}.md", page.markdown())
-    print(page.markdown())
+    path = run_bench(args)
+    print(path.read_text())
     print(f"wrote {path}")
     return 0
 
@@ -194,12 +183,14 @@ def figures(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write OUT/report/index.html: all that was found on one page, which opens without a network."""
+    from replicate.data.sources import labels_at_hand
     from replicate.report.page import write_report
     from replicate.report.reproduce import Source
 
     chosen = Selection.of(args)
     source = Source(args.file, tuple(args.set), tuple(args.only))
-    paths = write_report(chosen.experiment, chosen.runs, chosen.records, chosen.out, source)
+    labels_of = cache(partial(labels_at_hand, data_dir=args.data_dir))
+    paths = write_report(chosen.experiment, chosen.runs, chosen.records, chosen.out, source, labels_of)
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
 
@@ -245,6 +236,7 @@ FILE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "table": table,
     "figures": figures,
     "verify": verify_,
+    "score": score_,
     "report": report,
     "sync": sync,
     "dashboard": dashboard,

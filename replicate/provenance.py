@@ -28,9 +28,9 @@ def commit(root: Path = ROOT) -> tuple[str, bool | None]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    # A run may be killed at any moment, and `git status` would leave a lock on the index behind.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -86,6 +86,9 @@ class Run:
     preprocessing: Annotated[
         str, OneOf("preprocessing", PREPROCESSINGS), Field(description="global contrast normalisation, minus the mean")
     ] = "gcn-mean-image"
+    input_scale: Annotated[
+        float, Field(ge=1e-3, le=1e3, description="factor on the preprocessed images; the paper's is inferred")
+    ] = 0.7
     pad: Annotated[int, Field(ge=0, le=32, description="zero pixels on each side before the random crop"), WHOLE] = 8
     mirror: Annotated[bool, Field(description="mirror training images with probability 1/2")] = True
     dropout: Annotated[
@@ -143,7 +146,7 @@ class Run:
 
 # Fields that schema 1 did not have, each with the value that stands for its absence. At this value a field does not
 # count in the run_id, so finished runs keep their names. A value here never changes, whatever becomes of the default.
-LATER: Mapping[str, Any] = {}
+LATER: Mapping[str, Any] = {"input_scale": 1.0}
 
 DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}
 TYPES: Mapping[str, Any] = typing.get_type_hints(Run, include_extras=True)

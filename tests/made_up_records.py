@@ -10,9 +10,11 @@ from workers import put
 
 from replicate.experiment import Experiment
 from replicate.run import Run
+from replicate.store.predictions import Predictions, labels_sha256
 from replicate.store.result import Result
 
 LAYERS = (*(f"conv{number}" for number in range(1, 18)), "fc1", "fc2")
+LABELS = np.arange(10_000) % 10
 HEAD = "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy\n"
 # test accuracy at the end, in %, and by which factor a layer changes the variance
 LEVELS = {
@@ -79,14 +81,20 @@ def _one(out: Path, run: Run, points: int, layers: bool) -> Result:
     put(result, folder)
     steps = [] if accuracy is None else np.linspace(run.iterations / points, run.iterations, points).round()
     (folder / "curve.csv").write_text(HEAD + "".join(_row(run, step, accuracy or 0, rng) for step in steps))
+    if accuracy is not None:
+        wrong = np.argsort(rng.random(len(LABELS)))[round(100 * accuracy) :]
+        predicted = LABELS.copy()
+        predicted[wrong] = (predicted[wrong] + 1) % 10
+        content = Predictions(predicted, labels_sha256(LABELS)).to_npz()
+        (folder / "predictions.npz").write_bytes(content)
     if layers:
         moments = [
             _moment(rng, iteration, factor, pieces)
             for iteration in (0, 1000, result.iteration)
             if iteration <= result.iteration
         ]
-        content = {"schema": 1, "run_id": run.run_id, "fingerprint": result.fingerprint, "moments": moments}
-        (folder / "layers.json").write_text(json.dumps(content))
+        measured = {"schema": 1, "run_id": run.run_id, "fingerprint": result.fingerprint, "moments": moments}
+        (folder / "layers.json").write_text(json.dumps(measured))
     return result
 
 

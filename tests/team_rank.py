@@ -56,6 +56,5 @@ def train(rank: int, size: int, port: int, out: Path, change: dict[str, Any]) ->
         start.load_state_dict(torch.load(out.parent / "start.pt", weights_only=True))
     model = Classifier(start, replace(RUN, clip_norm=3.0), team)
     fit(model, batches, out, team)
-    torch.save(
-        {"losses": team.seen, "weights": weights_sha256(model.net), "test": model.take("val")}, out / f"{rank}.pt"
-    )
+    found = {"losses": team.seen, "weights": weights_sha256(model.net), "test": model.take("val")}
+    torch.save({**found, "predicted": model.predictions().tolist()}, out / f"{rank}.pt")

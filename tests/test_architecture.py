@@ -121,7 +121,7 @@ def test_only_build_brings_nets_inits_and_data_together() -> None:
 def test_only_a_lease_writes_into_the_folder_of_a_run() -> None:
     staged = "replicate.store.files.write_staged"
     assert {path.name for _, path in parts() if staged in imports(path)} == {"lease.py"}
-    names = re.compile(r'"(result\.json|curve\.csv|layers\.json)"')
+    names = re.compile(r'"(result\.json|curve\.csv|layers\.json|predictions\.npz)"')
     spelled = [path for part, path in parts() if part != "store" and names.search(path.read_text())]
     assert not spelled, "store/run_folder.py names the files of a run"
 

@@ -174,6 +174,14 @@ def test_table_writes_and_prints(capsys: pytest.CaptureFixture[str], out: Path) 
         assert (out / name).stat().st_size > 0
 
 
+def test_score_names_the_records_without_predictions(capsys: pytest.CaptureFixture[str], out: Path) -> None:
+    assert main(["score", SMOKE, "--out", str(out), "--only", "activation=tanh"]) == 1
+    (lsuv,) = Experiment.load(SMOKE).runs({"init": "lsuv", "activation": "tanh"})
+    assert capsys.readouterr().out.endswith(
+        f"\n{lsuv.run_id} has no predictions\npredictions do not confirm 1 of 1 records\n"
+    )
+
+
 def test_figures_writes_files(capsys: pytest.CaptureFixture[str], out: Path) -> None:
     assert main(["figures", SMOKE, "--out", str(out)]) == 0
     assert (out / "figures" / "accuracy.png").read_bytes().startswith(b"\x89PNG")

@@ -73,6 +73,9 @@ def test_interrupted_and_started_again_the_matrix_ends_in_its_table(
     with (out / "table.csv").open() as file:
         cells = {(row["init"], row["activation"]): int(row["finished"]) for row in csv.DictReader(file)}
     assert cells == {("lsuv", "tanh"): 2, ("lsuv", "maxout"): 1, ("msra", "tanh"): 2, ("msra", "maxout"): 2}
+    capsys.readouterr()
+    assert main(["score", "tiny.yaml"]) == 0
+    assert "records; the table from them is the same, byte for byte" in capsys.readouterr().out
     assert main(["figures", "tiny.yaml"]) == 0
     assert {path.stem for path in (out / "figures").glob("*.png")} >= {
         *("accuracy", "accuracy_by_init", "curves", "init_variance"),

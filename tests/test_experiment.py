@@ -1,6 +1,7 @@
 """Experiment files: the shipped ones, the expansion, and what is refused."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import jsonschema
@@ -40,6 +41,10 @@ def test_the_shipped_experiments_are_the_issue_of_the_paper() -> None:
     assert {name: len(found[name].runs()) for name in sizes} == sizes
     for run in found["table3"].runs():  # uniform: the defaults of Run are the paper's protocol
         assert run == Run(run.init, run.activation, run.seed)
+    for name in ("table3", "table3-as-released", "table3-short", "pilot"):
+        assert {run.input_scale for run in found[name].runs()} == {0.7}
+    doubted = Counter((run.init, run.activation) for run in found["input-scale"].runs())
+    assert doubted == dict.fromkeys([("msra", "relu"), ("msra", "vlrelu"), ("msra", "maxout"), ("xavier", "maxout")], 9)
     short = {(run.iterations, run.milestones) for run in found["table3-short"].runs()}
     assert short == {(18_000, (8_000, 12_000, 16_000))}
     pilot = {(run.iterations, run.milestones, run.width, run.precision) for run in found["pilot"].runs()}

@@ -1,5 +1,6 @@
 """The commit of a record."""
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -28,6 +29,19 @@ def test_the_commit_and_whether_the_code_differs_from_it(tmp_path: Path) -> None
     assert commit(tmp_path) == (head, False)
     (tmp_path / "replicate" / "code.py").write_text("2")
     assert commit(tmp_path) == (head, True)
+
+
+def test_it_writes_nothing_into_the_repository(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "replicate").mkdir()
+    code = tmp_path / "replicate" / "code.py"
+    code.write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    os.utime(code, (1, 1))  # git would note the new time in its index, under a lock that outlives a kill
+    before = (tmp_path / ".git" / "index").read_bytes()
+    assert commit(tmp_path)[1] is False
+    assert (tmp_path / ".git" / "index").read_bytes() == before
 
 
 def test_without_git_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

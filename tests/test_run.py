@@ -16,7 +16,7 @@ from replicate import run as module
 from replicate.errors import UsageError
 from replicate.run import LATER, STRICT, Run, check_settings
 
-TABLE3 = Run("lsuv", "maxout", 0)
+TABLE3 = Run("lsuv", "maxout", 0, input_scale=1.0)  # of schema 1, which had no scale of the input
 FIELDS = TypeAdapter(Run).json_schema()["properties"]
 # The smallest and the largest value of every number of a Run
 RANGES = {
@@ -54,6 +54,8 @@ RANGES = {
         ({"lr": 1e-12, "lr_factor": 1e-6, "weight_decay": 0.0, "momentum": 0.0}, "lsuv-maxout-s0-46b3c794"),
         ({"mirror": False, "lsuv_dropout": False, "pad": 0, "dropout": 0.0}, "lsuv-maxout-s0-ef4507ac"),
         ({"iterations": 1, "milestones": [], "batch_size": 1}, "lsuv-maxout-s0-9d483847"),
+        ({"input_scale": 1, "seed": 0}, "lsuv-maxout-s0-3e3c9e12"),
+        ({"input_scale": 0.7}, "lsuv-maxout-s0-6fb68a2f"),
         (
             {"dataset": "synthetic", "lsuv_tol": 0.1, "lsuv_max_iter": 1, "lsuv_batch_size": 2},
             "lsuv-maxout-s0-91c465e7",
@@ -67,11 +69,11 @@ def test_run_ids_never_change(settings: dict[str, object], run_id: str) -> None:
 def test_a_field_that_came_later_counts_only_off_its_introduction_value(monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass(frozen=True, slots=True, config=STRICT)
     class Later(Run):
-        input_scale: Annotated[float, Field(ge=0)] = 0.5  # a default that has changed since
+        depth: Annotated[float, Field(ge=0)] = 0.5  # a default that has changed since
 
-    monkeypatch.setattr(module, "LATER", {"input_scale": 1.0})
-    assert Later("lsuv", "maxout", input_scale=1.0).run_id == TABLE3.run_id
-    assert Later("lsuv", "maxout").run_id != TABLE3.run_id
+    monkeypatch.setattr(module, "LATER", {**LATER, "depth": 1.0})
+    assert Later("lsuv", "maxout", input_scale=1.0, depth=1.0).run_id == TABLE3.run_id
+    assert Later("lsuv", "maxout", input_scale=1.0).run_id != TABLE3.run_id
     assert LATER.keys() <= FIELDS.keys()
 
 
@@ -89,7 +91,8 @@ def test_run_id_is_the_hash_that_the_contract_names() -> None:
 
 def test_values_as_yaml_reads_them_give_the_same_run() -> None:
     # YAML reads 1 as an integer, 9e4 as a float, and a list where the type is a tuple.
-    read = Run("lsuv", "maxout", weight_decay=5e-4, width=1, iterations=9e4, milestones=[40000, 60000.0, 80000])
+    settings = {"weight_decay": 5e-4, "width": 1, "iterations": 9e4, "milestones": [40000, 60000.0, 80000]}
+    read = Run("lsuv", "maxout", input_scale=1, **settings)
     assert read == TABLE3
     assert read.run_id == TABLE3.run_id
     assert isinstance(read.width, float)

@@ -11,7 +11,7 @@ import PIL
 from PIL import Image, features
 
 from replicate.data import cache
-from replicate.data.dataset import SIDE, Dataset, Images, Progress, fingerprint
+from replicate.data.dataset import SIDE, Dataset, Images, Labels, Progress, fingerprint
 from replicate.errors import UsageError
 from replicate.store.files import read_bytes
 
@@ -72,11 +72,18 @@ def read(folder: Path, label: str, progress: Progress | None = None) -> Dataset:
         return hashlib.sha256(f"{decoder}\n{content}".encode()).hexdigest(), images, {"fingerprint": content}
 
     images, facts = cache.remember(_key(decoder, tree), make)
-    train, test = (
-        np.repeat(np.arange(len(classes), dtype=np.int64), [len(tree[split][name]) for name in classes])
-        for split in SPLITS
-    )
+    train, test = (_labels(tree, split, classes) for split in SPLITS)
     return Dataset(label, facts["fingerprint"], classes, images[: len(train)], train, images[len(train) :], test)
+
+
+def read_test_labels(folder: Path) -> Labels:
+    """The test labels that `read` gives, without decoding the images. Raises as `read`."""
+    tree = _list(folder)
+    return _labels(tree, "test", _classes(folder, tree))
+
+
+def _labels(tree: Tree, split: str, classes: tuple[str, ...]) -> Labels:
+    return np.repeat(np.arange(len(classes), dtype=np.int64), [len(tree[split][name]) for name in classes])
 
 
 def _list(folder: Path) -> Tree:

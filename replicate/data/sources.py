@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from replicate.data import cifar10, folder, synthetic
-from replicate.data.dataset import Dataset, Progress
-from replicate.errors import unknown
+from replicate.data.dataset import Dataset, Labels, Progress
+from replicate.errors import UsageError, unknown
 from replicate.run import DATASETS, FOLDER
 
 LABELS = {
@@ -44,6 +44,23 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
     if key not in SOURCES or (key == "folder:NAME" and not re.fullmatch(FOLDER, dataset)):
         raise unknown("dataset", dataset, DATASETS)
     return SOURCES[key](dataset, data_dir, progress)
+
+
+def load_test_labels(dataset: str, data_dir: Path) -> Labels:
+    """Load the test labels of a data set; a folder's images are not decoded. Arguments and errors as of `load`."""
+    if re.fullmatch(FOLDER, dataset):
+        return folder.read_test_labels(data_dir / dataset.removeprefix("folder:"))
+    return load(dataset, data_dir).test_labels
+
+
+def labels_at_hand(dataset: str, data_dir: Path) -> Labels | None:
+    """Load the test labels of a data set; None if it would have to be downloaded, is missing or damaged."""
+    if dataset == "cifar10" and not cifar10.present(data_dir):
+        return None
+    try:
+        return load_test_labels(dataset, data_dir)
+    except UsageError:
+        return None
 
 
 def available(data_dir: Path) -> list[tuple[str, bool]]:

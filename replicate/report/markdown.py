@@ -105,6 +105,7 @@ def _header(table: "Table") -> str:
     commits = sorted({f"{escape(r.commit[:12])}{' with changes' if r.dirty else ''}" for r in table.results})
     lines = {
         "Data set": f"{escape(p.data_label)} (`{p.dataset}`, fingerprint `{p.fingerprint[:16]}`)",
+        "Preprocessing": p.preprocessing(),
         "Schedule": p.schedule(),
         "Precision": p.precision(),
         "Network": p.network(),

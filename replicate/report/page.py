@@ -3,10 +3,11 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -17,6 +18,7 @@ from replicate.report.charts import charts
 from replicate.report.document import document, strict_json, unreadable
 from replicate.report.layers import measured_layers
 from replicate.report.markdown import decimal, last_line, letter, number_text, signed
+from replicate.report.mcnemar import Pair, correct_answers, pairs
 from replicate.report.origins import origins
 from replicate.report.page_view import accuracy_scale, cell_views, claim_views, largest_difference
 from replicate.report.reproduce import Source
@@ -26,17 +28,26 @@ from replicate.run import Run
 from replicate.store.files import escape_control_chars, write_atomically
 from replicate.store.run_folder import Records
 
+if TYPE_CHECKING:
+    from replicate.store.predictions import Labels
+
 ASSETS = files("replicate.report") / "assets"
 # Characters that end a script element or a line of JavaScript; JSON takes them escaped as well.
 ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def write_report(
-    experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, source: Source
+    experiment: Experiment,
+    runs: tuple[Run, ...],
+    records: Records,
+    out: Path,
+    source: Source,
+    labels_of: Callable[[str], "Labels | None"] = lambda dataset: None,
 ) -> list[Path]:
     """Write `out/report/index.html`, the page, and `out/report/report.json`, all that it shows for other programs.
 
-    The JSON is that of `replicate.report.document` with one key more: `charts`, of `replicate.report.charts`.
+    The JSON is that of `replicate.report.document` with two keys more: `charts`, of `replicate.report.charts`, and
+    `mcnemar`, a list of `replicate.report.mcnemar.Pair` with the p-value of each seed.
 
     Args:
         experiment: names the axes, the published numbers and the claims.
@@ -44,6 +55,7 @@ def write_report(
         records: what `out` holds of them; there may be none.
         out: the output folder, which also holds the curves and what was measured in the layers.
         source: how the report was asked for.
+        labels_of: test labels of a data set; None if it is not at hand.
 
     Raises:
         UsageError: the records were made on different data sets, a cell mixes settings, or a file of published numbers
@@ -52,21 +64,27 @@ def write_report(
     table = assemble(experiment, runs, records)
     measured = measured_layers(table.results, out)
     drawn = charts(table, out, measured)
-    page = render(table, drawn, source, measured.bad)
+    correct, bad_predictions = correct_answers(table.results, out, labels_of)
+    compared = pairs(runs, table.axes, correct)
+    page = render(table, drawn, source, compared, {**measured.bad, **bad_predictions})
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"index.html": page, "report.json": strict_json({**document(table), "charts": drawn}, indent=None)}
+    content = {**document(table), "charts": drawn, "mcnemar": [{**asdict(pair), "p": pair.p} for pair in compared]}
+    texts = {"index.html": page, "report.json": strict_json(content, indent=None)}
     return [write_atomically(folder / name, text) for name, text in texts.items()]
 
 
-def render(table: Table, drawn: Mapping[str, Any], source: Source, bad_layers: Mapping[Path, str]) -> str:
+def render(
+    table: Table, drawn: Mapping[str, Any], source: Source, compared: Sequence[Pair], bad_files: Mapping[Path, str]
+) -> str:
     """Lay out the page.
 
     Args:
         table: what it shows.
         drawn: what its charts draw.
         source: how it was asked for.
-        bad_layers: files on layers that could not be read, each with its reason.
+        compared: pairs of cells, by McNemar's test.
+        bad_files: files next to records that could not be read, each with its reason.
     """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
@@ -91,10 +109,11 @@ def render(table: Table, drawn: Mapping[str, Any], source: Source, bad_layers: M
         summary=summarise(table),
         cells=cell_views(table, source),
         claims=claim_views(table.judgements),
+        pairs=compared,
         scale=accuracy_scale(table.entries.values()),
         full_shade=largest_difference(table.entries.values()),
         origins=origins(table.results),
-        unreadable=unreadable({**table.bad, **bad_layers}),
+        unreadable=unreadable({**table.bad, **bad_files}),
         command=source.whole(),
         charts=drawn,
         data=Markup(embedded(drawn)),

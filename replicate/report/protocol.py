@@ -47,6 +47,10 @@ class Protocol:
         iterations, precision = self._value("iterations"), self._value("precision")
         return f"{self.data_label}, {model} at width {width}, {iterations} iterations, {precision}"
 
+    def preprocessing(self) -> str:
+        """The preprocessing of the images, and the factor on what it gives."""
+        return f"{self._value('preprocessing')}, times {self._value('input_scale')}"
+
     def network(self) -> str:
         """The architecture and its width."""
         return f"{self._value('model')}, width {self._value('width')}"

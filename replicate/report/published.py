@@ -50,6 +50,7 @@ RELEASED: Mapping[tuple[str, str], Recipe] = MappingProxyType(
 # What the cell is, and precision, which changes rounding alone (the released code trains in float32).
 FREE = ("init", "activation", "seed", "precision")
 PROTOCOL = {field.name: field.default for field in fields(Run) if field.name not in FREE}
+INFERRED = ("input_scale",)  # the paper's value was not published: results/input_scale.md
 
 
 def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any], Published]:
@@ -137,7 +138,10 @@ def incomparable(run: Run) -> str:
             return "the released recipe for this cell was made so that it trains"
         for name in recipe.settings:
             del departures[name]
-    return "; ".join(f"{name} {title(value)} (paper: {title(PROTOCOL[name])})" for name, value in departures.items())
+    return "; ".join(
+        f"{name} {title(value)} ({'inferred' if name in INFERRED else 'paper'}: {title(PROTOCOL[name])})"
+        for name, value in departures.items()
+    )
 
 
 def made_to_train(run: Run) -> bool:

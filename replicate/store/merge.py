@@ -10,10 +10,10 @@ from replicate.store.files import make_writable, read_bytes, refuse_links
 from replicate.store.lease import Lease, acquire
 from replicate.store.owner import Owner
 from replicate.store.result import BadRecordError, Result, read_result
-from replicate.store.run_folder import CURVE, LAYERS, RESULT, RunFolder, recorded
+from replicate.store.run_folder import CURVE, LAYERS, PREDICTIONS, RESULT, RunFolder, recorded
 from replicate.store.watch import LeaseWatch
 
-OTHERS = (CURVE, LAYERS)  # of a run, next to its record; checkpoints and logs stay where they are
+OTHERS = (CURVE, LAYERS, PREDICTIONS)  # of a run, next to its record; checkpoints and logs stay where they are
 MAX_BYTES = curve.MAX_BYTES  # of each
 # What a run yielded. The rest of a record says when, where and by which code.
 YIELD = ("status", "test_accuracy", "train_loss", "iteration", "init", "fingerprint")
@@ -70,7 +70,7 @@ class MergeReport:
 
 
 def merge(sources: Sequence[Path], out: Path) -> MergeReport:
-    """Copy record, curve and layers of every run that these output folders hold into another.
+    """Copy record, curve, layers and predictions of every run that these output folders hold into another.
 
     A finished record wins over an error, and an error over nothing. If finished records of a run contradict each other,
     none is copied, and what `out` has stays. Each run is written under its lease, and runs in progress are left out.

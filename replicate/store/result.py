@@ -21,6 +21,18 @@ MAX_COUNT = 2**53  # beyond it a float64 is no longer exact
 MAX_NUMBER = 1e39  # float32, in which losses and variances are computed, ends at 3.4e38
 Status = Literal["converged", "not_converged", "diverged", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+CHANCE_FACTOR = 1.5  # a test accuracy of up to so many times chance is `not_converged`
+
+
+def status_of(accuracy: float, classes: int | None) -> Status:
+    """How a run ended that reached its last iteration.
+
+    Args:
+        accuracy: on the test images, in %.
+        classes: of the data set; None if they are not known.
+    """
+    chance = 100 / (classes or math.inf)
+    return "converged" if accuracy > CHANCE_FACTOR * chance else "not_converged"
 
 
 class BadRecordError(ValueError):

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from replicate.run import Run
 from replicate.store import curve, layers
@@ -12,7 +13,11 @@ from replicate.store.files import read_bytes
 from replicate.store.layers import Snapshot
 from replicate.store.result import BadRecordError, Result, read_result
 
-RESULT, CURVE, LAYERS, CHECKPOINT, LOG = "result.json", "curve.csv", "layers.json", "checkpoint.pt", "log.txt"
+if TYPE_CHECKING:
+    from replicate.store.predictions import Predictions
+
+RESULT, CURVE, LAYERS, PREDICTIONS = "result.json", "curve.csv", "layers.json", "predictions.npz"
+CHECKPOINT, LOG = "checkpoint.pt", "log.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,22 @@ class RunFolder:
         path = self.path / LAYERS
         try:
             return layers.parse_layers(read_bytes(path, layers.MAX_BYTES), result.run.run_id, result.fingerprint)
+        except BadRecordError as error:
+            raise BadRecordError(f"{path}: {error}") from None
+
+    def predictions(self) -> "Predictions":
+        """Read the predictions.
+
+        Raises:
+            BadRecordError: the message names the file and what is wrong.
+            FileNotFoundError: the run has none.
+            OSError: it is not a plain file of the right size.
+        """
+        from replicate.store.predictions import MAX_BYTES, parse_predictions  # NumPy would slow `status` down
+
+        path = self.path / PREDICTIONS
+        try:
+            return parse_predictions(read_bytes(path, MAX_BYTES))
         except BadRecordError as error:
             raise BadRecordError(f"{path}: {error}") from None
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from replicate.run import Run
-from replicate.store.run_folder import CURVE, LAYERS, RESULT
+from replicate.store.run_folder import CURVE, LAYERS, PREDICTIONS, RESULT
 
 PROJECT = "lsuv-replication"
-FILES = (RESULT, CURVE, LAYERS)  # of a run, in its artifact
+FILES = (RESULT, CURVE, LAYERS, PREDICTIONS)  # of a run, in its artifact
 
 
 def wandb_id(run: Run, fingerprint: str) -> str:

@@ -22,7 +22,7 @@ from replicate.training.team import Alone
 
 
 def build_data(run: Run, dataset: Dataset, device: str, team: Alone | None = None) -> DeviceData:
-    """Preprocess the images and put them on the device.
+    """Preprocess the images, multiply them by `run.input_scale` and put them on the device.
 
     Args:
         run: what to train.
@@ -32,8 +32,8 @@ def build_data(run: Run, dataset: Dataset, device: str, team: Alone | None = Non
     """
     train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
     data = DeviceData(
-        (train_images, torch.tensor(dataset.train_labels)),
-        (test_images, torch.tensor(dataset.test_labels)),
+        (train_images.mul_(run.input_scale), torch.tensor(dataset.train_labels)),
+        (test_images.mul_(run.input_scale), torch.tensor(dataset.test_labels)),
         run,
         stream(run.seed, "batches"),
         device,

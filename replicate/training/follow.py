@@ -54,3 +54,4 @@ def follow(run: Run, options: Options, team: Alone, resume: bool) -> None:
         saver.restore(checkpoint.read(RunFolder.of(options.out, run), identity, options.device), team)
     with contextlib.suppress(DivergedError, StoppedError):
         make_trainer(run, options, data, [RowTotals(), saver], team).fit(module, datamodule=data)
+        module.predictions()

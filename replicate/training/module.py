@@ -47,6 +47,7 @@ class Classifier(pl.LightningModule):
         self.iteration = 0  # optimiser steps taken
         # Summed on the device, read once a row of the curve; in `wide`, which no sum of finite losses overflows.
         self.totals = {stage: torch.zeros(3, dtype=torch.float64) for stage in ("train", "val", "test")}
+        self._predicted: list[Tensor] = []  # classes, by the latest evaluation
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -82,7 +83,9 @@ class Classifier(pl.LightningModule):
             forward: takes the place of the net.
         """
         images, labels = batch
-        logits = (forward or self)(images)
+        return self._measure((forward or self)(images), labels)
+
+    def _measure(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         # bf16 logits would round the loss to 3 digits; float64 ones stay what they are.
         loss = F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
         correct = (logits.argmax(1) == labels).sum()
@@ -114,8 +117,15 @@ class Classifier(pl.LightningModule):
         return lr
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Evaluate a batch, at a row of the curve."""
-        self.step(batch, "val")
+        """Evaluate a batch, at a row of the curve, and keep what the net predicts."""
+        images, labels = batch
+        logits = self(images)
+        self.add("val", self._measure(logits, labels)[1])
+        self._predicted = [*(self._predicted if batch_index else []), logits.argmax(1)]
+
+    def predictions(self) -> Tensor:
+        """Predicted class of each test image (n,), by the latest evaluation. Every process of a team calls it."""
+        return self.team.interleave(torch.cat(self._predicted).cpu())
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Evaluate a batch, outside training."""

@@ -15,12 +15,10 @@ from replicate.data.dataset import Dataset
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.curve import Row
-from replicate.store.result import Attempt, LayerEntry, Result
+from replicate.store.result import Attempt, LayerEntry, Result, status_of
 from replicate.training.environment import environment_record
 from replicate.training.module import DivergedError
 from replicate.training.steps import Steps
-
-CHANCE_FACTOR = 1.5  # a test accuracy of up to so many times chance is `not_converged`
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +109,9 @@ class RunRecord:
                 return replace(result, status="diverged", iteration=outcome.iteration)
             case Finished(row, images_per_second, weights):
                 loss, accuracy = row["train_loss"], row["test_accuracy"]
-                chance = 100 / (result.classes or math.inf)
                 return replace(
                     result,
-                    status="converged" if accuracy > CHANCE_FACTOR * chance else "not_converged",
+                    status=status_of(accuracy, result.classes),
                     test_accuracy=accuracy,
                     train_loss=loss if math.isfinite(loss) else None,
                     iteration=int(row["iteration"]),

@@ -40,6 +40,10 @@ class Alone:
         """List what each process has, by rank."""
         return [own]
 
+    def interleave(self, part: Tensor) -> Tensor:
+        """Put together what each process has for its test images (n,), in the order of all of them."""
+        return part
+
     def trainer_settings(self) -> dict[str, Any]:
         """Say how a Trainer is to use the devices."""
         # A SLURM job's variables must not make this a SLURM run.
@@ -98,6 +102,14 @@ class Team(Alone):
         gathered = [mine] * self.size
         dist.all_gather_object(gathered, mine)
         return gathered
+
+    def interleave(self, part: Tensor) -> Tensor:
+        """Put together what each process has for its test images (n,), in the order of all of them."""
+        parts = [one["part"] for one in self.gather({"part": part})]
+        whole = part.new_empty(sum(map(len, parts)))
+        for rank, one in enumerate(parts):
+            whole[rank :: self.size] = one  # as in DeviceData.shard
+        return whole
 
     def trainer_settings(self) -> dict[str, Any]:
         """Say how a Trainer is to use the devices."""

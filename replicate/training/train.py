@@ -9,8 +9,9 @@ from replicate.errors import transient_kind
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
+from replicate.store.predictions import Predictions, labels_sha256
 from replicate.store.result import Attempt, Result
-from replicate.store.run_folder import CHECKPOINT
+from replicate.store.run_folder import CHECKPOINT, PREDICTIONS
 from replicate.training import checkpoint
 from replicate.training.build import build_data, build_net, init_net_, make_trainer
 from replicate.training.checkpoint import Checkpoint, Stateful, StoppedError
@@ -58,6 +59,7 @@ def train_run(
         if state is not None:
             record.resume(state)
         curve = Curve(lease, len(dataset.train_labels), run.batch_size, loggers)  # no row of an earlier attempt stays
+        lease.remove(PREDICTIONS)
 
         with team_of(run, options, resume=state is not None) as team:
             data = build_data(run, dataset, options.device, team)
@@ -80,6 +82,9 @@ def train_run(
                 logger.initialized(record.init, curve.rows, layers.snapshots)
             # In this order: a row, or a snapshot, is complete before a checkpoint holds it.
             make_trainer(run, options, data, [layers, curve, saver], team).fit(module, datamodule=data)
+            predicted = module.predictions().numpy()
+        predictions = Predictions(predicted, labels_sha256(dataset.test_labels))
+        lease.write(PREDICTIONS, predictions.to_npz())
         images_per_second = run.iterations * run.batch_size / curve.seconds
         outcome: Finished | DivergedError | Failed = Finished(curve.rows[-1], images_per_second, weights_sha256(net))
     except StoppedError:

@@ -40,6 +40,13 @@ def test_images_labels_and_classes_are_in_the_order_of_their_sorted_names(write_
     np.testing.assert_array_equal(dataset.test_images[5], pixels(root / "test" / "dog" / "1.png"))
 
 
+def test_test_labels_need_no_image(write_folder: Write):
+    root = write_folder("dog", "cat", "Ape", train=3)
+    assert folder.read_test_labels(root).tolist() == read(root).test_labels.tolist()
+    next((root / "test" / "cat").iterdir()).write_bytes(b"no image")
+    assert folder.read_test_labels(root).tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_fingerprint_is_over_names_and_bytes(write_folder: Write):
     root = write_folder("cat", "dog")
     lines = sorted(

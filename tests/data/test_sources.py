@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate.data.sources import SOURCES, available, load
+from replicate.data.sources import SOURCES, available, labels_at_hand, load, load_test_labels
 from replicate.errors import UsageError
 from replicate.run import DATASETS
 
@@ -24,6 +24,17 @@ def test_labels(write_folder: Callable[..., Path]):
     assert load("folder:pets", root.parent).label == "pets"
     assert load("folder:cifar10-jpeg", root.parent).label == "CIFAR-10 (JPEG mirror)"
     assert load("synthetic", root.parent).label == "synthetic shapes"
+
+
+def test_test_labels(write_folder: Callable[..., Path], tmp_path: Path):
+    data = write_folder("cat", "dog").parent
+    for name in ("folder:pets", "synthetic"):
+        labels = load(name, data).test_labels.tolist()
+        assert load_test_labels(name, data).tolist() == labels_at_hand(name, data).tolist() == labels
+    assert labels_at_hand("cifar10", data) is None  # it would be downloaded
+    assert labels_at_hand("folder:birds", data) is None
+    with pytest.raises(UsageError, match="no data set 'birds'"):
+        load_test_labels("folder:birds", data)
 
 
 def test_progress_reaches_the_decoder(write_folder: Callable[..., Path]):

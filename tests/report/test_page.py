@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from made_up_records import fill
+from made_up_records import LABELS, fill
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.page import ASSETS, embedded, write_report
 from replicate.report.reproduce import Source
+from replicate.run import Run
 from replicate.store.result import Result
 from replicate.store.run_folder import Records, collect
 
@@ -88,6 +89,24 @@ def test_report_json_holds_the_table_and_the_charts(small: Experiment, out: Path
     read = json.loads(path.read_text())
     assert (path.name, read["experiment"], len(read["runs"])) == ("report.json", "small", 9)
     assert set(read["charts"]) == {"rows", "columns", "milestones", "chance", "curves", "layers"}
+    assert read["mcnemar"] == []
+
+
+def test_pairs_are_shown_where_the_labels_are_at_hand(small: Experiment, out: Path) -> None:
+    assert 'id="pairs"' not in written(small, out)
+    records = collect(out, small.runs())
+    page, path = write_report(small, small.runs(), records, out, SOURCE, lambda dataset: LABELS)
+    pairs = json.loads(path.read_text())["mcnemar"]
+    (pair,) = pairs
+    assert (pair["column"], pair["first"], pair["second"]) == ("relu", "lsuv", "orthonormal_msra")
+    assert pair["seeds"] == [0, 1, 2]
+    assert page.read_text().count("of 3 seeds</td>") == 1
+    accuracies = [
+        next(result.test_accuracy for result in records.results.values() if result.run == Run(init, "relu", 0))
+        for init in ("lsuv", "orthonormal_msra")
+    ]
+    more = pair["only_first"][0] - pair["only_second"][0]
+    assert more == pytest.approx(100 * (accuracies[0] - accuracies[1]))  # of 10,000 images
 
 
 def test_errors_missing_runs_and_commands_are_there(

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("playwright", reason="playwright is not installed")
 import chromium
 from axe_playwright_python.sync_playwright import Axe
-from made_up_records import fill
+from made_up_records import LABELS, fill
 from playwright.sync_api import Browser, Page
 from workers import put
 
@@ -81,7 +81,8 @@ def experiment(seeds: int) -> Experiment:
 
 def write(out: Path, asked: Experiment) -> Path:
     runs = asked.runs()
-    page, _ = write_report(asked, runs, collect(out, runs), out, Source(Path("experiments/small.yaml")))
+    source = Source(Path("experiments/small.yaml"))
+    page, _ = write_report(asked, runs, collect(out, runs), out, source, lambda dataset: LABELS)
     return page
 
 

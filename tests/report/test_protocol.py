@@ -19,6 +19,7 @@ def test_the_header_names_what_most_runs_share(make_result: Callable[..., Result
         "90,000 iterations of 128 images; learning rate 0.01, times 0.1 at 40,000 / 60,000 / 80,000; momentum 0.9; "
         "weight decay 0.0005"
     )
+    assert header.preprocessing() == "gcn-mean-image, times 0.7"
     assert (header.network(), header.precision(), header.seeds) == ("fitnet4, width 1", "bf16-mixed", (0, 1))
     assert [header.departures(run) for run in RUNS] == ["", "", "momentum 0.5"]
 

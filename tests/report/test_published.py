@@ -87,6 +87,7 @@ def test_the_reasons_name_ours_and_the_papers() -> None:
     )
     assert incomparable(Run("lsuv", "relu", precision="32-true")) == ""
     assert incomparable(Run("lsuv", "relu", momentum=0.5)) == "momentum 0.5 (paper: 0.9)"
+    assert incomparable(Run("lsuv", "relu", input_scale=1.0)) == "input_scale 1 (inferred: 0.7)"
     assert incomparable(Run("xavier", "maxout", momentum=0.5)) == ""
     assert incomparable(Run("xavier", "maxout", momentum=0.5, width=0.5)) == "width 0.5 (paper: 1)"
 

@@ -79,7 +79,7 @@ def repaired_like_undisturbed(out: Path, undisturbed: Path, **settings: object) 
     assert (again.result.train_loss, again.result.init) == (whole.result.train_loss, whole.result.init)
     curves = [(one / "runs" / TINY.run_id / "curve.csv").read_bytes() for one in (out, undisturbed)]
     assert curves[0] == curves[1]
-    assert names(out) == {"result.json", "curve.csv", "layers.json"}
+    assert names(out) == {"result.json", "curve.csv", "layers.json", "predictions.npz"}
 
 
 def test_a_file_that_cannot_grow_is_an_error_of_the_passing_kind(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ def place(out: Path, run: Run, curve: str | None = "1,2\n", layers: str | None =
     """Write a run's folder with some of what else lies in one."""
     folder = out / "runs" / run.run_id
     put(replace(record(run, Options(out)), **changes), folder)
-    for name, text in {"curve.csv": curve, "layers.json": layers, "log.txt": "said", "last.ckpt": "state"}.items():
+    others = {"predictions.npz": "predicted", "log.txt": "said", "last.ckpt": "state"}
+    for name, text in {"curve.csv": curve, "layers.json": layers, **others}.items():
         if text is not None:
             (folder / name).write_text(text)
     return folder
@@ -71,7 +72,7 @@ def test_a_finished_record_wins_over_errors_in_whichever_order(tmp_path: Path) -
     merge([tmp_path / "done"], tmp_path / "later")
     assert at(tmp_path / "later").status == "converged"
     # what the failed attempt had written does not pass for the finished run's
-    assert names(tmp_path / "later" / "runs" / ONE.run_id) == ["curve.csv", "result.json"]
+    assert names(tmp_path / "later" / "runs" / ONE.run_id) == ["curve.csv", "predictions.npz", "result.json"]
     merge([tmp_path / "failed"], tmp_path / "later")
     assert at(tmp_path / "later").status == "converged"
 

@@ -153,7 +153,7 @@ def test_the_record_is_an_artifact(trained: Trained) -> None:
     (record,) = [artifact for artifact in artifacts if artifact.type == "record"]
     assert record.name == f"record-{wandb_id(RUN, trained.result.fingerprint)}"
     paths = {entry.path: Path(entry.local_path) for entry in record.manifest.contents}
-    assert set(paths) == {"result.json", "curve.csv", "layers.json"}
+    assert set(paths) == {"result.json", "curve.csv", "layers.json", "predictions.npz"}
     # All that an upload will need is in the run's folder.
     folder = trained.home / "out/runs" / RUN.run_id
     for artifact in artifacts:

@@ -31,6 +31,7 @@ ITERATIONS = 50
 # Milestones and chunks that don't divide each other; decay and rates large enough for a slip to show at once.
 PROTOCOL = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (13, 37), "lr_factor": 0.1}
 RUN = Run("lsuv", "vlrelu", batch_size=16, iterations=ITERATIONS, pad=4, **PROTOCOL)
+SMALL_LR = 1e-3  # in float32, where it depends on the processor's rounding whether maxout survives the rate above
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -188,7 +189,7 @@ def test_the_agreement_notices_each_slip(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("steps", [Eager, Graph], ids=["eager", "graph"])
 def test_the_first_loss_and_gradient_agree_in_float32(tmp_path: Path, steps: type[Steps], device: str) -> None:
     # Later ones drift apart by rounding alone: another number of threads moves them by 2e-3 within 50 iterations.
-    kept = fast(tmp_path, "maxout", device, torch.float32, chunk=1, steps=steps())
+    kept = fast(tmp_path, "maxout", device, torch.float32, chunk=1, steps=steps(), lr=SMALL_LR)
     theirs = plain("maxout", device, torch.float32)
     assert kept.losses[0] == pytest.approx(theirs.losses[0], rel=1e-4)
     assert (kept.gradient - theirs.gradient).norm() <= 1e-4 * theirs.gradient.norm()
@@ -196,7 +197,8 @@ def test_the_first_loss_and_gradient_agree_in_float32(tmp_path: Path, steps: typ
 
 
 def test_chunks_change_no_number(tmp_path: Path) -> None:
-    ends = [fast(tmp_path, "maxout", "cpu", torch.float32, chunk=chunk).losses for chunk in (1, 4, 64)]
+    settings = {"dtype": torch.float32, "lr": SMALL_LR}
+    ends = [fast(tmp_path, "maxout", "cpu", chunk=chunk, **settings).losses for chunk in (1, 4, 64)]
     assert ends[0] == ends[1] == ends[2]
 
 

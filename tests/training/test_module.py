@@ -33,6 +33,17 @@ def test_loss_and_accuracy_by_hand() -> None:
     assert model.take("val") == (pytest.approx(math.log(2), rel=1e-6), 0.0)
 
 
+def test_predictions_are_of_the_latest_evaluation() -> None:
+    model = classifier(nn.Identity())
+    first, second = torch.eye(3)[[0, 2]], torch.eye(3)[[1]]
+    for _ in range(2):
+        model.validation_step((first, torch.tensor([0, 0])), 0)
+        model.validation_step((second, torch.tensor([0])), 1)
+    assert model.predictions().tolist() == [0, 2, 1]
+    model.validation_step((second, torch.tensor([0])), 0)
+    assert model.predictions().tolist() == [1]
+
+
 def test_totals_are_in_the_widest_type_that_a_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [wide(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [
         torch.float64,

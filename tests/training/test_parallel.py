@@ -70,11 +70,12 @@ def test_the_losses_of_fifty_iterations_are_those_of_one_process(start: Started,
     batches = data("cpu", torch.float64, 7)
     team_rank.fit(model, batches, tmp_path, Alone())
     assert len(kept.losses) == ITERATIONS
-    evaluated = model.take("val")
+    evaluated, predicted = model.take("val"), model.predictions().tolist()
     for size, wait in teams.items():
         found = wait()
         assert found[0]["losses"] == pytest.approx(kept.losses, rel=1e-9), size
         assert found[0]["test"] == pytest.approx(evaluated, rel=1e-9)
+        assert found[0]["predicted"] == predicted
         assert all(rank == found[0] for rank in found), "the ranks differ in bits"
     assert wrong()[0]["losses"] != pytest.approx(kept.losses, rel=1e-9)
 
@@ -123,7 +124,8 @@ def test_a_signal_to_any_rank_stops_all_and_the_run_goes_on_in_the_same_bits(
     again = train_run(run, elsewhere)
     assert isinstance(again, Result)
     assert again.weights_sha256 == whole.weights_sha256
-    assert (folder / "curve.csv").read_text() == (options.out / "runs" / run.run_id / "curve.csv").read_text()
+    for name in ("curve.csv", "predictions.npz"):
+        assert (folder / name).read_bytes() == (options.out / "runs" / run.run_id / name).read_bytes()
     assert (whole.options["devices_per_run"], whole.environment["processes"]) == (2, 2)
     assert not mp.active_children()
 
@@ -160,6 +162,18 @@ def test_a_matrix_of_teams_starts_from_the_same_bits(tmp_path: Path) -> None:
 def test_the_shares_are_those_of_the_batches(sizes: tuple[int, ...]) -> None:
     assert [Team(rank, len(sizes), 128).share * 128 for rank in range(len(sizes))] == list(sizes)
     assert [len(part) for part in torch.arange(128).tensor_split(len(sizes))] == list(sizes)
+
+
+def test_what_the_ranks_predict_is_put_in_the_order_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = data("cpu", torch.float64, 7)
+    parts = []
+    for rank in range(3):  # 10 test images: 4, 3 and 3
+        part = data("cpu", torch.float64, 7)
+        part.shard(rank, 3)
+        parts.append(part.test_labels)
+    monkeypatch.setattr(Team, "gather", lambda self, own: [{"part": part} for part in parts])
+    assert torch.equal(Team(0, 3, 16).interleave(parts[0]), whole.test_labels)
+    assert len(set(whole.test_labels.tolist())) > 3
 
 
 def test_more_ranks_than_images_are_refused() -> None:

@@ -11,9 +11,11 @@ import torch
 from runs import train_run
 
 from replicate.data import batches as data_batches
+from replicate.data.sources import load
 from replicate.options import Options
 from replicate.run import INITS, Run
 from replicate.store.result import read_result
+from replicate.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -53,6 +55,19 @@ def test_the_same_run_twice_gives_the_same_numbers(tiny: Run, options: Options, 
     assert first.init == second.init
     assert first.weights_sha256 == second.weights_sha256
     assert train_run(replace(tiny, seed=1), options).train_loss != first.train_loss
+
+
+def test_the_predictions_are_those_that_the_accuracy_counts(tiny: Run, options: Options) -> None:
+    result = train_run(tiny, options)
+    predictions = RunFolder.of(options.out, tiny).predictions()
+    labels = load("synthetic", options.data_dir).test_labels
+    assert 100 * predictions.correct(labels).mean() == pytest.approx(result.test_accuracy, rel=1e-15)
+    diverging = replace(tiny, lr=1e3, seed=1)
+    folder = RunFolder.of(options.out, diverging)
+    folder.path.mkdir()
+    (folder.path / "predictions.npz").write_bytes(b"of an earlier attempt")
+    assert train_run(diverging, options).status == "diverged"
+    assert not (folder.path / "predictions.npz").exists()
 
 
 def test_the_digest_is_of_the_final_weights(tiny: Run, options: Options) -> None:
