@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,6 +17,9 @@ from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
 from replicate.store.files import escape_control_chars, make_writable, refuse_links
 from replicate.store.run_folder import Records, collect
+
+if TYPE_CHECKING:
+    from replicate.store.predictions import Labels
 
 # Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
 
@@ -189,7 +193,14 @@ def report(args: argparse.Namespace) -> int:
 
     chosen = Selection.of(args)
     source = Source(args.file, tuple(args.set), tuple(args.only))
-    labels_of = cache(partial(labels_at_hand, data_dir=args.data_dir))
+
+    @cache
+    def labels_of(dataset: str) -> "Labels | None":
+        labels = labels_at_hand(dataset, args.data_dir)
+        if labels is None:
+            print(f"the page has no pairs: the test labels of {dataset} are not in {args.data_dir}; give --data-dir")
+        return labels
+
     paths = write_report(chosen.experiment, chosen.runs, chosen.records, chosen.out, source, labels_of)
     print("\n".join(f"wrote {path}" for path in paths))
     return 0

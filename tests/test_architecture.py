@@ -126,7 +126,10 @@ def test_only_a_lease_writes_into_the_folder_of_a_run() -> None:
     assert not spelled, "store/run_folder.py names the files of a run"
 
 
-@pytest.mark.parametrize("command", ["--help", "status experiments/smoke.yaml", "table experiments/smoke.yaml"])
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "status experiments/smoke.yaml", "table experiments/smoke.yaml", "score experiments/smoke.yaml"],
+)
 def test_quick_commands_load_no_torch_and_no_pandas(command: str, tmp_path: Path) -> None:
     code = (
         "import sys; from replicate.cli import main\n"

@@ -202,6 +202,17 @@ def test_report_writes_a_page_even_of_nothing(capsys: pytest.CaptureFixture[str]
     assert "No run has finished yet" in (empty / "report" / "index.html").read_text()
 
 
+def test_report_says_why_it_has_no_pairs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for run in Experiment.load(SMOKE).with_settings({"dataset": "folder:gone"}).runs({"activation": "tanh"}):
+        folder = tmp_path / "runs" / run.run_id
+        put(record(run, Options(tmp_path)), folder)
+        (folder / "predictions.npz").write_bytes(b"never read")
+    command = ["report", SMOKE, "--out", str(tmp_path), "--set", "dataset=folder:gone", "--data-dir", "/nowhere"]
+    assert main(command) == 0
+    reason = "the page has no pairs: the test labels of folder:gone are not in /nowhere; give --data-dir"
+    assert capsys.readouterr().out.count(reason) == 1
+
+
 def test_sync_says_what_it_would_upload(capsys: pytest.CaptureFixture[str], out: Path) -> None:
     assert main(["sync", SMOKE, "--out", str(out), "--dry-run"]) == 0
     text = capsys.readouterr().out
