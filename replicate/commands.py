@@ -1,6 +1,7 @@
 """What each command does: select the runs, call the modules that do the work, print."""
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -146,9 +147,14 @@ def collect_(args: argparse.Namespace) -> int:
 
 def bench(args: argparse.Namespace) -> int:
     """Measure the speed of training beside a plain Lightning loop, and write OUT/<device>.md (results/bench)."""
+    from replicate.bench.compare import MeasurementError
     from replicate.bench.run import run_bench
 
-    path = run_bench(args)
+    try:
+        path = run_bench(args)
+    except MeasurementError as error:
+        print(f"replicate: a measurement failed: {escape_control_chars(str(error))}", file=sys.stderr)
+        return 1
     print(path.read_text())
     print(f"wrote {path}")
     return 0

@@ -83,6 +83,26 @@ class RankFailedError(Exception):
         self.kind = kind
 
 
+class GraphError(Exception):
+    """A CUDA graph cannot be captured, or is not the training that it was captured from.
+
+    Args:
+        name: of the way to make iterations, such as `graph`.
+        cause: why.
+    """
+
+    def __init__(self, name: str, cause: BaseException) -> None:
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        super().__init__(f"{name}: {lines[0][:200]}")
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Find the error during whose handling the others were raised."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return error
+
+
 def transient_kind(error: BaseException) -> str | None:
     """Which of KINDS an exception is; None: not transient, another attempt would only repeat it."""
     if isinstance(error, RankFailedError):

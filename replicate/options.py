@@ -29,12 +29,15 @@ class Options:
         device: `cpu`, `cuda` or `mps`; which GPU that is, the launcher has settled in the process's environment.
         threads: CPU threads of each process of the run.
         devices_per_run: processes that train the run together, each on a GPU or CPU of its own.
+        runs_per_device: runs at a time on the run's device when it started, this one included; a run's seconds and
+            images per second depend on it.
         wandb: one of WANDB_MODES.
         experiment: name of the experiment, W&B's group.
         checkpoint_seconds: between two checkpoints of a run.
         step: one of STEPS: how an iteration reaches the device.
         deterministic: the same bits twice on a GPU as well, at some cost in speed; on the CPU it is so in any case.
         commit: of the code, and whether the code differs from it, as found when the matrix started; None: ask now.
+        graph_failure: why an earlier attempt could not use a CUDA graph, so that `auto` is eager; None: there was none.
     """
 
     out: Path
@@ -42,12 +45,14 @@ class Options:
     device: str = "cpu"
     threads: int = 1
     devices_per_run: int = 1
+    runs_per_device: int = 1
     wandb: str = "off"
     experiment: str = "local"
     checkpoint_seconds: float = 60.0
     step: str = "auto"
     deterministic: bool = False
     commit: tuple[str, bool | None] | None = None
+    graph_failure: str | None = None
 
     @property
     def strict(self) -> bool:
@@ -56,7 +61,7 @@ class Options:
 
     def plain(self) -> dict[str, str | int | float]:
         """Plain data for a record: without folders, which are nobody else's business, and what has its own place."""
-        without = ("out", "data_dir", "commit")
+        without = ("out", "data_dir", "commit", "graph_failure")
         kept = {key: value for key, value in asdict(self).items() if key not in without}
         return kept | {"deterministic": self.strict}
 

@@ -5,9 +5,19 @@ import os
 import traceback
 from collections.abc import Callable
 
-from replicate.errors import transient_kind
+from replicate.errors import GraphError, transient_kind
 from replicate.matrix.local import resolve
-from replicate.matrix.task import EXIT_LEASE_LOST, Busy, Done, Failed, Stopped, Task, TaskOutcome, recorded_result
+from replicate.matrix.task import (
+    EXIT_LEASE_LOST,
+    Busy,
+    Done,
+    Failed,
+    GraphFailed,
+    Stopped,
+    Task,
+    TaskOutcome,
+    recorded_result,
+)
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
@@ -63,15 +73,23 @@ def make_loggers(run: Run, options: Options, lease: Lease, send: Send) -> list[L
 
 
 def _train(task: Task, lease: Lease, send: Send) -> TaskOutcome:
-    with contextlib.suppress(OSError):
-        os.truncate(task.folder.log, 0)  # it is this attempt's from here on
+    if task.options.graph_failure is None:  # else the attempt before says in the log how it failed
+        with contextlib.suppress(OSError):
+            os.truncate(task.folder.log, 0)
     # Only now: another may have finished it, or failed, between the scheduler's look and our lease.
     recorded = recorded_result(lease)
     if recorded is not None and task.is_news(recorded):
         return Done(recorded, ours=False)
     loggers = make_loggers(task.run, task.options, lease, send)
     # By name, because the processes that start tasks do without torch.
-    result: Result | None = resolve(task.train)(task.run, task.options, lease, loggers, task.history(recorded))
+    train = resolve(task.train)
+    try:
+        result: Result | None = train(task.run, task.options, lease, loggers, task.history(recorded))
+    except GraphError as error:
+        traceback.print_exc()
+        for logger in loggers:
+            logger.finish(None)
+        return GraphFailed(str(error))
     if result is None:
         return Stopped()
     if result.final:

@@ -20,6 +20,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_options_are_plain_data_in_a_record() -> None:
     assert Options(Path("out")).plain() == {
         **{"device": "cpu", "threads": 1, "devices_per_run": 1, "wandb": "off", "experiment": "local"},
+        "runs_per_device": 1,
         "checkpoint_seconds": 60.0,
         "step": "auto",
         "deterministic": True,

@@ -19,11 +19,12 @@ exclude: [{{init: msra, activation: maxout}}]
 """
 
 
-def records(out: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
+def records(out: Path, at_once: int) -> dict[str, tuple[dict[str, Any], bytes]]:
     found = {}
     for path in out.glob("runs/*/result.json"):
         record = json.loads(path.read_text())
         assert record["error"] is None
+        assert record["options"].pop("runs_per_device") == at_once
         kept = {key: value for key, value in record.items() if key not in MAY_DIFFER}
         found[path.parent.name] = kept, (path.parent / "curve.csv").read_bytes()
     return found
@@ -44,7 +45,7 @@ def test_in_any_order_with_any_number_of_workers_and_again(
     common = ["--wandb", "off", "--devices", "cpu"]
     assert main(["matrix", forth, "--out", str(tmp_path / "one"), *common, "--per-device", "1"]) == 0
     assert main(["matrix", back, "--out", str(tmp_path / "two"), *common, "--per-device", "2"]) == 0
-    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    one, two = records(tmp_path / "one", at_once=1), records(tmp_path / "two", at_once=2)
     assert len(one) == 3
     assert one == two
     for record, _ in one.values():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workers import put, record
 
-from replicate.matrix.task import Busy, Done, Failed, Task, record_death
+from replicate.matrix.task import Busy, Done, Failed, GraphFailed, Task, record_death
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import NAME, acquire
@@ -91,6 +91,19 @@ def test_a_record_that_is_none_is_set_aside_by_who_holds_the_claim(tmp_path: Pat
         assert run_task(task(tmp_path), send).ours
         assert (folder / f"result.json.set-aside-{number}").read_text() == content
         assert read_result(folder / "result.json").final
+
+
+def test_a_graph_that_fails_asks_for_a_new_process_and_stays_in_the_log(tmp_path: Path) -> None:
+    run = replace(RUN, seed=9)
+    first = task(tmp_path, run)
+    first.folder.path.mkdir(parents=True)
+    first.folder.log.write_text("what the graph said")
+    assert run_task(replace(first, options=replace(first.options, graph_failure="graph: it differs")), send).ours
+    assert first.folder.log.read_text() == "what the graph said"
+    first.folder.result.unlink()
+    assert run_task(first, send) == GraphFailed("graph: its losses differ")
+    assert first.folder.log.read_text() == ""  # an attempt begins with an empty log
+    assert not (first.folder.path / NAME).exists()
 
 
 def test_a_failure_without_a_record_says_whether_it_may_pass(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from replicate.errors import GraphError
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
@@ -91,7 +92,7 @@ def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: H
     """Stand in for a training where the scheduler is the subject.
 
     Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is told to end, seed 6 is killed the first time, seed 7 runs
-    out of memory the first two times, seed 8 has no room on the disk the first time.
+    out of memory the first two times, seed 8 has no room on the disk the first time, seed 9 can have no CUDA graph.
     """
     report(loggers, 1)
     first = options.out / f"seed-{run.seed}"
@@ -101,6 +102,8 @@ def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: H
     if run.seed == 8 and not first.exists():
         first.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
+    if run.seed == 9 and options.graph_failure is None:
+        raise GraphError("graph", RuntimeError("its losses differ"))
     if run.seed == 7:
         return _hungry(run, options, lease, history, first)
     if run.seed == 1:
@@ -113,7 +116,8 @@ def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: H
         time.sleep(60)
     visible: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
     result = record(run, options, f"{options.device} sees {visible!r}")
-    result = replace(result, history=list(history))
+    step = {"step": options.graph_failure} if options.graph_failure else {}
+    result = replace(result, history=list(history), environment=step)
     return lease.write_result(result)
 
 

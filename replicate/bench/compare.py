@@ -1,5 +1,6 @@
 """The benchmark: the baseline and ours, side by side, alone and several at once, as a page of Markdown."""
 
+import json
 import os
 import statistics
 import tempfile
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicate import provenance
 from replicate.matrix.display import Display
-from replicate.matrix.local import LocalLauncher, tail
+from replicate.matrix.local import LocalLauncher, death, tail
 from replicate.matrix.slots import Slot, cores
 from replicate.options import Options
 from replicate.run import Run
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 MEASURE = "replicate.bench.measure:measure"
 CEILING = "replicate.bench.measure:matmul_rate"
 # On a GPU each way to make an iteration stands for itself; on a CPU there is one.
-PATHS = {"cpu": ("baseline", "ours"), "cuda": ("baseline", "eager", "graph", "compiled")}
-ACTIVATIONS = ("relu", "maxout")
+PATHS = {"cpu": ("baseline", "eager"), "cuda": ("baseline", "eager", "graph", "compiled")}
+ACTIVATIONS = ("relu", "maxout")  # those of the whole benchmark
+MACHINE_READABLE = (
+    "path", "activation", "at_once", "iterations_per_second", "images_per_second", "startup", "peak_memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Row:
         peak_memory: bytes, summed over the processes.
         startup: seconds to the end of the first iteration, the slowest process.
         work: of one iteration of ours.
+        kernels: table of the kernels of a few iterations in one of the processes; empty if it was not asked for.
     """
 
     path: str
@@ -51,11 +56,20 @@ class Row:
     peak_memory: int
     startup: float
     work: "Work"
+    kernels: str = ""
+
+    def plain(self) -> dict[str, str | int | float]:
+        """What other programs read."""
+        return {name: getattr(self, name) for name in MACHINE_READABLE}
+
+
+class MeasurementError(Exception):
+    """A measurement failed; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The result of a benchmark."""
+    """The result of a benchmark; `queue` is empty where only some paths or activations were measured."""
 
     device: str
     command: str
@@ -87,28 +101,38 @@ class Page:
         ]
         base = {(row.activation, row.at_once): row.iterations_per_second for row in self.rows if row.path == "baseline"}
         for row in self.rows:
-            ratio = row.iterations_per_second / base[row.activation, row.at_once]
+            beside = base.get((row.activation, row.at_once))
+            ratio = f"{row.iterations_per_second / beside:.2f} ×" if beside else "–"
             lines.append(
                 f"| {row.activation} | {row.at_once} | {row.path} | {row.iterations_per_second:.4g} "
-                f"| {row.images_per_second:,.0f} | {100 * row.share:.1f} % | {ratio:.2f} × "
+                f"| {row.images_per_second:,.0f} | {100 * row.share:.1f} % | {ratio} "
                 f"| {row.peak_memory / 2**20:,.0f} MiB | {row.startup:.1f} s |"
             )
-        lines += ["", "The work of one iteration of ours, counted:", ""]
+        works = {row.activation: row.work for row in self.rows if row.path != "baseline"}
+        if works:
+            lines += ["", "The work of one iteration of ours, counted:", ""]
         lines += [
-            f"- {row.activation}: {row.work.operations / 1e9:,.3g} GFLOP "
-            f"({1e3 * row.work.operations / self.ceiling:.3g} ms at the ceiling), "
-            f"{row.work.traffic / 1e9:.3g} GB read and written, {row.work.kernels} kernels"
-            for row in {row.activation: row for row in self.rows if row.path != "baseline"}.values()
+            f"- {activation}: {work.operations / 1e9:,.3g} GFLOP "
+            f"({1e3 * work.operations / self.ceiling:.3g} ms at the ceiling), "
+            f"{work.traffic / 1e9:.3g} GB read and written, {work.kernels} kernels"
+            for activation, work in works.items()
         ]
-        lines += [
-            "",
-            "The scheduler's own work, processor time a run:",
-            "",
-            "| runs in the queue | ms a run |",
-            "|---|---|",
-        ]
+        if self.queue:
+            lines += ["", "The scheduler's own work, processor time a run:", ""]
+            lines += ["| runs in the queue | ms a run |", "|---|---|"]
         lines += [f"| {length} | {1000 * seconds:.2f} |" for length, seconds in self.queue]
         return "\n".join(lines) + "\n"
+
+    def json(self) -> str:
+        """The rows, for other programs."""
+        rows = [row.plain() for row in self.rows]
+        return json.dumps({"device": self.device, "command": self.command, "rows": rows}, indent=1) + "\n"
+
+    def profile(self) -> str:
+        """The tables of kernels, one below the other."""
+        return "\n".join(
+            f"{row.activation}, {row.at_once} at once, {row.path}: {row.kernels}" for row in self.rows if row.kernels
+        )
 
 
 def compare(
@@ -118,26 +142,49 @@ def compare(
     options: Options,
     display: Display,
     *,
+    paths: Sequence[str],
+    activations: Sequence[str],
     at_once: Sequence[int],
     windows: int,
     seconds: float,
+    profiled: bool,
 ) -> tuple[float, str, list[Row]]:
     """Measure every combination of path, activation and number of processes.
 
+    Args:
+        launcher: starts the processes.
+        run: to be measured, whatever its activation is.
+        slot: the device.
+        options: of the processes, whatever their device is.
+        display: is told what is being measured.
+        paths: some of PATHS.
+        activations: of the net.
+        at_once: numbers of processes.
+        windows: number of windows.
+        seconds: length of a window.
+        profiled: whether one process of each row records its kernels after the windows.
+
     Returns:
         The device's ceiling in FLOP/s, its name, and the rows.
+
+    Raises:
+        MeasurementError: a measurement failed; it says which, and names the first error.
     """
     options = replace(options, device=slot.device)
     environment = {**os.environ, **slot.environment}
     bf16 = run.precision == "bf16-mixed"
     (ceiling, name), *_ = _carry_out(launcher, [(CEILING, (options, bf16))], environment)
     rows = []
-    for activation in ACTIVATIONS:
+    for activation in activations:
         for count in at_once:
-            for path in PATHS[slot.device]:
-                display.note(f"{activation}, {count} at once, {path}")
-                rows.append(_row(launcher, path, replace(run, activation=activation), count, options, environment,
-                                 windows=windows, seconds=seconds, ceiling=ceiling))  # fmt: skip
+            for path in paths:
+                name_of_row = f"{activation}, {count} at once, {path}"
+                display.note(name_of_row)
+                try:
+                    rows.append(_row(launcher, path, replace(run, activation=activation), count, options, environment,
+                                     windows=windows, seconds=seconds, profiled=profiled, ceiling=ceiling))  # fmt: skip
+                except MeasurementError as error:
+                    raise MeasurementError(f"{name_of_row}: {error}") from None
     return ceiling, name or provenance.cpu_name(), rows
 
 
@@ -151,12 +198,14 @@ def _row(
     *,
     windows: int,
     seconds: float,
+    profiled: bool,
     ceiling: float,
 ) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         gate = Path(folder) / "open"
-        task = (MEASURE, (path, run, options, time.time(), gate, windows, seconds))
-        speeds = _carry_out(launcher, [task] * count, environment, gate)
+        common = (path, run, options, time.time(), gate, windows, seconds)
+        tasks = [(MEASURE, (*common, profiled and number == 0)) for number in range(count)]
+        speeds = _carry_out(launcher, tasks, environment, gate)
     total = sum(statistics.median(speed.rates) for speed in speeds)
     return Row(
         path=path,
@@ -168,6 +217,7 @@ def _row(
         peak_memory=sum(speed.peak_memory for speed in speeds),
         startup=max(speed.startup for speed in speeds),
         work=speeds[0].work,
+        kernels=next((speed.kernels for speed in speeds if speed.kernels), ""),
     )
 
 
@@ -184,11 +234,15 @@ def _carry_out(
         while len(results) < len(tasks):
             for event in launcher.events(timeout=1.0):
                 if event.kind == "done":
+                    if isinstance(reason := getattr(event.value, "reason", None), str):
+                        raise MeasurementError(reason)
                     results.append(event.value)
                 elif event.kind == "progress":
                     ready.add(event.task)
                     if gate and len(ready) == len(tasks):
                         gate.touch()
                 else:
-                    raise RuntimeError(f"a measurement failed: {event.value!r}\n{tail(Path(folder) / event.task)}")
+                    last = tail(Path(folder) / event.task, lines=1)
+                    reason = death(event.value) if event.kind == "died" else str(event.value)
+                    raise MeasurementError(f"the process ended: {reason}{f' ({last})' if last else ''}")
     return results

@@ -4,26 +4,30 @@ import resource
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from replicate.bench.plain import PlainClassifier, loader
 from replicate.bench.work import Work, iteration_work
 from replicate.data.dataset import Dataset
+from replicate.errors import first_error
 from replicate.options import Options
 from replicate.run import Run
 from replicate.training.build import build_data, build_net, init_net_, make_trainer
+from replicate.training.cuda_graph import steps_for
 from replicate.training.environment import configure
-from replicate.training.graph import steps_for
 from replicate.training.module import Classifier
 
 IMAGES = 50_000  # as many as CIFAR-10 has; what they show does not matter
+PROFILED_ROWS = 40  # of the table of kernels
 BASELINE_WORKERS = 8  # of the DataLoader; at most one a core, or it would only hinder itself
 
 
@@ -36,12 +40,21 @@ class Speed:
         startup: seconds from the launch of the process to its first iteration's end.
         peak_memory: in bytes: of the GPU's allocator, on a CPU of the process.
         work: of one iteration of ours.
+        kernels: table of the kernels of a few iterations; empty if it was not asked for.
     """
 
     rates: tuple[float, ...]
     startup: float
     peak_memory: int
     work: Work
+    kernels: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A measurement that failed, and the first error that it met."""
+
+    reason: str
 
 
 class _MeasuredError(Exception):
@@ -49,12 +62,25 @@ class _MeasuredError(Exception):
 
 
 class _Windows(pl.Callback):
-    """Counts iterations in windows of time, once all processes that are to run beside each other are going."""
+    """Counts iterations in windows of time, once all processes that are to run beside each other are going.
 
-    def __init__(self, launched: float, gate: Path, windows: int, seconds: float, send: Callable[..., None]) -> None:
+    A profile is made after the windows, of the next chunk of iterations: recording slows them down.
+    """
+
+    def __init__(
+        self,
+        launched: float,
+        gate: Path,
+        windows: int,
+        seconds: float,
+        send: Callable[..., None],
+        profiler: profile | None,
+    ) -> None:
         self.launched, self.gate, self.windows, self.seconds, self.send = launched, gate, windows, seconds, send
         self.startup: float | None = None
         self.rates: list[float] = []
+        self.kernels = ""
+        self._profiler = profiler
         self._iterations = 0
         self._begin: tuple[float, int] | None = None
         self._warm = False
@@ -70,6 +96,13 @@ class _Windows(pl.Callback):
         if not self._warm:  # the second time round, whatever is made at first use has been made
             self._warm = True
             self.send("ready")
+        if len(self.rates) == self.windows:
+            assert self._profiler is not None
+            assert self._begin is not None
+            _synchronize()
+            self._profiler.stop()
+            self.kernels = f"{self._iterations - self._begin[1]} iterations\n{_table(self._profiler)}"
+            raise _MeasuredError
         if self._begin is None:
             if self.gate.exists():
                 _synchronize()
@@ -82,7 +115,9 @@ class _Windows(pl.Callback):
             self.rates.append((self._iterations - counted) / (now - since))
             self._begin = now, self._iterations
             if len(self.rates) == self.windows:
-                raise _MeasuredError
+                if self._profiler is None:
+                    raise _MeasuredError
+                self._profiler.start()
 
 
 def measure(
@@ -93,27 +128,37 @@ def measure(
     gate: Path,
     windows: int,
     seconds: float,
+    profiled: bool,
     send: Callable[..., None],
-) -> Speed:
-    """Train until so many windows have been measured.
+) -> Speed | Failure:
+    """Train until so many windows have been measured; whatever fails is told by its first error.
 
     Args:
-        path: `baseline`, a plain Lightning loop with a DataLoader; else ours, by one of options.STEPS, or as it comes.
+        path: `baseline`, a plain Lightning loop with a DataLoader; else ours, by one of options.STEPS.
         run: what to train; its iterations are ignored.
         options: device and threads.
         launched: time.time() when this process was started.
         gate: file whose existence opens the measurement.
         windows: number of windows.
         seconds: length of a window.
+        profiled: whether to record the kernels of a few iterations afterwards.
         send: is told `ready` once the training goes.
     """
+    try:
+        profiler = _profiler(options.device) if profiled else None
+        return _measure(path, run, options, _Windows(launched, gate, windows, seconds, send, profiler))
+    except Exception as error:
+        traceback.print_exc()
+        return Failure(_first(error))
+
+
+def _measure(path: str, run: Run, options: Options, clock: _Windows) -> Speed:
     configure(options)
-    steps = None if path == "baseline" else steps_for("auto" if path == "ours" else path, options.device, 1)
+    steps = None if path == "baseline" else steps_for(replace(options, step=path))
     dataset = _noise()
     data, net = build_data(run, dataset, options.device), build_net(run, len(dataset.classes), options.device)
     init_net_(net, run, data)
     module = Classifier(net, run, steps=steps)
-    clock = _Windows(launched, gate, windows, seconds, send)
     try:
         if path != "baseline":
             make_trainer(run, options, data, [clock]).fit(module, datamodule=data)
@@ -126,7 +171,7 @@ def measure(
                 milestones=run.milestones,
                 lr_factor=run.lr_factor,
             )
-            images, labels = data.train_images.cpu(), data.train_labels.cpu()
+            images, labels = data.train_images.cpu().contiguous(), data.train_labels.cpu()
             workers = min(BASELINE_WORKERS, torch.multiprocessing.cpu_count())
             batches = loader(images, labels, run.pad, run.batch_size, workers)
             pl.Trainer(
@@ -144,7 +189,25 @@ def measure(
         pass
     peak = _peak_memory(options.device)
     work = iteration_work(module, run.batch_size, run.precision)
-    return Speed(tuple(clock.rates), clock.startup or 0.0, peak, work)
+    return Speed(tuple(clock.rates), clock.startup or 0.0, peak, work, clock.kernels)
+
+
+def _first(error: BaseException) -> str:
+    """The error that came first, in a line: a capture that fails raises others on its way out."""
+    error = first_error(error)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _profiler(device: str) -> profile:
+    """Record kernels on a GPU, where recording the CPU's operations would only take time; on a CPU the operations."""
+    return profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU])
+
+
+def _table(profiler: profile) -> str:
+    key = f"self_{'device' if ProfilerActivity.CUDA in profiler.activities else 'cpu'}_time_total"
+    table: str = profiler.key_averages().table(sort_by=key, row_limit=PROFILED_ROWS, max_name_column_width=100)
+    return table
 
 
 def _noise() -> Dataset:

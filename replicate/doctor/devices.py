@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from replicate.doctor.finding import Finding
-from replicate.doctor.found import Found, cpu, gpus, nvidia_smi
+from replicate.doctor.found import Found, cpu, gpus, nvidia_smi, sharing
 from replicate.errors import CUDA, MEMORY, UsageError
 from replicate.matrix.local import LocalLauncher, death, tail
 from replicate.matrix.scheduler import WORKER
 from replicate.matrix.slots import Slot, make_slots
-from replicate.matrix.task import TRAIN, Done, Failed, Task
+from replicate.matrix.task import TRAIN, Done, Failed, GraphFailed, Task
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import new_token
@@ -51,6 +51,7 @@ def devices(launcher: LocalLauncher, train: str = TRAIN) -> Iterator[Finding]:
             return
         found = Found.of(answer.value)
         yield from gpus(found, nvidia_smi(), os.environ)
+        yield from sharing(found, os.environ)
         yield from cpu(found)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         slots = make_slots("auto", 1, 1, len(found.gpus), visible) if found.gpus else []
@@ -106,6 +107,8 @@ def _answers(launcher: LocalLauncher, tasks: Sequence[str], folder: Path) -> dic
         for event in launcher.events(timeout=left):
             if event.kind == "done" and isinstance(event.value, Failed):
                 answers[event.task] = Answer(None, event.value.reason)
+            elif event.kind == "done" and isinstance(event.value, GraphFailed):
+                answers[event.task] = Answer(None, f"{event.value.reason}; without a CUDA graph (--step eager) it may")
             elif event.kind == "done":
                 answers[event.task] = Answer(event.value.result if isinstance(event.value, Done) else event.value)
             elif event.kind == "failed":

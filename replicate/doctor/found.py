@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from replicate import provenance
+from replicate import nvidia_mps, provenance
 from replicate.doctor.finding import Finding, gib
 from replicate.matrix.slots import cores
 
@@ -98,6 +98,26 @@ def _why_none(found: Found, visible: str | None) -> str:
     if found.cuda is None:
         return "this torch was built without CUDA; install one that has it (pytorch.org says how)"
     return f"the driver may be too old for CUDA {found.cuda}, of which this torch is; update it, or take another torch"
+
+
+def sharing(found: Found, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Tell whether runs can use a GPU side by side, through NVIDIA's MPS.
+
+    Args:
+        found: what torch sees.
+        environment: of this process.
+    """
+    if not found.gpus:
+        return
+    if nvidia_mps.daemon_runs(environment):
+        yield Finding("devices", "NVIDIA's MPS is running: runs on the same GPU (--per-device) use it side by side")
+    elif shutil.which(nvidia_mps.PROGRAM, path=environment.get("PATH")):
+        text = "NVIDIA's MPS is installed and not running: runs on the same GPU (--per-device) take turns"
+        mend = f"only for --per-device 2 or more, start it first: {nvidia_mps.PROGRAM} -d"
+        yield Finding("devices", text, mend=mend)
+    else:
+        text = f"NVIDIA's MPS is not installed ({nvidia_mps.PROGRAM} is not on PATH)"
+        yield Finding("devices", f"{text}: runs on the same GPU (--per-device) take turns")
 
 
 def cpu(found: Found) -> Iterator[Finding]:

@@ -56,7 +56,9 @@ def choose(args: argparse.Namespace, here: LocalLauncher, out: Path) -> Iterator
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} is out of range; give 1 or more")
     with _cluster(args, out / args.launcher) as launcher:
-        yield Place(launcher, lambda found, runs: remote.slots(launcher.device, runs, args.per_device))
+        # Ray itself decides how many runs share a GPU, and --ray.num_gpus may say something else than --per-device.
+        each = launcher.per_device if isinstance(launcher, RayLauncher) else args.per_device
+        yield Place(launcher, lambda found, runs: remote.slots(launcher.device, runs, each))
 
 
 def _cluster(args: argparse.Namespace, folder: Path) -> SlurmLauncher | RayLauncher:

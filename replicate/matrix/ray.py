@@ -58,6 +58,8 @@ class RayLauncher:
         if not isinstance(asked, int | float) or asked < 0:
             raise UsageError(f"--ray.num_gpus {asked} is no number of GPUs, such as 0, 0.5 or 1")
         self.device = "cuda" if asked else "cpu"
+        # Runs on a GPU at a time; without GPUs Ray gives each run cores of its own.
+        self.per_device = max(1, int(1 / asked + 1e-9)) if asked else 1
         # max_calls: a process of Ray's that has had one task ends, and with it whatever the run has left there.
         self._task = self._ray.remote(num_cpus=cores, num_gpus=asked, max_calls=1, max_retries=0)(_work)
         self._running: dict[Any, LaunchedTask] = {}

@@ -1,34 +1,21 @@
 """The scheduler: carries out runs, one at a time in each slot, whatever becomes of them and whoever else does so."""
 
 import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from replicate import provenance
-from replicate.errors import KILLED
 from replicate.matrix.display import Display
 from replicate.matrix.launcher import Launcher
 from replicate.matrix.limit import Limit
-from replicate.matrix.local import Event, death
+from replicate.matrix.local import Event
 from replicate.matrix.plan import long_ones_first
 from replicate.matrix.retry import Retries
 from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
-from replicate.matrix.task import (
-    EXIT_LEASE_LOST,
-    TRAIN,
-    Busy,
-    Done,
-    Failed,
-    Stopped,
-    Task,
-    TaskOutcome,
-    record_death,
-    utc_now,
-)
+from replicate.matrix.task import TRAIN, Done, Failed, GraphFailed, Stopped, Task, outcome_of, utc_now
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import new_token, release
@@ -88,7 +75,7 @@ def run_all(
         runs: all that were asked for.
         todo: those without a finished record, in the order in which they start, but for the last (long_ones_first).
         slots: where runs run, one at a time in each.
-        options: of every run; the device is the slot's.
+        options: of every run; the device is the slot's, and so is the number of runs on it.
         display: is told what happens.
         train: `module:function` that trains a run.
         retries: how often a run is tried again in this call after a failure that may be passing.
@@ -120,6 +107,7 @@ class _Matrix:
         self._elsewhere: dict[str, Run] = {}
         self._over: set[str] = set()
         self._unrecorded: dict[str, list[Mapping[str, Any]]] = {}  # failures that left no record
+        self._graph_failures: dict[str, str] = {}
         self._watch, self._looked = LeaseWatch(), 0.0
         # What earlier calls have left: a record that differs was made while this call goes on.
         self._known: dict[str, Result] = dict(collect(options.out, todo).results)
@@ -163,13 +151,15 @@ class _Matrix:
                 self._leave(run, lease)
                 continue
             slot = self._free.pop(0)
-            options = replace(self._options, device=slot.device)
+            shared = self._retries.sharing(slot)
+            failure = self._graph_failures.get(run.run_id)
+            options = replace(self._options, device=slot.device, runs_per_device=shared, graph_failure=failure)
             expired, known = lease.token if lease else None, self._known.get(run.run_id)
             unrecorded = tuple(self._unrecorded.get(run.run_id, ()))
             task = Task(run, options, slot.name, new_token(), expired, known, unrecorded, self._train)
             environment = {**os.environ, **slot.environment}
             self._launcher.start(run.run_id, WORKER, (task,), environment, task.folder.log, slot.name)
-            self._busy[run.run_id] = _Job(task, slot, self._retries.sharing(slot), time.monotonic())
+            self._busy[run.run_id] = _Job(task, slot, shared, time.monotonic())
             self._limit.began(run.run_id)
             self._display.started(run, slot)
             if lease is not None:
@@ -189,7 +179,7 @@ class _Matrix:
         del self._busy[event.task]
         self._free.append(job.slot)
         self._display.left(run)
-        ending = self._ending(event, job, stopped)
+        ending = outcome_of(job.task, event, stopped, time.monotonic() - job.begin)
         if isinstance(ending, Done):
             self._known[run.run_id] = ending.result
             self._unrecorded.pop(run.run_id, None)
@@ -199,34 +189,15 @@ class _Matrix:
             self._unrecorded.setdefault(run.run_id, []).append({"when": utc_now(), "reason": reason[:200]})
             self._display.note(f"{run.run_id} ended in an error: {reason}")
             self._over_or_again(run, None, ending.passing, job)
+        elif isinstance(ending, GraphFailed):
+            self._graph_failures[run.run_id] = ending.reason
+            self._waiting.insert(0, run)
+            self._display.note(f"{run.run_id} starts again without a CUDA graph ({ending.reason})")
         elif isinstance(ending, Stopped):
             release(job.task.folder, job.task.current_token or job.task.token)
             self._display.note(f"{run.run_id} was stopped by a signal; the same command goes on with it")
         else:
             self._elsewhere[run.run_id] = run
-
-    def _ending(self, event: Event, job: _Job, stopped: bool) -> TaskOutcome:
-        """What became of a run, and the record of it where its process has not written one."""
-        kind: str | None = None
-        if event.kind == "done":
-            if not isinstance(event.value, Failed):
-                return event.value  # type: ignore[no-any-return]  # of `run_task`
-            reason, kind = event.value.reason, event.value.passing
-        elif event.kind == "failed":
-            reason = str(event.value)
-        elif event.kind == "lost":
-            reason, kind = event.value, KILLED
-        elif stopped or event.value == -signal.SIGTERM:
-            return Stopped()
-        elif event.value == EXIT_LEASE_LOST:
-            return Busy()
-        else:
-            reason = f"the process died: {death(event.value)}"
-            kind = KILLED if event.value is not None and event.value < 0 else None
-        try:
-            return record_death(job.task, reason, kind, time.monotonic() - job.begin)
-        except OSError as error:
-            return Failed(f"{reason} ({error})" if str(error) not in reason else reason, kind)
 
     def _over_or_again(self, run: Run, result: Result | None, kind: str | None, job: _Job | None) -> None:
         """Be done with a run, or try it again; `job`: of an attempt that has just left its slot here."""

@@ -1,12 +1,14 @@
 """A run as a task for a process of its own, what may become of it, and the record of a process that died."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from replicate import provenance
-from replicate.matrix.local import tail
+from replicate.errors import KILLED
+from replicate.matrix.local import Event, death, tail
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease, acquire, current_token
@@ -94,6 +96,13 @@ class Busy:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphFailed:
+    """The run is to start again in a new process, without a CUDA graph. `reason`: for Options.graph_failure."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The attempt failed, and its record could not be written. `passing`: one of errors.KINDS, or None."""
 
@@ -101,7 +110,7 @@ class Failed:
     passing: str | None
 
 
-TaskOutcome = Done | Stopped | Busy | Failed
+TaskOutcome = Done | Stopped | Busy | GraphFailed | Failed
 
 
 def recorded_result(lease: Lease) -> Result | None:
@@ -113,6 +122,37 @@ def recorded_result(lease: Lease) -> Result | None:
     except BadRecordError as error:
         print(f"{error}; set aside as {lease.set_aside(RESULT)}")
         return None
+
+
+def outcome_of(task: Task, event: Event, stopped: bool, seconds: float) -> TaskOutcome:
+    """Say what became of a task, and write the record of its run if its process has not.
+
+    Args:
+        task: as it was started.
+        event: its last.
+        stopped: whether the matrix has been told to stop.
+        seconds: since the start.
+    """
+    kind: str | None = None
+    if event.kind == "done":
+        if not isinstance(event.value, Failed):
+            return event.value  # type: ignore[no-any-return]  # of `run_task`
+        reason, kind = event.value.reason, event.value.passing
+    elif event.kind == "failed":
+        reason = str(event.value)
+    elif event.kind == "lost":
+        reason, kind = event.value, KILLED
+    elif stopped or event.value == -signal.SIGTERM:
+        return Stopped()
+    elif event.value == EXIT_LEASE_LOST:
+        return Busy()
+    else:
+        reason = f"the process died: {death(event.value)}"
+        kind = KILLED if event.value is not None and event.value < 0 else None
+    try:
+        return record_death(task, reason, kind, seconds)
+    except OSError as error:
+        return Failed(f"{reason} ({error})" if str(error) not in reason else reason, kind)
 
 
 def record_death(task: Task, reason: str, kind: str | None, seconds: float) -> Done | Busy:

@@ -36,12 +36,11 @@ class _MaxOfPieces(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (left,) = grads
         grad = torch.empty(ctx.shape, dtype=left.dtype, device=left.device, memory_format=ctx.format)
-        first, *rest = _split(grad, ctx.pieces)
+        pieces = _split(grad, ctx.pieces)
         # From the last piece back: what beat all before it and was not beaten after takes what is left.
-        for piece, beat in zip(reversed(rest), reversed(ctx.saved_tensors), strict=True):
-            torch.mul(left, beat, out=piece)
-            left = left * ~beat
-        first.copy_(left)
+        for number, beat in reversed(list(enumerate(ctx.saved_tensors, start=1))):
+            torch.mul(left, beat, out=pieces[number])
+            left = torch.mul(left, ~beat, out=pieces[0] if number == 1 else None)
         return grad, None
 
 

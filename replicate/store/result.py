@@ -127,7 +127,7 @@ class Result:
     ] = None
     environment: Annotated[
         dict[str, Any] | None,
-        Field(description="what else selects the kernels: processor, instruction set, threads, cuDNN"),
+        Field(description="what else selects the kernels: processor, instruction set, threads, cuDNN, NVIDIA's MPS"),
     ] = None
     parts: Annotated[
         list[dict[str, Any]] | None,

@@ -79,7 +79,9 @@ class Checkpoint(pl.Callback):
         if self._resumed is not None:
             optimizer, rank = self._resumed
             module = _classifier(pl_module)
-            module.optimizer.load_state_dict(optimizer)
+            # The groups hold the run's settings, and how this process takes a step: fused on a GPU, whoever saved.
+            groups = module.optimizer.state_dict()["param_groups"]
+            module.optimizer.load_state_dict({**optimizer, "param_groups": groups})
             module.totals["train"] = rank["totals"]
             _set_generators(module.device.type, rank["generators"])
             self._resumed = None

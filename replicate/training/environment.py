@@ -3,11 +3,12 @@
 import os
 import platform
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
 
-from replicate import provenance
+from replicate import nvidia_mps, provenance
 from replicate.options import Options
 
 # Where one of these is set, oneDNN and MKL take other kernels than the processor would have them take.
@@ -24,6 +25,8 @@ def configure(options: Options) -> None:
     The nets have none: `max_pool2d` over windows that do not overlap, `nll_loss` over one axis, and indices that are
     read (the crops) or not differentiated are not on torch's list (`torch.use_deterministic_algorithms`).
     """
+    if options.device == "cuda":
+        _uses_nvidia_mps()
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
@@ -62,6 +65,8 @@ def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
     }
     if cuda:
         environment["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        # It may show CUDA a part of the GPU only, for which libraries choose other kernels.
+        environment |= {"nvidia_mps": True} if _uses_nvidia_mps() else {}
     return {
         "commit": commit,
         "dirty": dirty,
@@ -71,7 +76,16 @@ def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
     }
 
 
+@cache
+def _uses_nvidia_mps() -> bool:
+    """Whether this process uses its GPU through NVIDIA's MPS: settled when CUDA starts, so the first answer holds."""
+    return nvidia_mps.daemon_runs(os.environ)
+
+
 def _device(kind: str) -> str:
     if kind == "cuda":
-        return torch.cuda.get_device_name()
+        try:
+            return torch.cuda.get_device_name()
+        except (RuntimeError, AssertionError):  # CUDA cannot start: the record of that failure names no GPU
+            return "cuda"
     return f"{provenance.cpu_name()} (MPS)" if kind == "mps" else provenance.cpu_name()

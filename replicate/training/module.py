@@ -1,6 +1,6 @@
 """The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations a step of Lightning."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -71,29 +71,31 @@ class Classifier(pl.LightningModule):
 
     def step(self, batch: Batch, stage: str) -> Tensor:
         """Mean loss of a batch of images (n, c, h, w) and labels (n,); adds to the totals of its stage."""
-        loss, sums = self.measure(batch)
-        self.add(stage, sums)
-        return loss
+        return self._evaluate(batch, stage)[0]
 
-    def measure(self, batch: Batch, forward: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Mean loss of a batch; and its sums (3,): losses, right answers, images.
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of a batch, from logits (n, classes) and labels (n,)."""
+        # bf16 logits would round the loss to 3 digits; float64 ones stay what they are.
+        return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
+
+    def _evaluate(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
+        """Mean loss and predicted classes (n,); adds to the totals of the stage."""
+        images, labels = batch
+        logits = self(images)
+        loss, predicted = self.loss(logits, labels), logits.argmax(1)
+        self.add(stage, loss.detach().to(wide(loss.device)) * len(labels), (predicted == labels).sum(), len(labels))
+        return loss, predicted
+
+    def add(self, stage: str, losses: Tensor, correct: Tensor, n: int) -> None:
+        """Add to the totals of a stage.
 
         Args:
-            batch: images (n, c, h, w) and labels (n,).
-            forward: takes the place of the net.
+            stage: `train`, `val` or `test`.
+            losses: their sum over the images, in `wide`.
+            correct: number of right answers.
+            n: number of images.
         """
-        images, labels = batch
-        return self._measure((forward or self)(images), labels)
-
-    def _measure(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        # bf16 logits would round the loss to 3 digits; float64 ones stay what they are.
-        loss = F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
-        correct = (logits.argmax(1) == labels).sum()
-        n = torch.full_like(correct, len(labels))
-        return loss, torch.stack([loss.detach().to(wide(loss.device)) * n, correct, n])
-
-    def add(self, stage: str, sums: Tensor) -> None:
-        """Add to the totals of a stage."""
+        sums = torch.stack([losses, correct, torch.full_like(correct, n)])
         self.totals[stage] = self.totals[stage].to(sums) + sums
 
     def training_step(self, chunk: Iterable[Batch], chunk_index: int) -> None:
@@ -118,10 +120,8 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Evaluate a batch, at a row of the curve, and keep what the net predicts."""
-        images, labels = batch
-        logits = self(images)
-        self.add("val", self._measure(logits, labels)[1])
-        self._predicted = [*(self._predicted if batch_index else []), logits.argmax(1)]
+        predicted = self._evaluate(batch, "val")[1]
+        self._predicted = [*(self._predicted if batch_index else []), predicted]
 
     def predictions(self) -> Tensor:
         """Predicted class of each test image (n,), by the latest evaluation. Every process of a team calls it."""

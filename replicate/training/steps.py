@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from replicate.training.half_copies import HalfCopies
+
 if TYPE_CHECKING:
     from replicate.training.module import Classifier
 
@@ -28,33 +30,46 @@ class Steps(Protocol):
 
 
 class Eager:
-    """Makes the iterations as they come."""
+    """Makes the iterations as they come.
 
-    name = "eager"
+    Args:
+        name: for the record.
+    """
+
+    def __init__(self, name: str = "eager") -> None:
+        self.name = name
 
     def __call__(self, module: "Classifier", optimizer: Optimizer, chunk: Iterable[Batch]) -> Tensor:
         """Make an iteration of each batch."""
         losses = []
         for batch in chunk:
-            set_rate(optimizer, module.learning_rate(module.iteration))
+            for group in optimizer.param_groups:
+                group["lr"] = module.learning_rate(module.iteration)
             losses.append(iteration(module, optimizer, partial(module.step, batch, "train")))
             module.iteration += 1
         return torch.stack(losses)
 
 
-def iteration(module: "Classifier", optimizer: Optimizer, forward: Callable[[], Tensor]) -> Tensor:
-    """Make one iteration: the loss that `forward` gives, its gradients, the optimiser's step."""
+def iteration(
+    module: "Classifier", optimizer: Optimizer, forward: Callable[[], Tensor], copies: HalfCopies | None = None
+) -> Tensor:
+    """Make one iteration: the loss that `forward` gives, its gradients, the optimiser's step.
+
+    Args:
+        module: what is trained.
+        optimizer: of its weights.
+        forward: makes the loss.
+        copies: of the weights, if `forward` uses them in place of the weights.
+    """
     optimizer.zero_grad()
+    if copies is not None:
+        copies.refresh()
     loss = forward()
     with torch.autocast(loss.device.type, enabled=False):  # Lightning's spans the whole chunk
         module.team.backward(module, loss)
+        if copies is not None:
+            copies.return_gradients()
         if module.run.clip_norm is not None:
             nn.utils.clip_grad_norm_(module.net.parameters(), module.run.clip_norm)
         optimizer.step()
     return loss.detach()
-
-
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameters."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from replicate.data.sources import load
-from replicate.errors import transient_kind
+from replicate.errors import GraphError, transient_kind
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
@@ -15,9 +15,9 @@ from replicate.store.run_folder import CHECKPOINT, PREDICTIONS
 from replicate.training import checkpoint
 from replicate.training.build import build_data, build_net, init_net_, make_trainer
 from replicate.training.checkpoint import Checkpoint, Stateful, StoppedError
+from replicate.training.cuda_graph import steps_for
 from replicate.training.curve import Curve
 from replicate.training.environment import configure
-from replicate.training.graph import steps_for
 from replicate.training.layers import Layers
 from replicate.training.logger import Logger
 from replicate.training.module import Classifier, DivergedError
@@ -46,8 +46,9 @@ def train_run(
 
     Raises:
         OSError: the record cannot be written.
+        GraphError: `auto` has found that it needs a new process, whose options name this error.
     """
-    steps = steps_for(options.step, options.device, options.devices_per_run)
+    steps = steps_for(options)
     record = RunRecord(run, options, steps, history)
     try:
         configure(options)
@@ -94,6 +95,8 @@ def train_run(
     except DivergedError as error:
         outcome = error
     except Exception as error:
+        if isinstance(error, GraphError) and options.step == "auto":
+            raise
         outcome = Failed(traceback.format_exc(), transient_kind(error))
     result = lease.write_result(record.result(outcome))  # before anything else can fail
     for logger in loggers:

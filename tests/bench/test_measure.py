@@ -5,21 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from replicate.bench.measure import matmul_rate, measure
+from replicate.bench.measure import Failure, Speed, matmul_rate, measure
 from replicate.bench.work import multiply_adds
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import FITNET4, build
 from replicate.options import Options
 from replicate.run import Run
 
+RUN = Run("xavier", "relu", width=0.125, batch_size=8, precision="32-true")
 
-@pytest.mark.parametrize("path", ["ours", "graph", "baseline"])
-def test_a_training_is_measured_in_windows_once_the_gate_is_open(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replicate.bench.measure.IMAGES", 200)
     monkeypatch.setattr("replicate.bench.measure.BASELINE_WORKERS", 0)
-    run = Run("xavier", "relu", width=0.125, batch_size=8, precision="32-true")
+
+
+@pytest.mark.parametrize("path", ["eager", "graph", "baseline"])
+def test_a_training_is_measured_in_windows_once_the_gate_is_open(path: str, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     heard: list[str] = []
 
@@ -27,14 +30,38 @@ def test_a_training_is_measured_in_windows_once_the_gate_is_open(
         heard.append(word)
         gate.touch()
 
-    speed = measure(path, run, Options(tmp_path), time.time(), gate, 3, 0.1, send)
+    speed = measure(path, RUN, Options(tmp_path), time.time(), gate, 3, 0.1, False, send)
+    assert isinstance(speed, Speed)
     assert heard == ["ready"]
     assert len(speed.rates) == 3
     assert min(speed.rates) > 0
     assert speed.startup > 0
+    assert not speed.kernels
     assert speed.peak_memory > 2**20
     net = build(FITNET4, ACTIVATIONS["relu"], width=0.125)
     assert speed.work.operations == 6 * 8 * multiply_adds(net)
+
+
+@pytest.mark.parametrize("path", ["eager", "baseline"])
+def test_the_kernels_are_listed_after_the_windows(path: str, tmp_path: Path) -> None:
+    speed = measure(path, RUN, Options(tmp_path), time.time(), tmp_path, 2, 0.1, True, lambda word: None)
+    assert isinstance(speed, Speed)
+    assert len(speed.rates) == 2
+    first, *table = speed.kernels.splitlines()
+    assert first == ("4 iterations" if path == "eager" else "1 iterations")
+    assert any("aten::convolution_backward" in line for line in table)
+
+
+def test_a_failure_is_told_by_its_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disagree(name: str, *_: object) -> None:
+        try:
+            raise RuntimeError(f"its {name} differ\nby much")
+        finally:
+            raise ValueError("the capture was not ended")
+
+    monkeypatch.setattr("replicate.training.cuda_graph._agree", disagree)
+    found = measure("graph", RUN, Options(tmp_path), time.time(), tmp_path, 1, 0.1, False, lambda word: None)
+    assert found == Failure("RuntimeError: its losses differ")
 
 
 def test_the_ceiling_is_a_rate(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_stays_on_the_device_and_leaves_its_input_alone(device: str):
     crops = augment(there, offsets.to(device), mirror.to(device), 8)
     assert crops.device == there.device
     assert crops.shape == images.shape
+    assert crops.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(there.cpu(), images)
     assert torch.equal(crops.cpu(), naive(images, offsets, mirror, 8))
 

@@ -1,12 +1,13 @@
 """What is found, and which advice follows."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from replicate.doctor.finding import Finding
-from replicate.doctor.found import Found, Gpu, cpu, gpus, nvidia_smi
+from replicate.doctor.found import Found, Gpu, cpu, gpus, nvidia_smi, sharing
 
 H200 = Gpu("NVIDIA H200", 139 * 2**30, 140 * 2**30)
 LISTED = ["GPU 0: NVIDIA H200 (UUID: GPU-8f3a)", "GPU 1: NVIDIA H200 (UUID: GPU-11aa)"]
@@ -81,3 +82,28 @@ def test_the_driver_is_asked_by_its_own_program(tmp_path: Path, monkeypatch: pyt
     assert nvidia_smi() == ["GPU 0: a", "MIG 1g.18gb b"]
     program.write_text("#!/bin/sh\nexit 9\n")
     assert nvidia_smi() == []
+
+
+def test_nvidias_mps_is_a_fact_with_advice_where_it_could_be_started(tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "CUDA_MPS_PIPE_DIRECTORY": str(tmp_path / "pipes")}
+    assert list(sharing(found(mps=True), environment)) == []  # Apple's is something else
+    (absent,) = sharing(found(H200), environment)
+    assert (absent.good, absent.mend) == (None, "")
+    assert absent.text.startswith("NVIDIA's MPS is not installed (nvidia-cuda-mps-control is not on PATH)")
+
+    program = tmp_path / "nvidia-cuda-mps-control"
+    program.symlink_to("/bin/sleep")
+    (stopped,) = sharing(found(H200), environment)
+    assert stopped.text.startswith("NVIDIA's MPS is installed and not running")
+    assert (stopped.good, stopped.mend.endswith("start it first: nvidia-cuda-mps-control -d")) == (None, True)
+
+    daemon = subprocess.Popen([program, "300"])
+    try:
+        (tmp_path / "pipes").mkdir()
+        (tmp_path / "pipes" / "nvidia-cuda-mps-control.pid").write_text(f"{daemon.pid}\n")
+        (running,) = sharing(found(H200, H200), environment)
+    finally:
+        daemon.kill()
+        daemon.wait()
+    assert running.text.startswith("NVIDIA's MPS is running")
+    assert (running.good, running.mend) == (None, "")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("lsuv", reason="the package `lsuv` is not installed")
+
 SCRIPT = Path(__file__).parents[2] / "experiments" / "compare_lsuv.py"
 
 

@@ -119,6 +119,16 @@ def test_ctrl_c_ends_the_tasks_after_their_checkpoints(cluster: Any, tmp_path: P
     assert not list(tmp_path.glob("runs/*/claim"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "per_device"), [({}, 1), ({"num_gpus": "0.5"}, 2), ({"num_gpus": "0.02"}, 50), ({"num_gpus": "2"}, 1)]
+)
+def test_how_many_runs_share_a_gpu_is_for_ray_to_say(
+    cluster: Any, tmp_path: Path, asked: dict[str, str], per_device: int
+) -> None:
+    with RayLauncher(tmp_path, {"address": cluster.address, **asked}, "workers", 1, per_device=3) as ray:
+        assert ray.per_device == per_device  # without GPUs none is shared
+
+
 def test_what_ray_does_not_know_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown option of Ray's '--ray.adress' \(did you mean '--ray.address'\?\)"):
         RayLauncher(tmp_path, {"adress": "somewhere"}, "workers", 1, 1)

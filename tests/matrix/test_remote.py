@@ -5,6 +5,7 @@ from pathlib import Path
 
 from replicate.matrix.local import Event
 from replicate.matrix.remote import LaunchedTask, again, progress, slots, values
+from replicate.matrix.retry import Retries
 from replicate.matrix.task import Task
 from replicate.options import Options
 from replicate.run import Run
@@ -23,6 +24,8 @@ def test_a_slot_for_each_run_and_one_name_for_those_that_share_a_job() -> None:
     assert slots("cpu", 1, None)[0].environment == {"CUDA_VISIBLE_DEVICES": ""}
     assert slots("cuda", 1, None)[0].environment == {}  # the cluster says which GPU
     assert len(slots("cuda", 10_000, 4)) == 4_000
+    last = slots("cuda", 5, 2)[-1]
+    assert Retries(1, slots("cuda", 5, 2)).sharing(last) == 2  # what the records say of runs that share a job
 
 
 def test_options_are_json_where_they_can_be() -> None:

@@ -140,12 +140,23 @@ def test_without_retries_what_may_pass_is_an_error_for_the_next_call(launcher: L
     assert run(launcher, runs, runs, tmp_path, StringIO()) == Outcome(errors=0, left=0)
 
 
+def test_a_run_whose_graph_fails_starts_again_without_one(launcher: LocalLauncher, tmp_path: Path) -> None:
+    text, runs = StringIO(), [of_seed(0), of_seed(9)]
+    assert run(launcher, runs, runs, tmp_path, text) == Outcome(errors=0, left=0)
+    result = collect(tmp_path, runs).results[runs[1].run_id]
+    assert (result.status, result.history) == ("converged", [])
+    assert result.environment == {"step": "graph: its losses differ"}
+    assert f"{runs[1].run_id} starts again without a CUDA graph (graph: its losses differ)" in text.getvalue()
+
+
 def test_out_of_memory_makes_room_on_the_gpu(launcher: LocalLauncher, tmp_path: Path) -> None:
     runs, text = [of_seed(7), of_seed(0)], StringIO()
     assert run(launcher, runs, runs, tmp_path, text, each=3) == Outcome(errors=0, left=0)
     result = collect(tmp_path, runs).results[runs[0].run_id]
     assert [entry["reason"] for entry in result.history] == ["CUDA out of memory"] * 2
     assert "ran out of memory on gpu 0, and is run again, at most 2 at a time there" in text.getvalue()
+    assert result.options["runs_per_device"] == 2  # of 3: each GPU has met the run, and made room for it
+    assert collect(tmp_path, runs).results[runs[1].run_id].options["runs_per_device"] == 3
 
 
 def test_a_run_of_another_command_is_waited_for(launcher: LocalLauncher, tmp_path: Path) -> None:

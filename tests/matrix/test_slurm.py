@@ -155,7 +155,7 @@ def test_runs_that_share_a_slot_share_a_job(cluster: Cluster, tmp_path: Path) ->
     runs = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(20, 25)]
     outcome, results = carry_out(tmp_path, lambda: None, StringIO(), runs, each=2)
     assert outcome == Outcome(errors=0, left=0)
-    assert len(results) == 5
+    assert [result.options["runs_per_device"] for result in results.values()] == [2] * 5
     jobs = [starts(tmp_path, run)[0][0] for run in runs]
     assert (jobs[0], jobs[2]) == (jobs[1], jobs[3])
     assert len(set(jobs)) == 3

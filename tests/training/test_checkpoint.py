@@ -19,6 +19,7 @@ from replicate.store.result import Result, read_result
 from replicate.store.run_folder import RunFolder
 from replicate.training import checkpoint, train
 from replicate.training.checkpoint import SIGNALS
+from replicate.training.module import Classifier
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -117,6 +118,27 @@ def test_cut_again_and_again(
     assert isinstance(train_run(run, elsewhere), Result)
     assert curve(elsewhere, run) == curve(options, run)
     assert torch.equal(weights[-1], weights[0])
+
+
+def test_how_a_step_is_taken_is_for_the_process_that_takes_it(
+    run: Run, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def configure(fused: bool | None) -> None:
+        def optimizer(module: Classifier) -> torch.optim.Optimizer:
+            made = torch.optim.SGD(module.net.parameters(), momentum=0.9, fused=fused)
+            used.append(made)
+            return made
+
+        monkeypatch.setattr(Classifier, "configure_optimizers", optimizer)
+
+    used: list[torch.optim.Optimizer] = []
+    configure(fused=True)  # as on a GPU
+    assert train_run(run, replace(options, step="graph"), stop_at(5)) is None
+    configure(fused=None)
+    assert isinstance(train_run(run, options), Result)
+    first, second = (made.param_groups[0] for made in used)
+    assert isinstance(first["lr"], torch.Tensor)
+    assert (first["fused"], second["fused"], type(second["lr"])) == (True, None, float)
 
 
 def test_a_kill_between_checkpoints_loses_only_what_came_after(

@@ -12,6 +12,7 @@ from runs import train_run
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import Result
+from replicate.training import environment
 from replicate.training.environment import WORKSPACE, configure, environment_record
 
 
@@ -19,7 +20,9 @@ from replicate.training.environment import WORKSPACE, configure, environment_rec
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(WORKSPACE, "")
     threads = torch.get_num_threads()
+    environment._uses_nvidia_mps.cache_clear()
     yield
+    environment._uses_nvidia_mps.cache_clear()
     torch.set_num_threads(threads)
 
 
@@ -56,6 +59,21 @@ def test_a_record_says_what_picks_the_kernels(monkeypatch: pytest.MonkeyPatch) -
     assert said["environment"]["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     assert (said["environment"]["threads"], said["environment"]["deterministic"]) == (1, True)
     assert said["environment"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+def test_a_record_says_whether_the_process_began_under_nvidias_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
+    answers = [True, False]
+    monkeypatch.setattr("replicate.nvidia_mps.daemon_runs", lambda _: answers.pop(0))
+    cpu, cuda = (Options(Path("out"), device=device, commit=("abc", False)) for device in ("cpu", "cuda"))
+    configure(cpu)
+    assert "nvidia_mps" not in environment_record(cpu)["environment"]
+    configure(cuda)
+    assert answers == [False]  # asked before CUDA starts
+    assert environment_record(cuda)["environment"]["nvidia_mps"] is True
+    assert answers == [False]  # and once: a daemon that ends meanwhile changes nothing of that
+    environment._uses_nvidia_mps.cache_clear()  # as in another process
+    assert "nvidia_mps" not in environment_record(cuda)["environment"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

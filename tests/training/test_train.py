@@ -12,10 +12,13 @@ from runs import train_run
 
 from replicate.data import batches as data_batches
 from replicate.data.sources import load
+from replicate.errors import GraphError
 from replicate.options import Options
 from replicate.run import INITS, Run
 from replicate.store.result import read_result
 from replicate.store.run_folder import RunFolder
+from replicate.training import train
+from replicate.training.cuda_graph import CudaGraph
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -132,6 +135,43 @@ def test_a_failure_before_the_training_leaves_no_curve_of_an_earlier_attempt(
     assert curve(options, tiny) == []
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA starts here")
+def test_a_gpu_that_cannot_start_is_a_record(tiny: Run, options: Options) -> None:
+    result = train_run(tiny, replace(options, device="cuda"))
+    assert result == read_result(options.out / "runs" / tiny.run_id / "result.json")
+    assert (result.status, result.device) == ("error", "cuda")
+    assert "CUDA" in result.error or "NVIDIA" in result.error
+
+
+def test_a_graph_that_fails_is_a_record_only_if_it_was_asked_for(
+    tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impossible(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(CudaGraph, "_capture", impossible)
+    result = train_run(tiny, replace(options, step="graph"))
+    assert "GraphError: graph: operation not permitted when stream is capturing" in result.error
+    assert result.environment["step"] == "graph"
+    monkeypatch.setattr(train, "steps_for", lambda options: CudaGraph())  # as on a GPU
+    with pytest.raises(GraphError):
+        train_run(tiny, options)
+
+
+def test_a_run_whose_graph_failed_trains_eagerly_and_says_so(tiny: Run, options: Options, tmp_path: Path) -> None:
+    plain = train_run(tiny, options)
+    again = train_run(tiny, replace(options, out=tmp_path / "again", graph_failure="graph: its losses differ"))
+    assert again.environment["step"] == "eager (graph: its losses differ)"
+    assert "graph_failure" not in again.options
+    assert again.weights_sha256 == plain.weights_sha256
+
+
+def test_replays_end_in_the_same_bits(tiny: Run, options: Options, tmp_path: Path) -> None:
+    eager = train_run(tiny, options)
+    graph = train_run(tiny, replace(options, out=tmp_path / "graph", step="graph"))
+    assert (graph.environment["step"], graph.weights_sha256) == ("graph", eager.weights_sha256)
+
+
 def test_chance_is_not_convergence(tiny: Run, options: Options) -> None:
     result = train_run(replace(tiny, init="orthonormal", activation="sigmoid", lr=1e-9), options)
     assert result.test_accuracy < 15  # ten classes: up to 1.5 × 10 % counts as chance
@@ -156,7 +196,7 @@ def test_clipping_changes_the_run_only_where_the_gradient_is_longer(tiny: Run, o
 def test_a_failure_of_wandb_costs_no_result(
     tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import wandb
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
 
     def fail(*_: object, **__: object) -> None:
         raise ConnectionError("no server")
@@ -176,7 +216,7 @@ class Broken:
 def test_a_wandb_run_that_breaks_costs_no_result(
     tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import wandb
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
 
     monkeypatch.setattr(wandb, "init", lambda **_: Broken())
     result = train_run(tiny, replace(options, wandb="online"))

@@ -32,6 +32,24 @@ def test_the_same_bits_are_identical_whatever_the_machine(result: Result) -> Non
     assert (verdict.word, verdict.reasons) == (IDENTICAL, ("device: a test → another",))
 
 
+def test_a_shared_device_is_no_difference_and_no_excuse(result: Result) -> None:
+    options = {**result.options}
+    del options["runs_per_device"]  # as in older records
+    for before in (options, {**options, "runs_per_device": 8}):
+        recorded = replace(result, options=before)
+        verdict = compare(recorded, result, (CURVE, CURVE))
+        assert (verdict.word, verdict.reasons) == (IDENTICAL, ())
+        verdict = compare(recorded, replace(result, weights_sha256="b" * 64), (CURVE, CURVE))
+        assert (verdict.word, verdict.reasons) == (DIFFERENT, ())
+
+
+def test_nvidias_mps_is_a_part_of_the_machine(result: Result) -> None:
+    assert result.environment is not None
+    shared = replace(result, environment={**result.environment, "nvidia_mps": True})
+    verdict = compare(shared, result, (CURVE, CURVE))
+    assert (verdict.word, verdict.reasons) == (IDENTICAL, ("nvidia_mps: True → not recorded",))
+
+
 @pytest.mark.parametrize("change", [{"weights_sha256": "b" * 64}, {"test_accuracy": 90.01}, {"train_loss": 1.0000001}])
 def test_a_bit_that_differs_without_a_reason_is_one_too_many(result: Result, change: dict[str, object]) -> None:
     verdict = compare(result, replace(result, **change), (CURVE, CURVE))

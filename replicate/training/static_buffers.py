@@ -1,6 +1,5 @@
 """What a captured iteration reads and writes, and a copy of what it changes."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,28 +9,25 @@ from torch.optim import Optimizer
 if TYPE_CHECKING:
     from replicate.training.module import Classifier
 
-Forward = Callable[[Tensor], Tensor]
 
-
-class Static:
-    """What a graph reads and writes: tensors whose places do not change.
+class StaticBuffers:
+    """What a graph reads and writes: tensors whose addresses do not change.
 
     Args:
         images: (k·b, c, h, w) of a chunk, channels_last.
         labels: (k·b,).
         length: k, batches in this chunk.
-        most: batches in the longest chunk.
+        max_batches: in the longest chunk.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, length: int, most: int) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, length: int, max_batches: int) -> None:
         size = len(labels) // length
-        # Batch by batch, and in each the channels last: what is picked out is laid out as the net wants it.
-        self.images = images.new_empty(most, size, *images.shape[2:], images.shape[1])
-        self.labels = labels.new_empty(most, size)
-        self.at = torch.zeros(1, dtype=torch.int64, device=images.device)  # the batch that is next
-        self.losses = torch.zeros(most, dtype=torch.float64, device=images.device)
-        self.sums = torch.zeros(3, dtype=torch.float64, device=images.device)
-        self.forward: Forward | None = None  # takes the place of the net, where that was compiled
+        # Batch by batch, channels last within each: a batch that is picked out has the layout that the net wants.
+        self.images = images.new_empty(max_batches, size, *images.shape[2:], images.shape[1])
+        self.labels = labels.new_empty(max_batches, size)
+        self.index = torch.zeros(1, dtype=torch.int64, device=images.device)  # of the next batch
+        self.losses = torch.zeros(max_batches, dtype=torch.float64, device=images.device)
+        self.logits: Tensor | None = None  # (max_batches, b, classes), from the first iteration on
 
     def fill(self, images: Tensor, labels: Tensor) -> None:
         """Take over a chunk."""
@@ -41,23 +37,30 @@ class Static:
         self.rewind()
 
     def rewind(self) -> None:
-        """Begin with the first batch again, and with nothing summed up."""
-        self.at.zero_()
-        self.sums.zero_()
+        """Start with the first batch again."""
+        self.index.zero_()
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Pick out the batch that is next: images (b, c, h, w), labels (b,)."""
-        images = self.images.index_select(0, self.at)[0].permute(0, 3, 1, 2)
-        return images, self.labels.index_select(0, self.at)[0]
+        """Pick out the next batch: images (b, c, h, w), labels (b,)."""
+        images = self.images.index_select(0, self.index)[0].permute(0, 3, 1, 2)
+        return images, self.labels.index_select(0, self.index)[0]
 
-    def keep(self, loss: Tensor) -> None:
-        """Note the loss of the batch, and go on to the next."""
-        self.losses.index_copy_(0, self.at, loss[None].double())
-        self.at += 1
+    def keep(self, loss: Tensor, logits: Tensor) -> None:
+        """Store the loss () and the logits (b, classes) of the batch, and go on to the next."""
+        if self.logits is None:
+            self.logits = logits.new_zeros(len(self.losses), *logits.shape)
+        self.logits.index_copy_(0, self.index, logits.detach()[None])
+        self.losses.index_copy_(0, self.index, loss.detach()[None].double())
+        self.index += 1
+
+    def correct(self, length: int) -> Tensor:
+        """Count the right answers among the first batches."""
+        assert self.logits is not None
+        return (self.logits[:length].argmax(2) == self.labels[:length]).sum()
 
 
 class Snapshot:
-    """Copies of what iterations change, to put it back where it is."""
+    """Copies of what iterations change, to restore it in place."""
 
     def __init__(self, module: "Classifier", optimizer: Optimizer) -> None:
         self._cuda = module.device.type == "cuda"
@@ -68,7 +71,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self, module: "Classifier", optimizer: Optimizer) -> None:
-        """Put it back, in place: momenta that were not there yet are zero."""
+        """Restore it; momenta that did not exist yet become zero."""
         for parameter, weight, momentum in zip(module.net.parameters(), self._weights, self._momenta, strict=True):
             parameter.copy_(weight)
             now = optimizer.state[parameter].get("momentum_buffer")
@@ -76,9 +79,3 @@ class Snapshot:
                 now.zero_() if momentum is None else now.copy_(momentum)
         optimizer.zero_grad()
         (torch.cuda.set_rng_state if self._cuda else torch.set_rng_state)(self._generator)
-
-
-def momenta(module: "Classifier", optimizer: Optimizer) -> Tensor:
-    """All momenta in one vector."""
-    parameters = module.net.parameters()
-    return torch.cat([optimizer.state[parameter]["momentum_buffer"].flatten() for parameter in parameters])
