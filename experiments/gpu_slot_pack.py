@@ -24,7 +24,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def pack(job: Path, state: dict[str, Any], folder: Path) -> str:
-    """Write all files anew.
+    """Write all files; those of an earlier call are replaced.
 
     Args:
         job: folder of the slot.

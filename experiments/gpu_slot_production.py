@@ -42,7 +42,7 @@ def at_once(slot: Slot, step: str, mps: bool) -> int:
 
 @dataclass
 class Matrix:
-    """A `replicate matrix` under way; `moved`: when an iteration was last seen."""
+    """A `replicate matrix` that is running; `moved`: when its iterations last increased."""
 
     portion: Portion
     process: "subprocess.Popen[bytes]"
@@ -54,7 +54,7 @@ class Matrix:
 
 @dataclass
 class Look:
-    """What the output folder shows of a portion: runs finished and failed since a time, under way, not yet begun."""
+    """The runs of a portion, as counted in the output folder: finished and failed since a time, running, waiting."""
 
     finished: int
     failed: int
@@ -219,7 +219,7 @@ class Production:
         self.matrices.remove(matrix)
 
     def _read(self, now: float) -> None:
-        """Take a reading of the rate; a wave that would not finish in time goes on with fewer runs."""
+        """Measure the rate; a wave that would not finish in time continues with fewer runs."""
         folders = self.slot.job.glob("out/*/runs/*")
         units = sum(COST.get(folder.name.split("-")[1], 1) * iteration(folder) for folder in folders)
         self.readings.append((now, units))

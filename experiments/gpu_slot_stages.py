@@ -154,7 +154,7 @@ def recipe(slot: Slot, box: float) -> None:
 
 def production(slot: Slot, box: float) -> None:
     """Wait for the data, then carry out the portions and waves of the plan until the time is up."""
-    while slot.state["stages"]["data"]["status"] == "under way" and slot.left > 0:
+    while slot.state["stages"]["data"]["status"] == "running" and slot.left > 0:
         time.sleep(0.1)
     if slot.state["stages"]["data"]["status"] != "done":
         raise HopelessError("there are no images to train on")
@@ -189,7 +189,7 @@ def drive(slot: Slot) -> int:
         for stage in STAGES:
             if slot.state["stages"].get(stage.name, {}).get("status") in ("done", "failed"):
                 continue
-            slot.stage(stage.name, status="under way")
+            slot.stage(stage.name, status="running")
             if stage.beside:
                 threading.Thread(target=_carry_out, args=(slot, stage), daemon=True).start()
                 continue

@@ -146,7 +146,7 @@ def collect_(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Measure the speed of training beside a plain Lightning loop, and write OUT/<device>.md (results/bench)."""
+    """Measure the speed of training next to a plain Lightning loop; write OUT/<device>.md and .json (results/bench)."""
     from replicate.bench.compare import MeasurementError
     from replicate.bench.run import run_bench
 

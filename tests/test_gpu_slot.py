@@ -274,7 +274,7 @@ def test_a_driver_that_was_killed_between_two_stages_is_followed_by_one_that_ski
     for stage in gpu_slot_stages.STAGES[:done]:
         assert not gpu_slot_stages._carry_out(slot, stage)
     for stage in gpu_slot_stages.STAGES[done : done + 1]:
-        slot.stage(stage.name, status="under way")
+        slot.stage(stage.name, status="running")
     before = pretence.log.read_text()
     assert gpu_slot_stages.drive(Slot(pretence.job)) == 0
     report = pretence.report(tmp_path / "pack")
@@ -311,7 +311,7 @@ def test_a_driver_killed_in_production_is_replaced(pretence: Pretence, archive: 
     report = json.loads((tmp_path / "c" / "report.json").read_text())
     assert report["ended"] == 0
     again = [line for line in set(pretence.lines("run table3")) if pretence.lines("run table3").count(line) > 1]
-    assert len(again) <= 1  # the one that was under way
+    assert len(again) <= 1  # the one that was running
     assert finished(report) >= 3
 
 

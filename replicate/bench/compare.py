@@ -156,7 +156,7 @@ def compare(
         run: to be measured, whatever its activation is.
         slot: the device.
         options: of the processes, whatever their device is.
-        display: is told what is being measured.
+        display: shows what is being measured.
         paths: some of PATHS.
         activations: of the net.
         at_once: numbers of processes.

@@ -131,7 +131,7 @@ def measure(
     profiled: bool,
     send: Callable[..., None],
 ) -> Speed | Failure:
-    """Train until so many windows have been measured; whatever fails is told by its first error.
+    """Train until so many windows have been measured. If that fails, return the first error.
 
     Args:
         path: `baseline`, a plain Lightning loop with a DataLoader; else ours, by one of options.STEPS.

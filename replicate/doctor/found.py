@@ -113,7 +113,7 @@ def sharing(found: Found, environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("devices", "NVIDIA's MPS is running: runs on the same GPU (--per-device) use it side by side")
     elif shutil.which(nvidia_mps.PROGRAM, path=environment.get("PATH")):
         text = "NVIDIA's MPS is installed and not running: runs on the same GPU (--per-device) take turns"
-        mend = f"only for --per-device 2 or more, start it first: {nvidia_mps.PROGRAM} -d"
+        mend = f"if you use --per-device 2 or more, start it before the runs: {nvidia_mps.PROGRAM} -d"
         yield Finding("devices", text, mend=mend)
     else:
         text = f"NVIDIA's MPS is not installed ({nvidia_mps.PROGRAM} is not on PATH)"

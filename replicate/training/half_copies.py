@@ -25,7 +25,9 @@ class HalfCopies:
         layers = [module for module in net.modules() if isinstance(module, CAST)]
         weights = {weight: None for layer in layers for weight in layer.parameters(recurse=False)}  # each once
         self._weights: list[Tensor] = list(weights)
-        self._copies: list[Tensor] = [nn.Parameter(weight.detach().to(dtype)) for weight in self._weights]
+        self._copies: list[Tensor] = [
+            nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad) for weight in self._weights
+        ]
         self._gradients = [torch.empty_like(weight) for weight in self._weights]
         shared = {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]}
         cast = {id(weight): half for weight, half in zip(self._weights, self._copies, strict=True)}

@@ -95,7 +95,7 @@ def test_nvidias_mps_is_a_fact_with_advice_where_it_could_be_started(tmp_path: P
     program.symlink_to("/bin/sleep")
     (stopped,) = sharing(found(H200), environment)
     assert stopped.text.startswith("NVIDIA's MPS is installed and not running")
-    assert (stopped.good, stopped.mend.endswith("start it first: nvidia-cuda-mps-control -d")) == (None, True)
+    assert (stopped.good, stopped.mend.endswith("start it before the runs: nvidia-cuda-mps-control -d")) == (None, True)
 
     daemon = subprocess.Popen([program, "300"])
     try:

@@ -103,6 +103,17 @@ def test_a_weight_without_a_gradient_has_none() -> None:
     assert net.used.weight.grad.dtype == torch.float32
 
 
+def test_a_frozen_weight_stays_frozen() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 10))
+    net[0].requires_grad_(False)
+    copies = HalfCopies(net, torch.bfloat16)
+    copies.refresh()
+    backward(copies.net, torch.ones(2, 3), torch.tensor([0, 1]))
+    copies.return_gradients()
+    assert net[0].weight.grad is None
+    assert net[1].weight.grad is not None
+
+
 def test_a_weight_that_two_layers_share_is_copied_once() -> None:
     first, second = nn.Linear(4, 4), nn.Linear(4, 4)
     second.weight = first.weight
