@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from replicate.init.feed import Feed
 from replicate.init.layers import WeightLayer
 from replicate.init.passes import preactivation
-from replicate.init.ranks import Moments, Ranks
+from replicate.init.variance import Moments
 
 ENOUGH = 64  # batches, after which a mean is taken as it is
 # Student's t, 97.5 %, of a mean of 2, 3, … batches; of more than 10 a little too much
@@ -21,7 +21,6 @@ class Looks:
     Args:
         feed: runs the model.
         layer: to be measured.
-        ranks: the processes that share the model.
         average: how many batches. None: as many as it takes until the 95 % interval of the mean reaches no further than
             `tol` on either side, or lies wholly outside of 1 ± tol, but no more than ENOUGH; and for the first look
             one, if that is off by more than `tol`.
@@ -31,7 +30,6 @@ class Looks:
 
     feed: Feed
     layer: WeightLayer
-    ranks: Ranks
     average: int | None
     tol: float
     chances: int
@@ -50,7 +48,7 @@ class Looks:
     def _fresh(self, number: int) -> Iterator[list[Moments]]:
         # A model may leave layers out at random: the next forward pass may have it again.
         for _ in range(number + self.chances):
-            if (moments := preactivation(self.feed, self.layer, self.ranks)) is not None:
+            if (moments := preactivation(self.feed, self.layer)) is not None:
                 yield moments
 
     def _enough(self, seen: list[list[Moments]]) -> bool:
@@ -73,4 +71,4 @@ class Looks:
 def _mean(parts: tuple[Moments, ...]) -> Moments:
     """Mean variance of several batches."""
     variance = sum(part.variance for part in parts) / len(parts)
-    return Moments(sum(part.number for part in parts), math.nan, variance)
+    return Moments(sum(part.number for part in parts), variance)

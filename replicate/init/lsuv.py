@@ -4,13 +4,13 @@ import warnings
 
 import torch
 from torch import Generator, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from replicate.errors import unknown
 from replicate.init.choice import Layers, select
 from replicate.init.errors import LSUVError, LSUVWarning
 from replicate.init.feed import Batches, Feed, Forward
 from replicate.init.measure import measuring
-from replicate.init.ranks import unwrapped
 from replicate.init.report import Report
 from replicate.init.schemes import SCHEMES
 from replicate.init.sequence import LayerSequence, Settings, held, with_variances
@@ -43,9 +43,8 @@ def lsuv_(
 
     Nothing but weights and biases changes, and they keep their storage: training flags, buffers, gradients, hooks,
     precision flags, and with a `generator` also torch's own random streams, are put back. Arithmetic is float32, or the
-    model's own dtype; autocast and TF32 are off. Compiled models are run as they were written. The processes of a
-    DistributedDataParallel model must all call this; each feeds its own batches, the variances are those of all
-    together, and all end with the same bits.
+    model's own dtype; autocast and TF32 are off. Compiled models are run as they were written. Initialise a model
+    before you wrap it in DistributedDataParallel, which gives every process the weights of rank 0.
 
     Cost: with one batch (a tensor, tuple or mapping) and dropout=False, two forward passes, in the first of which each
     layer is computed again after each rescaling. Else one forward pass; then for each layer some, each of which takes a
@@ -53,7 +52,7 @@ def lsuv_(
     scatter asks for; then `check` whole ones.
 
     Args:
-        model: any module; it may be wrapped by torch.compile, DataParallel or DistributedDataParallel.
+        model: any module; it may be wrapped by torch.compile or DataParallel.
         batches: a tensor (n, …), a tuple of positional or a mapping of keyword arguments is one batch, the same for
             every forward pass. A callable makes a batch for each; an iterable gives one for each and is started again
             when it ends.
@@ -83,8 +82,8 @@ def lsuv_(
 
     Raises:
         LSUVError: no batch; no weight layer that a forward pass reaches; a layer that cannot be initialised (its weight
-            is parametrised, on the meta device, not yet shaped); strict, and a layer without unit variance: the others
-            are initialised by then.
+            is parametrised, on the meta device, not yet shaped); a DistributedDataParallel model; strict, and a layer
+            without unit variance: the others are initialised by then.
         UsageError: unknown pre_init.
 
     Warns:
@@ -92,15 +91,15 @@ def lsuv_(
     """
     if pre_init is not None and pre_init not in SCHEMES:
         raise unknown("pre_init", pre_init, SCHEMES)
-    bare, ranks = unwrapped(model)
+    bare = _unwrapped(model)
     chosen = select(bare, layers)
     feed = Feed(bare if forward is None else model, batches, forward)
     settings = Settings(tol, max_iter, SCHEMES[pre_init] if pre_init else None, generator, average)
     one_pass = feed.fixed and not dropout
     with measuring(bare, dropout, keep_rng=own_stream(generator)):
-        rows = LayerSequence(bare, chosen, settings, ranks).run(feed, one_pass)
+        rows = LayerSequence(bare, chosen, settings).run(feed, one_pass)
         count = 1 if one_pass else check
-        rows = with_variances(rows, chosen, feed, ranks, count)
+        rows = with_variances(rows, chosen, feed, count)
         rows = [held(row, tol, one_pass) for row in rows]
     report = Report(tuple(rows), dropout, feed.passes, count)
     complain(report, strict)
@@ -118,3 +117,11 @@ def complain(report: Report, strict: bool = False) -> None:
 def own_stream(generator: Generator | None) -> bool:
     """Whether the weights come from a stream other than torch's global one, which is then put back."""
     return generator is not None and generator is not torch.default_generator
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Take a model out of torch.compile and DataParallel."""
+    if isinstance(model, DistributedDataParallel):
+        raise LSUVError("initialise the model first, then wrap it: DistributedDataParallel copies rank 0's weights")
+    inner = model.module if isinstance(model, DataParallel) else getattr(model, "_orig_mod", None)
+    return _unwrapped(inner) if isinstance(inner, nn.Module) else model

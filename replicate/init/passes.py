@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from replicate.init.feed import Feed
 from replicate.init.layers import Call, WeightLayer
-from replicate.init.ranks import Moments, Ranks
+from replicate.init.variance import Moments, moments
 
 See = Callable[[WeightLayer, Call], None]
 Before = Callable[[WeightLayer], None]
@@ -110,19 +110,19 @@ def forward_order(feed: Feed, layers: list[WeightLayer]) -> list[WeightLayer]:
     return called
 
 
-def preactivations(feed: Feed, layers: list[WeightLayer], ranks: Ranks) -> dict[WeightLayer, list[Moments]]:
+def preactivations(feed: Feed, layers: list[WeightLayer]) -> dict[WeightLayer, list[Moments]]:
     """Moments of every layer's pre-activation, piece by piece, in one forward pass, in the order of the calls."""
     found: dict[WeightLayer, list[Moments]] = {}
 
     def see(layer: WeightLayer, call: Call) -> None:
-        found[layer] = ranks.pool(layer.name, layer.values(call)) or []
+        found[layer] = [moments(values) for values in layer.values(call)]
 
     with hooked(layers, see):
         feed()
     return found
 
 
-def preactivation(feed: Feed, layer: WeightLayer, ranks: Ranks) -> list[Moments] | None:
+def preactivation(feed: Feed, layer: WeightLayer) -> list[Moments] | None:
     """Moments of one layer's pieces. The forward pass goes no further than that layer; None if it does not reach it."""
     calls: list[Call] = []
 
@@ -132,4 +132,4 @@ def preactivation(feed: Feed, layer: WeightLayer, ranks: Ranks) -> list[Moments]
 
     with hooked([layer], see), contextlib.suppress(_ReachedError):
         feed()
-    return ranks.pool(layer.name, layer.values(calls[0]) if calls else None)
+    return [moments(values) for values in layer.values(calls[0])] if calls else None

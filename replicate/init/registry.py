@@ -7,7 +7,6 @@ from replicate.init.choice import select
 from replicate.init.feed import Batches, Feed
 from replicate.init.lsuv import complain, own_stream
 from replicate.init.measure import measuring
-from replicate.init.ranks import Ranks
 from replicate.init.report import LayerReport, Report
 from replicate.init.schemes import SCHEMES
 from replicate.init.sequence import LayerSequence, Settings, draw_, with_variances
@@ -47,16 +46,16 @@ def initialize_(
     """
     if init not in INITS:
         raise unknown("init", init, INITS)
-    layers, feed, ranks = select(model, None), Feed(model, batches), Ranks()
+    layers, feed = select(model, None), Feed(model, batches)
     rows: list[LayerReport] = []
     with measuring(model, dropout, keep_rng=own_stream(generator)):
         if init == "lsuv":
             settings = Settings(tol, max_iter, SCHEMES["orthonormal"], generator)
-            rows = LayerSequence(model, layers, settings, ranks).run(feed, feed.fixed and not dropout)
+            rows = LayerSequence(model, layers, settings).run(feed, feed.fixed and not dropout)
         else:
             for layer in layers:
                 draw_(layer, SCHEMES[init], generator, negative_slope)
-        rows = with_variances(rows, layers, feed, ranks, 1)
+        rows = with_variances(rows, layers, feed, 1)
     report = Report(tuple(rows), dropout, feed.passes, 1)
     complain(report)
     return report

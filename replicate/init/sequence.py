@@ -13,9 +13,9 @@ from replicate.init.feed import Feed
 from replicate.init.layers import Call, WeightLayer
 from replicate.init.looks import Looks
 from replicate.init.passes import forward_order, hooked, preactivations
-from replicate.init.ranks import Moments, Ranks
 from replicate.init.report import LayerReport
 from replicate.init.schemes import Scheme
+from replicate.init.variance import Moments, moments
 
 Look = Callable[[], list[Moments] | None]
 _WIDE = (torch.float32, torch.float64)
@@ -48,13 +48,11 @@ class LayerSequence:
         model: bare of wrappers.
         layers: those to normalise, as far as forward passes reach them.
         settings: of the loop.
-        ranks: the processes that share the model.
     """
 
-    def __init__(self, model: nn.Module, layers: list[WeightLayer], settings: Settings, ranks: Ranks) -> None:
+    def __init__(self, model: nn.Module, layers: list[WeightLayer], settings: Settings) -> None:
         self.layers = layers
         self.settings = settings
-        self.ranks = ranks
         self._holders: dict[int, set[nn.Module]] = {}
         for module in model.modules():
             for parameter in module._parameters.values():
@@ -90,8 +88,6 @@ class LayerSequence:
             raise
         if not self._reached:
             raise LSUVError("no linear or convolutional layer was reached by the model's forward pass")
-        for layer in self._reached:
-            self.ranks.spread_([*layer.parameters(), *layer.biases()])
         missed = [layer for layer in self.layers if layer not in self._reached]
         return self._rows + [
             LayerReport(layer.name, p, status=r.NOT_REACHED) for layer in missed for p in range(layer.pieces)
@@ -103,12 +99,12 @@ class LayerSequence:
                 return
             runs = 0
 
-            def look() -> list[Moments] | None:
+            def look() -> list[Moments]:
                 nonlocal runs
                 if runs:
                     call.again()
                 runs += 1
-                return self.ranks.pool(layer.name, layer.values(call))
+                return [moments(values) for values in layer.values(call)]
 
             if self._settle(layer, look):
                 call.again()
@@ -117,14 +113,11 @@ class LayerSequence:
             feed()
 
     def _run_passes(self, feed: Feed) -> None:
-        named = {layer.name: layer for layer in self.layers}
         average, tol, chances = self.settings.average, self.settings.tol, self.settings.max_iter
-        # Where layers are dropped at random, the processes may have seen different ones.
-        for name in self.ranks.agreed([layer.name for layer in forward_order(feed, self.layers)]):
-            layer = named[name]
+        for layer in forward_order(feed, self.layers):
             self._begin(layer)
             if layer in self._in_hand:
-                self._settle(layer, Looks(feed, layer, self.ranks, average, tol, chances))
+                self._settle(layer, Looks(feed, layer, average, tol, chances))
 
     def _begin(self, layer: WeightLayer) -> None:
         """Take a layer in hand: keep what it holds and draw its weights. Not if its weight belongs to others."""
@@ -140,7 +133,6 @@ class LayerSequence:
         self._in_hand[layer] = _copies(layer)
         if self.settings.scheme is not None:
             draw_(layer, self.settings.scheme, self.settings.generator)
-            self.ranks.spread_([*layer.parameters(), *layer.biases()])
             # Memory that was never written, as after to_empty(), is nothing to go back to.
             if not all(torch.isfinite(tensor).all() for piece in self._in_hand[layer] for tensor in piece):
                 self._in_hand[layer] = _copies(layer)
@@ -154,9 +146,9 @@ class LayerSequence:
         # Weights of 16 bits are scaled in 32, or each rescaling would round them anew.
         wide = [w if w.dtype in _WIDE else w.float() for w in map(layer.weight, pieces)]
         first = look()
-        before = now = first or [Moments(0, math.nan, math.nan)] * layer.pieces
+        before = now = first or [Moments(0, math.nan)] * layer.pieces
         tries = [0] * layer.pieces
-        status = [r.MISSED if first is None else self._status(moments, 0) for moments in now]
+        status = [r.MISSED if first is None else self._status(one, 0) for one in now]
         while open_ := [p for p in pieces if status[p] is None]:
             for p in open_:
                 wide[p].div_(math.sqrt(now[p].variance))
@@ -180,15 +172,15 @@ class LayerSequence:
             self._rows.append(LayerReport(layer.name, p, None, *variances, tries[p], done, self._order, status[p]))
         return bool(vain)
 
-    def _status(self, moments: Moments, tries: int) -> str | None:
+    def _status(self, measured: Moments, tries: int) -> str | None:
         """Say what has become of a piece; None: it is to be rescaled."""
-        if abs(moments.variance - 1) <= self.settings.tol:
+        if abs(measured.variance - 1) <= self.settings.tol:
             return r.CONVERGED
-        if moments.number <= 1:
+        if measured.number <= 1:
             return r.SINGLE
-        if not math.isfinite(moments.variance):
+        if not math.isfinite(measured.variance):
             return r.NOT_FINITE
-        if moments.variance == 0:
+        if measured.variance == 0:
             return r.ZERO
         return r.NOT_CONVERGED if tries >= self.settings.max_iter else None
 
@@ -200,16 +192,13 @@ class LayerSequence:
                 tensor.copy_(held)
 
 
-def with_variances(
-    rows: list[LayerReport], layers: list[WeightLayer], feed: Feed, ranks: Ranks, count: int
-) -> list[LayerReport]:
+def with_variances(rows: list[LayerReport], layers: list[WeightLayer], feed: Feed, count: int) -> list[LayerReport]:
     """Measure the mean variance of every layer over so many further batches.
 
     Args:
         rows: to be completed; where there are none, one is made for each layer and piece that a forward pass reaches.
         layers: those to measure.
         feed: runs the model.
-        ranks: the processes that share the model.
         count: how many batches.
 
     Returns:
@@ -217,9 +206,9 @@ def with_variances(
     """
     sums: dict[tuple[str, int], list[float]] = {}
     for _ in range(count):
-        for layer, pieces in preactivations(feed, layers, ranks).items():
-            for p, moments in enumerate(pieces):
-                sums.setdefault((layer.name, p), []).append(moments.variance)
+        for layer, pieces in preactivations(feed, layers).items():
+            for p, measured in enumerate(pieces):
+                sums.setdefault((layer.name, p), []).append(measured.variance)
     means = {key: _finite(sum(found) / len(found)) for key, found in sums.items()}
     if not rows:
         order = {name: n for n, name in enumerate(dict.fromkeys(name for name, _ in means), 1)}

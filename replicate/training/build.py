@@ -5,6 +5,7 @@ from typing import cast
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from replicate.data.datamodule import DeviceData
@@ -16,19 +17,19 @@ from replicate.nn.fitnet import PLANS, build
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import LayerEntry
+from replicate.training.distributed import SingleProcess
 from replicate.training.layers import snapshot_iterations
 from replicate.training.streams import stream, stream_seed
-from replicate.training.team import Alone
 
 
-def build_data(run: Run, dataset: Dataset, device: str, team: Alone | None = None) -> DeviceData:
+def build_data(run: Run, dataset: Dataset, device: str, group: SingleProcess | None = None) -> DeviceData:
     """Preprocess the images, multiply them by `run.input_scale` and put them on the device.
 
     Args:
         run: what to train.
         dataset: as loaded for `run.dataset`.
         device: `cpu`, `cuda` or `mps`.
-        team: the processes that train the run, of which each gets its part of every batch; None: this one alone.
+        group: the processes that train the run, each on its part of every batch; None: only this one.
     """
     train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
     data = DeviceData(
@@ -39,8 +40,8 @@ def build_data(run: Run, dataset: Dataset, device: str, team: Alone | None = Non
         device,
         boundaries=snapshot_iterations(run.iterations),
     )
-    if team is not None and team.size > 1:
-        data.shard(team.rank, team.size)
+    if group is not None and group.size > 1:
+        data.shard(group.rank, group.size)
     return data
 
 
@@ -73,11 +74,23 @@ def init_net_(net: nn.Module, run: Run, data: DeviceData) -> list[LayerEntry]:
 
 
 def make_trainer(
-    run: Run, options: Options, data: DeviceData, callbacks: list[pl.Callback], team: Alone | None = None
+    run: Run, options: Options, data: DeviceData, callbacks: list[pl.Callback], rank: int = 0
 ) -> pl.Trainer:
-    """Make Lightning's Trainer: one device per process, and nothing that costs time at every iteration."""
+    """Make Lightning's Trainer: one device, and nothing that costs time at every iteration.
+
+    Lightning does not know of other ranks: `Classifier` brings their gradients and sums together.
+
+    Args:
+        run: what to train.
+        options: give the kind of device.
+        data: decide the number of epochs.
+        callbacks: in the order of their calls.
+        rank: of this process, and of the GPU that it uses.
+    """
     return pl.Trainer(
         accelerator=options.device,
+        devices=[rank] if options.device == "cuda" else 1,
+        plugins=[LightningEnvironment()],  # a SLURM job's variables must not make this a SLURM run
         max_epochs=sum(end > data.sampler.taken for end in data.epoch_ends),
         reload_dataloaders_every_n_epochs=1,
         precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
@@ -87,5 +100,4 @@ def make_trainer(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **(team or Alone()).trainer_settings(),
     )

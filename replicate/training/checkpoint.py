@@ -16,8 +16,8 @@ from replicate.data.datamodule import DeviceData
 from replicate.run import Run
 from replicate.store.lease import Lease
 from replicate.store.run_folder import CHECKPOINT, RunFolder
+from replicate.training.distributed import SingleProcess
 from replicate.training.module import Classifier
-from replicate.training.team import Alone
 
 SCHEMA = 2
 MAX_BYTES = 2**32  # the widest net that fits a GPU has less
@@ -43,13 +43,12 @@ class Checkpoint(pl.Callback):
     """Saves the state of a training from time to time, and when a signal asks it to stop, which then ends the training.
 
     It comes after the other callbacks, so that it saves what they have written. At the end of an epoch it saves after
-    the evaluation, never before. All processes of a team save and stop after the same iteration, whichever of them got
-    the signal.
+    the evaluation, never before. All ranks save and stop after the same iteration, whichever of them got the signal.
 
     Args:
         parts: what has a state, by name; the optimiser's and the random generators' are added.
         every: seconds between two checkpoints.
-        save: writes a state; None: another process does.
+        save: writes a state; None: rank 0 does.
 
     Raises:
         StoppedError: from the training, after a signal.
@@ -67,11 +66,11 @@ class Checkpoint(pl.Callback):
         self._signal: int | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
-    def restore(self, state: dict[str, Any], team: Alone) -> None:
+    def restore(self, state: dict[str, Any], group: SingleProcess) -> None:
         """Continue from a state; the optimiser and the random generators follow when the training starts."""
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        self._resumed = state["optimizer"], _state_of_rank(state["ranks"], team)
+        self._resumed = state["optimizer"], _state_for_rank(state["ranks"], group)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals. The optimiser exists only now, and nothing draws random numbers any more."""
@@ -113,10 +112,10 @@ class Checkpoint(pl.Callback):
 
     def _save_if_due(self, pl_module: pl.LightningModule) -> None:
         module = _classifier(pl_module)
-        stop, due = module.team.wish(self._signal, time.monotonic() - self._saved_at >= self.every)
+        stop, due = module.group.any_rank(self._signal, time.monotonic() - self._saved_at >= self.every)
         if stop is None and not due:
             return
-        ranks = module.team.gather({"totals": module.totals["train"], "generators": _generators(module.device.type)})
+        ranks = module.group.gather({"totals": module.totals["train"], "generators": _generators(module.device.type)})
         if self.save is not None:
             states = {name: part.state_dict() for name, part in self.parts.items()}
             optimizer = module.optimizer.state_dict()
@@ -206,21 +205,21 @@ def _set_generators(device: str, states: dict[str, torch.Tensor]) -> None:
         getattr(torch, device).set_rng_state(states[device].cpu())
 
 
-def _state_of_rank(ranks: list[dict[str, Any]], team: Alone) -> dict[str, Any]:
-    """Choose what a process continues from: the sums of its training loss, and its random generators.
+def _state_for_rank(ranks: list[dict[str, Any]], group: SingleProcess) -> dict[str, Any]:
+    """Choose what a rank continues from: the sums of its training loss, and its random generators.
 
-    A run may continue with more or fewer processes than it had. Then the first one gets the sums of all, and a process
-    without a predecessor draws dropout from the beginning of its stream. Such a run's bits are no other's; its record
-    names the number of processes in each of its parts.
+    A run may continue with more or fewer ranks than it had. Then rank 0 gets the sums of all, and a rank that is new
+    draws dropout from the beginning of its stream. No other run has such a run's bits; its record names the number of
+    processes in each of its parts.
 
     Args:
-        ranks: the state of each process, by rank.
-        team: the processes that continue.
+        ranks: the state of each rank.
+        group: the processes that continue.
     """
-    if len(ranks) == team.size:
-        return ranks[team.rank]
-    totals = torch.stack([rank["totals"].cpu() for rank in ranks]).sum(0) * (team.rank == 0)
-    return {"totals": totals, "generators": ranks[team.rank]["generators"] if team.rank < len(ranks) else {}}
+    if len(ranks) == group.size:
+        return ranks[group.rank]
+    totals = torch.stack([rank["totals"].cpu() for rank in ranks]).sum(0) * (group.rank == 0)
+    return {"totals": totals, "generators": ranks[group.rank]["generators"] if group.rank < len(ranks) else {}}
 
 
 def _epoch_ends(trainer: pl.Trainer) -> list[int]:

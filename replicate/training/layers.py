@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from replicate.init.layers import WeightLayer, weight_layers
 from replicate.init.measure import measuring
 from replicate.init.passes import hooked
-from replicate.init.ranks import Moments, moments
+from replicate.init.variance import Moments, moments
 from replicate.store.layers import Layer, Snapshot, from_plain, to_json, to_plain
 from replicate.store.lease import Lease
 from replicate.store.run_folder import LAYERS

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from replicate.run import Run
+from replicate.training.distributed import SingleProcess
 from replicate.training.steps import Batch, Eager, Steps
-from replicate.training.team import Alone
 
 
 class DivergedError(Exception):
@@ -34,15 +34,17 @@ class Classifier(pl.LightningModule):
     Args:
         net: maps images (n, c, h, w) to logits (n, classes).
         run: gives the learning rate and its milestones, momentum, weight decay and gradient clipping.
-        team: the processes that train the net; None: this one alone.
+        group: the processes that train the net; None: only this one.
         steps: makes the iterations of a chunk; None: one operation after another.
     """
 
-    def __init__(self, net: nn.Module, run: Run, team: Alone | None = None, steps: Steps | None = None) -> None:
+    def __init__(
+        self, net: nn.Module, run: Run, group: SingleProcess | None = None, steps: Steps | None = None
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.net, self.run = net, run
-        self.team = team or Alone()
+        self.group = group or SingleProcess()
         self.steps: Steps = steps or Eager()
         self.iteration = 0  # optimiser steps taken
         # Summed on the device, read once a row of the curve; in `wide`, which no sum of finite losses overflows.
@@ -63,6 +65,10 @@ class Classifier(pl.LightningModule):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take it from `load_state_dict`."""
         self.iteration = state["iteration"]
+
+    def on_fit_start(self) -> None:
+        """Start from the same weights on every rank."""
+        self.group.broadcast_(self.net)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, c, h, w) to logits (n, classes)."""
@@ -105,7 +111,7 @@ class Classifier(pl.LightningModule):
             DivergedError: a loss of the chunk is not finite; `iteration` is the number of steps before that loss.
         """
         losses = self.steps(self, self.optimizer, chunk)
-        finite = torch.isfinite(self.team.losses(losses))  # read once a chunk: it waits for the device
+        finite = torch.isfinite(self.group.reduce_losses(losses))  # read once a chunk: it waits for the device
         if not finite.all():
             self.iteration -= len(losses) - int(finite.int().argmin())
             raise DivergedError(self.iteration)
@@ -124,8 +130,8 @@ class Classifier(pl.LightningModule):
         self._predicted = [*(self._predicted if batch_index else []), predicted]
 
     def predictions(self) -> Tensor:
-        """Predicted class of each test image (n,), by the latest evaluation. Every process of a team calls it."""
-        return self.team.interleave(torch.cat(self._predicted).cpu())
+        """Predicted class of each test image (n,), by the latest evaluation. Every rank must call it."""
+        return self.group.interleave(torch.cat(self._predicted).cpu())
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Evaluate a batch, outside training."""
@@ -133,7 +139,7 @@ class Classifier(pl.LightningModule):
 
     def take(self, stage: str) -> tuple[float, float]:
         """Mean loss in nats and accuracy in % since the last call for this stage, whose totals start anew."""
-        loss, correct, n = self.team.total(self.totals[stage]).tolist()
+        loss, correct, n = self.group.all_reduce(self.totals[stage]).tolist()
         self.totals[stage] = torch.zeros(3, dtype=torch.float64)
         return loss / n, 100 * correct / n
 

@@ -66,7 +66,7 @@ def iteration(
         copies.refresh()
     loss = forward()
     with torch.autocast(loss.device.type, enabled=False):  # Lightning's spans the whole chunk
-        module.team.backward(module, loss)
+        module.group.backward(module, loss)
         if copies is not None:
             copies.return_gradients()
         if module.run.clip_norm is not None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from replicate.init import LSUVError, lsuv_
 from replicate.init.layers import Call, WeightLayer, weight_layers
-from replicate.init.ranks import moments
+from replicate.init.variance import moments
 
 
 def values(layer: WeightLayer, output: object) -> list[Tensor]:

@@ -1,20 +1,14 @@
 """Models inside torch.compile, DataParallel and DistributedDataParallel."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from init import reference
+import torch.distributed as dist
 from init.zoo import noise, vgg
 from torch import nn
 
-from replicate.init import lsuv_
-
-HERE = Path(__file__).parent
+from replicate.init import LSUVError, lsuv_
 
 
 def generator() -> torch.Generator:
@@ -45,40 +39,13 @@ def test_data_parallel_is_unwrapped() -> None:
     assert (row.layer, row.converged) == ("0", True)
 
 
-def test_processes_of_ddp_end_with_the_same_bits(tmp_path: Path) -> None:
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(HERE.parents[1])}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, HERE / "ddp_rank.py", str(rank), tmp_path / "store", tmp_path / f"{rank}.pt"],
-            env=environment,
-        )
-        for rank in range(2)
-    ]
+def test_ddp_is_refused_until_the_model_is_initialised() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        assert [process.wait(300) for process in ranks] == [0, 0]
+        model = nn.parallel.DistributedDataParallel(nn.Linear(4, 4))
+        weight = model.module.weight.detach().clone()
+        with pytest.raises(LSUVError, match="initialise the model first, then wrap it"):
+            lsuv_(model, noise(16, 4))
     finally:
-        for process in ranks:
-            process.kill()
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    for name, value in first["weights"].items():
-        assert torch.equal(value, second["weights"][name]), name
-    assert first["fresh"] == second["fresh"]
-    assert first["once"] == second["once"]
-    assert first["passes"] == second["passes"]
-    # The variance is that of both processes' values together.
-    model = vgg_of(first["weights"]).eval()
-    ys = [dict(reference.outputs(model, (result["batch"],))) for result in (first, second)]
-    for layer, variance, after, _, status in first["once"]:
-        together = torch.cat([y[layer, 0].flatten() for y in ys]).double().var(correction=0).item()
-        assert status == "converged"
-        assert abs(together - 1) <= 0.02 + 1e-5
-        assert variance == pytest.approx(together, abs=1e-5)
-        assert after == pytest.approx(together, abs=1e-5)
-
-
-def vgg_of(weights: dict[str, torch.Tensor]) -> nn.Module:
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(128, 6)
-    )
-    model.load_state_dict(weights)
-    return model
+        dist.destroy_process_group()
+    assert torch.equal(model.module.weight, weight)

@@ -4,13 +4,15 @@ import json
 import multiprocessing as mp
 import os
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import distributed_rank
+import psutil
 import pytest
-import team_rank
 import torch
 import torch.distributed as dist
 from runs import train_run
@@ -18,13 +20,14 @@ from torch.distributed import TCPStore
 from training.test_agreement import ITERATIONS, RUN, KeptLosses, data, net
 
 from replicate.cli import main
+from replicate.errors import RankFailedError, transient_kind
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import Result
-from replicate.training import parallel
+from replicate.training import distributed
+from replicate.training.distributed import ProcessGroup
 from replicate.training.module import Classifier
 from replicate.training.steps import Eager
-from replicate.training.team import Alone, Team
 
 Started = Callable[..., Callable[[], list[dict[str, Any]]]]
 
@@ -32,20 +35,22 @@ Started = Callable[..., Callable[[], list[dict[str, Any]]]]
 @pytest.fixture(scope="module")
 def context() -> Any:
     made = mp.get_context("forkserver")
-    made.set_forkserver_preload(["team_rank", "replicate.training.follow"])
+    made.set_forkserver_preload(["distributed_rank", "replicate.training.train"])
     return made
 
 
 @pytest.fixture
 def start(context: Any, tmp_path: Path) -> Started:
-    """Starts ranks of `team_rank.train`; what it returns waits for them and gives what each has found."""
+    """Starts ranks of `distributed_rank.train`; what it returns waits for them and gives what each has found."""
 
     def started(size: int, **change: Any) -> Callable[[], list[dict[str, Any]]]:
         out = tmp_path / f"{size}-{len(change)}"
         out.mkdir()
-        store = TCPStore(parallel.HOST, 0, size, is_master=True, wait_for_workers=False)
+        store = TCPStore(distributed.HOST, 0, size, is_master=True, wait_for_workers=False)
         place = (size, store.port, out, change)
-        ranks = [context.Process(target=team_rank.train, args=(rank, *place), daemon=True) for rank in range(size)]
+        ranks = [
+            context.Process(target=distributed_rank.train, args=(rank, *place), daemon=True) for rank in range(size)
+        ]
         for rank in ranks:
             rank.start()
 
@@ -63,15 +68,15 @@ def start(context: Any, tmp_path: Path) -> Started:
 def test_the_losses_of_fifty_iterations_are_those_of_one_process(start: Started, tmp_path: Path) -> None:
     made = net("vlrelu", "cpu", torch.float64)
     torch.save(made.state_dict(), tmp_path / "start.pt")
-    teams = {size: start(size) for size in (2, 3)}  # batches of 16: 8 and 8, or 6, 5 and 5
+    groups = {size: start(size) for size in (2, 3)}  # batches of 16: 8 and 8, or 6, 5 and 5
     wrong = start(3, share=1 / 3)  # a mean of means
     kept = KeptLosses(Eager())
     model = Classifier(made, replace(RUN, clip_norm=3.0), steps=kept)
     batches = data("cpu", torch.float64, 7)
-    team_rank.fit(model, batches, tmp_path, Alone())
+    distributed_rank.fit(model, batches, tmp_path)
     assert len(kept.losses) == ITERATIONS
     evaluated, predicted = model.take("val"), model.predictions().tolist()
-    for size, wait in teams.items():
+    for size, wait in groups.items():
         found = wait()
         assert found[0]["losses"] == pytest.approx(kept.losses, rel=1e-9), size
         assert found[0]["test"] == pytest.approx(evaluated, rel=1e-9)
@@ -86,13 +91,10 @@ def run(tiny: Run) -> Run:
 
 
 @pytest.fixture
-def forked(context: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def forked(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks start from a process that has torch loaded; those of a matrix, below, start as they do."""
-    monkeypatch.setattr(parallel, "METHOD", "forkserver")
+    monkeypatch.setattr(distributed, "METHOD", "forkserver")
     monkeypatch.setattr("replicate.training.curve.PROGRESS_SECONDS", 0.0)
-    yield
-    if dist.is_initialized():  # a process that fails leaves its group to the process's end
-        dist.destroy_process_group()
 
 
 def send_to_rank_1(number: int) -> Callable[[int, float | None], None]:
@@ -139,16 +141,57 @@ def test_a_rank_that_dies_ends_the_run_with_its_name(run: Run, options: Options)
     assert not mp.active_children()
 
 
-def test_a_matrix_of_teams_starts_from_the_same_bits(tmp_path: Path) -> None:
-    file = tmp_path / "team.yaml"
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize(
+    ("size", "function", "said", "kind"),
+    [
+        (2, distributed_rank.fail, r"rank 1 of 2 failed:\nTraceback[\s\S]*no space left on device", "disk"),
+        (3, distributed_rank.kill_the_last, "rank 2 of 3 died: killed by SIGKILL", "killed"),
+    ],
+)
+def test_what_ends_a_rank_is_the_reason(
+    run: Run, options: Options, size: int, function: distributed.Function, said: str, kind: str
+) -> None:
+    with (
+        pytest.raises(RankFailedError, match=said) as caught,
+        distributed.launch_ranks(run, replace(options, devices_per_run=size), function) as group,
+    ):
+        group.all_reduce(torch.ones(1))
+    assert transient_kind(caught.value) == kind
+    assert not mp.active_children()
+    assert not dist.is_initialized()
+
+
+def test_the_others_end_when_rank_0_is_killed(context: Any, run: Run, options: Options) -> None:
+    options.out.mkdir()
+    first = context.Process(target=distributed_rank.hang, args=(run, replace(options, devices_per_run=2), "wait"))
+    first.start()
+    while not (note := options.out / "waiting").exists():
+        assert first.is_alive()
+        time.sleep(0.05)
+    other = psutil.Process(int(note.read_text()))
+    first.kill()
+    first.join()
+    other.wait(30)
+
+
+def test_rank_0_is_killed_if_it_does_not_notice(context: Any, run: Run, options: Options) -> None:
+    first = context.Process(target=distributed_rank.hang, args=(run, replace(options, devices_per_run=2), "fail"))
+    first.start()
+    first.join(60)
+    assert first.exitcode == -signal.SIGKILL
+
+
+def test_a_matrix_of_such_runs_starts_from_the_same_bits(tmp_path: Path) -> None:
+    file = tmp_path / "several.yaml"
     file.write_text(
-        "name: team\ngrid: {init: [lsuv, xavier], activation: [maxout]}\n"
+        "name: several\ngrid: {init: [lsuv, xavier], activation: [maxout]}\n"
         "run: {dataset: synthetic, width: 0.125, batch_size: 7, iterations: 5, precision: 32-true, milestones: [3]}"
     )
     words = ["matrix", str(file), "--wandb", "off", "--devices", "cpu", "--out"]
-    assert main([*words, str(tmp_path / "team"), "--devices-per-run", "2", "--per-device", "2"]) == 0
+    assert main([*words, str(tmp_path / "several"), "--devices-per-run", "2", "--per-device", "2"]) == 0
     assert main([*words, str(tmp_path / "one")]) == 0
-    folders = sorted((tmp_path / "team" / "runs").iterdir())
+    folders = sorted((tmp_path / "several" / "runs").iterdir())
     assert len(folders) == 2
     for folder in folders:
         alone = tmp_path / "one" / "runs" / folder.name
@@ -160,7 +203,7 @@ def test_a_matrix_of_teams_starts_from_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sizes", [(43, 43, 42), (64, 64)])
 def test_the_shares_are_those_of_the_batches(sizes: tuple[int, ...]) -> None:
-    assert [Team(rank, len(sizes), 128).share * 128 for rank in range(len(sizes))] == list(sizes)
+    assert [ProcessGroup(rank, len(sizes), 128).share * 128 for rank in range(len(sizes))] == list(sizes)
     assert [len(part) for part in torch.arange(128).tensor_split(len(sizes))] == list(sizes)
 
 
@@ -171,8 +214,8 @@ def test_what_the_ranks_predict_is_put_in_the_order_of_the_images(monkeypatch: p
         part = data("cpu", torch.float64, 7)
         part.shard(rank, 3)
         parts.append(part.test_labels)
-    monkeypatch.setattr(Team, "gather", lambda self, own: [{"part": part} for part in parts])
-    assert torch.equal(Team(0, 3, 16).interleave(parts[0]), whole.test_labels)
+    monkeypatch.setattr(ProcessGroup, "gather", lambda self, own: [{"part": part} for part in parts])
+    assert torch.equal(ProcessGroup(0, 3, 16).interleave(parts[0]), whole.test_labels)
     assert len(set(whole.test_labels.tolist())) > 3
 
 

@@ -1,0 +1,260 @@
+"""Several processes train one run, each on a part of every batch. Nothing else knows how many there are.
+
+The process that holds the run's lease is rank 0; it starts the others on the same machine. They write nothing. If one
+fails or dies, all of them end, and the run's record names the one that did.
+"""
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+
+from replicate.errors import KILLED, RankFailedError, transient_kind
+from replicate.options import Options
+from replicate.run import Run
+
+HOST = "127.0.0.1"
+METHOD: Literal["spawn"] = "spawn"  # fresh processes: the first has threads, and perhaps CUDA
+# Gradients use the device's own backend; what is exchanged once per chunk or less often is on the CPU in any case.
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+TIMEOUT = timedelta(minutes=30)  # one rank may initialise, load or log for so long while the others wait
+REASON_SECONDS = 5.0  # from an error in the process group to the news which rank caused it
+# Gloo notices at once that a rank is gone. NCCL does not: rank 0 is killed after so long, the others soon.
+GRACE_SECONDS, OTHERS_GRACE_SECONDS = 20.0, 1.0
+
+
+class SingleProcess:
+    """The only process of a run: rank 0 of 1."""
+
+    rank, size = 0, 1
+
+    def broadcast_(self, module: nn.Module) -> None:
+        """Overwrite the parameters by those of rank 0."""
+
+    def backward(self, module: nn.Module, loss: Tensor) -> None:
+        """Add the gradients of the whole batch's mean loss, given this rank's mean loss."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def reduce_losses(self, losses: Tensor) -> Tensor:
+        """Return the mean losses (n,) of whole batches, given those of this rank's parts."""
+        return losses
+
+    def all_reduce(self, sums: Tensor) -> Tensor:
+        """Sum over the ranks."""
+        return sums
+
+    def any_rank(self, stop: int | None, due: bool) -> tuple[int | None, bool]:
+        """Return what any rank asks for: to stop, by the number of a signal, and to save the run's state."""
+        return stop, due
+
+    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """List the states of all ranks."""
+        return [state]
+
+    def interleave(self, part: Tensor) -> Tensor:
+        """Put the ranks' values for their test images (n,) in the order of all test images."""
+        return part
+
+
+class ProcessGroup(SingleProcess):
+    """One of several processes, which have joined torch's process group.
+
+    After each backward pass the gradients are summed over the ranks in one buffer. DistributedDataParallel is not used:
+    a chunk of batches is one forward pass to its wrapper, and it rearranges its buckets after the first iteration of
+    each process. That changes the order of the sums, so with three ranks a resumed run would end in other bits. What it
+    could save is small: the gradients of FitNet-4 are 5 MB.
+
+    Args:
+        rank: of this process.
+        size: number of processes.
+        batch_size: images in a whole batch, divided as in DeviceData.shard.
+    """
+
+    def __init__(self, rank: int, size: int, batch_size: int) -> None:
+        self.rank, self.size = rank, size
+        self.share = (batch_size // size + (rank < batch_size % size)) / batch_size
+
+    def broadcast_(self, module: nn.Module) -> None:
+        """Overwrite the parameters by those of rank 0."""
+        for parameter in module.parameters():
+            values = parameter.detach().contiguous()
+            dist.broadcast(values, src=0)
+            parameter.detach().copy_(values)
+
+    def backward(self, module: nn.Module, loss: Tensor) -> None:
+        """Add the gradients of the whole batch's mean loss: the same bits on every rank."""
+        # A rank's loss is a mean over its part, and parts may differ in size: 43, 43 and 42 of 128.
+        (loss * self.share).backward()  # type: ignore[no-untyped-call]
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        summed = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(summed)
+        for gradient, part in zip(gradients, torch.split(summed, [one.numel() for one in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def reduce_losses(self, losses: Tensor) -> Tensor:
+        """Return the mean losses (n,) of whole batches, given those of this rank's parts."""
+        return self.all_reduce(losses * self.share)
+
+    def all_reduce(self, sums: Tensor) -> Tensor:
+        """Sum over the ranks: the same bits on every rank, on the CPU."""
+        summed = sums.detach().cpu().clone()
+        dist.all_reduce(summed)
+        return summed
+
+    def any_rank(self, stop: int | None, due: bool) -> tuple[int | None, bool]:
+        """Return what any rank asks for: to stop, by the number of a signal, and to save the run's state."""
+        asked = torch.tensor([stop or 0, int(due)])
+        dist.all_reduce(asked, dist.ReduceOp.MAX)
+        number, save = asked.tolist()
+        return number or None, bool(save)
+
+    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """List the states of all ranks, their tensors on the CPU."""
+        mine = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in state.items()}
+        gathered = [mine] * self.size
+        dist.all_gather_object(gathered, mine)
+        return gathered
+
+    def interleave(self, part: Tensor) -> Tensor:
+        """Put the ranks' values for their test images (n,) in the order of all test images."""
+        parts = [one["part"] for one in self.gather({"part": part})]
+        whole = part.new_empty(sum(map(len, parts)))
+        for rank, one in enumerate(parts):
+            whole[rank :: self.size] = one  # as in DeviceData.shard
+        return whole
+
+
+Function = Callable[[ProcessGroup, Run, Options], None]
+
+
+@contextlib.contextmanager
+def launch_ranks(run: Run, options: Options, function: Function) -> Iterator[SingleProcess]:
+    """Train a run in as many processes as the options ask for, of which this one is rank 0.
+
+    Each other process calls `function(group, run, options)`, and is killed at the end of the context.
+
+    Args:
+        run: what is trained.
+        options: how.
+        function: can be pickled, so that another process gets it.
+
+    Raises:
+        RankFailedError: another process failed or died.
+    """
+    size = options.devices_per_run
+    if size == 1:
+        yield SingleProcess()
+        return
+    # Port 0: the system picks a free one, and nobody can take it before it is used.
+    store = TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    others = _Others(size, (store.port, function, run, options))
+    try:
+        while not store.check([f"ready {rank}" for rank in range(1, size)]):
+            if others.failed.wait(0.05):
+                raise RuntimeError("a rank failed before it was ready")
+        join_group(store, options.device, 0, size)
+        yield ProcessGroup(0, size, run.batch_size)
+    except RuntimeError as error:  # Gloo's and NCCL's errors are, and the rank that is gone explains them
+        if others.failed.wait(REASON_SECONDS) and others.failure is not None:
+            raise others.failure from error
+        raise
+    finally:
+        others.end()
+        if options.device == "cpu" and dist.is_initialized():  # NCCL would wait for ranks that are gone
+            dist.destroy_process_group()
+
+
+def join_group(store: TCPStore, device: str, rank: int, size: int) -> None:
+    """Make this process a rank of the process group of one machine, and take its own GPU."""
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    # Gloo would look up the host's name, which need not lead back here.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    dist.init_process_group(BACKENDS[device], store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+
+class _Others(threading.Thread):
+    """Starts the ranks from 1 on, and waits for one that fails.
+
+    Args:
+        size: number of ranks.
+        args: of `_rank`, without the first two.
+    """
+
+    def __init__(self, size: int, args: tuple[Any, ...]) -> None:
+        super().__init__(daemon=True)
+        self.size = size
+        self.failure: RankFailedError | None = None
+        self.failed, self.ended = threading.Event(), threading.Event()
+        self._reports: SimpleQueue[tuple[int, str, str | None]] = mp.get_context(METHOD).SimpleQueue()
+        settings = {"join": False, "daemon": True, "start_method": METHOD}
+        self._context = start_processes(_rank, (self._reports, *args), size - 1, **settings)  # type: ignore[no-untyped-call]
+        self.start()
+
+    def run(self) -> None:
+        """Wait. If one fails and this process does not notice, end this process."""
+        try:
+            while not self._context.join(grace_period=OTHERS_GRACE_SECONDS):
+                pass
+        except ProcessExitedException as error:
+            if self.ended.is_set():
+                return
+            self.failure = self._describe(error)
+        self.failed.set()
+        if not self.ended.wait(GRACE_SECONDS):
+            print(self.failure, flush=True)  # to the run's log, whose end becomes its record
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill the ranks that are left."""
+        self.ended.set()
+        for process in self._context.processes:
+            process.kill()
+        self.join()
+
+    def _describe(self, error: ProcessExitedException) -> RankFailedError:
+        reports = {}
+        while not self._reports.empty():
+            rank, report, kind = self._reports.get()
+            reports[rank] = f"rank {rank} of {self.size} failed:\n{report}", kind
+        rank, name = error.error_index + 1, error.signal_name
+        died = f"rank {rank} of {self.size} died: " + (f"killed by {name}" if name else f"exit code {error.exit_code}")
+        return RankFailedError(*reports.get(rank, (died, KILLED if name else None)))
+
+
+def _rank(index: int, reports: "SimpleQueue[Any]", port: int, function: Function, run: Run, options: Options) -> None:
+    """Be one of the other ranks, until rank 0 ends it, or ends."""
+    rank, size = index + 1, options.devices_per_run
+    parent = mp.parent_process()
+    assert parent is not None
+    try:
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # but see Checkpoint
+            signal.signal(one, signal.SIG_IGN)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        store = TCPStore(HOST, port, size, is_master=False, timeout=TIMEOUT)
+        store.set(f"ready {rank}", "")
+        join_group(store, options.device, rank, size)
+        function(ProcessGroup(rank, size, run.batch_size), run, options)
+    except Exception as error:
+        reports.put((rank, traceback.format_exc(), transient_kind(error)))
+        os._exit(1)
+    _end_with(parent)  # not now: ranks that still read from this process would fail
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
