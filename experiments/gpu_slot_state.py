@@ -99,10 +99,8 @@ class Slot:
                                        stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                        start_new_session=True)  # fmt: skip
         with self._lock:
-            known = {
-                pid: start for pid, start in self.state.get("processes", {}).items() if start_time(int(pid)) == start
-            }
-            self.update(processes=known | {str(process.pid): start_time(process.pid)})
+            processes = {**self.state.get("processes", {}), str(process.pid): start_time(process.pid)}
+            self.update(processes={pid: start for pid, start in processes.items() if runs(pid, start)})
         return process
 
     def call(
@@ -149,7 +147,7 @@ class Slot:
     def end_processes(self) -> None:
         """End whatever this slot has started and still runs, also if a process started it that was killed."""
         known = self.state.get("processes", {})
-        alive = [int(pid) for pid, start in known.items() if start is not None and start_time(int(pid)) == start]
+        alive = [int(pid) for pid, start in known.items() if runs(pid, start)]
         self.terminate(alive, self.scaled(GRACE_SECONDS))
         self.update(processes={})
 
@@ -161,6 +159,11 @@ def start_time(pid: int) -> str | None:
     except OSError:
         return None
     return None if state in "ZX" else rest[18]
+
+
+def runs(pid: int | str, start: str | None) -> bool:
+    """Whether the process with this number and start time still runs; one without a time had ended at once."""
+    return start is not None and start_time(int(pid)) == start
 
 
 def last_line(output: str) -> str:

@@ -85,7 +85,7 @@ def kill_the_last(group: ProcessGroup, run: Run, options: Options) -> None:
 
 def hang(run: Run, options: Options, other: str) -> None:
     """Be a rank 0 that waits for no other rank, and does not notice what becomes of it."""
-    distributed.METHOD = "forkserver"  # type: ignore[assignment]
+    distributed.METHOD = "fork"  # type: ignore[assignment]  # fast: this process has torch loaded
     distributed.GRACE_SECONDS = 0.2
     with distributed.launch_ranks(run, options, {"wait": wait, "fail": fail}[other]):
         time.sleep(3600)

@@ -11,6 +11,7 @@ from init import reference
 from init.zoo import noise
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.mobilenetv3 import InvertedResidualConfig
 
 from replicate.init import lsuv_
 
@@ -21,11 +22,16 @@ def resnet() -> nn.Module:
     return model
 
 
+MOBILE = [  # the first three blocks of mobilenet_v3_small, at half its width
+    InvertedResidualConfig(8, 3, 8, 8, True, "RE", 2, 1, 0.5),
+    InvertedResidualConfig(8, 3, 40, 16, False, "HS", 2, 1, 0.5),
+    InvertedResidualConfig(16, 5, 48, 16, True, "HS", 1, 1, 0.5),
+]
 # Small, but with all that their families are known for: the SVD of a wide layer takes seconds.
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "resnet": resnet,
     "densenet": partial(tv.DenseNet, 8, (2, 3, 2), 16, num_classes=10, memory_efficient=True),
-    "mobilenet": partial(tv.mobilenet_v3_small, width_mult=0.5, num_classes=10),
+    "mobilenet": partial(tv.MobileNetV3, MOBILE, 128, num_classes=10),
     "efficientnet": partial(tv.efficientnet_b0, num_classes=10),
     "convnext": partial(tv.ConvNeXt, [CNBlockConfig(24, 48, 2), CNBlockConfig(48, None, 2)], 0.1, num_classes=10),
     "vit": partial(tv.VisionTransformer, 64, 16, 2, 4, 64, 128, num_classes=10),
@@ -72,16 +78,16 @@ def test_every_layer_holds_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert report.passes == 2
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit", "mobilenet"])
-def test_with_fresh_batches_the_mean_is_near_one_or_the_layer_is_named(name: str) -> None:
+@pytest.mark.parametrize(("name", "images"), [("resnet", 16), ("vit", 16), ("mobilenet", 2)])
+def test_with_fresh_batches_the_mean_is_near_one_or_the_layer_is_named(name: str, images: int) -> None:
     stream = torch.Generator().manual_seed(3)
     torch.manual_seed(1)
     size = 64 if name == "vit" else 48
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        report = lsuv_(build(name), lambda: torch.randn(16, 3, size, size, generator=stream))
+        report = lsuv_(build(name), lambda: torch.randn(images, 3, size, size, generator=stream))
     assert report.batches == 32
     off = {row.layer for row in report if abs(row.variance - 1) > 0.05}
-    # Behind its dropout and batch norm one batch's variance scatters by 0.2, the mean of 32 by 0.035.
+    # Behind dropout and batch norm the variance of so small a batch scatters.
     assert off <= ({"classifier.3"} if name == "mobilenet" else set())
     assert {row.layer for row in report if row.status == "off on further batches"} == off
