@@ -100,7 +100,7 @@ class Slot:
                                        start_new_session=True)  # fmt: skip
         with self._lock:
             processes = {**self.state.get("processes", {}), str(process.pid): start_time(process.pid)}
-            self.update(processes={pid: start for pid, start in processes.items() if runs(pid, start)})
+            self.update(processes={pid: start for pid, start in processes.items() if is_running(pid, start)})
         return process
 
     def call(
@@ -147,7 +147,7 @@ class Slot:
     def end_processes(self) -> None:
         """End whatever this slot has started and still runs, also if a process started it that was killed."""
         known = self.state.get("processes", {})
-        alive = [int(pid) for pid, start in known.items() if runs(pid, start)]
+        alive = [int(pid) for pid, start in known.items() if is_running(pid, start)]
         self.terminate(alive, self.scaled(GRACE_SECONDS))
         self.update(processes={})
 
@@ -161,8 +161,8 @@ def start_time(pid: int) -> str | None:
     return None if state in "ZX" else rest[18]
 
 
-def runs(pid: int | str, start: str | None) -> bool:
-    """Whether the process with this number and start time still runs; one without a time had ended at once."""
+def is_running(pid: int | str, start: str | None) -> bool:
+    """Whether the process with this number and start time still runs; without a start time it had ended at once."""
     return start is not None and start_time(int(pid)) == start
 
 

@@ -68,7 +68,7 @@ def wait(group: ProcessGroup, run: Run, options: Options) -> None:
     """Leave the process's number in a file, and wait without end."""
     (options.out / "waiting.part").write_text(str(os.getpid()))
     (options.out / "waiting.part").rename(options.out / "waiting")
-    time.sleep(3600)
+    time.sleep(300)
 
 
 def fail(group: ProcessGroup, run: Run, options: Options) -> None:
@@ -85,7 +85,7 @@ def kill_the_last(group: ProcessGroup, run: Run, options: Options) -> None:
 
 def hang(run: Run, options: Options, other: str) -> None:
     """Be a rank 0 that waits for no other rank, and does not notice what becomes of it."""
-    distributed.METHOD = "fork"  # type: ignore[assignment]  # fast: this process has torch loaded
+    distributed.METHOD = "fork"  # fast: this process has torch loaded
     distributed.GRACE_SECONDS = 0.2
     with distributed.launch_ranks(run, options, {"wait": wait, "fail": fail}[other]):
-        time.sleep(3600)
+        time.sleep(300)

@@ -27,7 +27,7 @@ import gpu_slot_pack  # noqa: E402
 import gpu_slot_production  # noqa: E402
 import gpu_slot_stages  # noqa: E402
 from gpu_slot_plans import PLANS  # noqa: E402
-from gpu_slot_state import Slot, runs, start_time  # noqa: E402
+from gpu_slot_state import Slot, is_running, start_time  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_the_time_is_up_in_the_midst_of_a_stage(
     report = pretence.report(tmp_path / "pack")
     assert "ended" in report
     assert report["stages"].keys() == {stage.name for stage in gpu_slot_stages.STAGES}
-    assert not [pid for pid, start in report["processes"].items() if runs(pid, start)]
+    assert not [pid for pid, start in report["processes"].items() if is_running(pid, start)]
 
 
 @pytest.mark.parametrize("done", range(7))

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
@@ -32,6 +33,8 @@ def select(model: nn.Module, layers: Layers | None) -> list[WeightLayer]:
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise LSUVError("a scripted model's layers cannot be measured; initialise it before torch.jit.script")
+    if isinstance(model, DistributedDataParallel):
+        raise LSUVError("initialise the model first, then wrap it: DistributedDataParallel copies rank 0's weights")
     found = weight_layers(model)
     if layers is not None:
         choices = [layers] if isinstance(layers, str) or callable(layers) else list(layers)

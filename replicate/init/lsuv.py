@@ -4,7 +4,7 @@ import warnings
 
 import torch
 from torch import Generator, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DataParallel
 
 from replicate.errors import unknown
 from replicate.init.choice import Layers, select
@@ -121,7 +121,5 @@ def own_stream(generator: Generator | None) -> bool:
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     """Take a model out of torch.compile and DataParallel."""
-    if isinstance(model, DistributedDataParallel):
-        raise LSUVError("initialise the model first, then wrap it: DistributedDataParallel copies rank 0's weights")
     inner = model.module if isinstance(model, DataParallel) else getattr(model, "_orig_mod", None)
     return _unwrapped(inner) if isinstance(inner, nn.Module) else model

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHECKED = 3  # iterations that a graph repeats before it is used: with batches, masks and gradients of their own
 # Relative. What a graph can get wrong, such as an old batch or the same masks again, is far beyond; kernels that are
-# picked anew, or sum in another order, stay within.
+# chosen differently, or sum in another order, stay within.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 TOLERANCE_16 = 5e-2  # under autocast
 
@@ -50,8 +50,8 @@ class CudaGraph:
     Under autocast the weights are cast by `HalfCopies`.
 
     Before the graph is used it repeats a few iterations that were made eagerly, at learning rate 0, and must come to
-    the same losses, gradients and momenta. On a CPU all is the same but for the capture: there each replay carries the
-    iteration out anew.
+    the same losses, gradients and momenta. On a CPU nothing is captured, and each replay computes the
+    iteration again.
 
     The learning rate is float32 on a GPU, as torch's fused SGD wants it: within 6e-8 of what is asked for.
 

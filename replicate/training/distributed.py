@@ -1,4 +1,4 @@
-"""Several processes train one run, each on a part of every batch. Nothing else knows how many there are.
+"""Several processes train one run, each on a part of every batch.
 
 The process that holds the run's lease is rank 0; it starts the others on the same machine. They write nothing. If one
 fails or dies, all of them end, and the run's record names the one that did.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,7 @@ from replicate.options import Options
 from replicate.run import Run
 
 HOST = "127.0.0.1"
-METHOD: Literal["spawn"] = "spawn"  # fresh processes: the first has threads, and perhaps CUDA
+METHOD = "spawn"  # fresh processes: the first has threads, and perhaps CUDA
 # Gradients use the device's own backend; what is exchanged once per chunk or less often is on the CPU in any case.
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 TIMEOUT = timedelta(minutes=30)  # one rank may initialise, load or log for so long while the others wait

@@ -138,7 +138,7 @@ class Classifier(pl.LightningModule):
         self.step(batch, "test")
 
     def take(self, stage: str) -> tuple[float, float]:
-        """Mean loss in nats and accuracy in % since the last call for this stage, whose totals start anew."""
+        """Mean loss in nats and accuracy in % since the last call for this stage."""
         loss, correct, n = self.group.all_reduce(self.totals[stage]).tolist()
         self.totals[stage] = torch.zeros(3, dtype=torch.float64)
         return loss / n, 100 * correct / n

@@ -110,7 +110,7 @@ def reasons(recorded: Result, rerun: Result) -> Iterable[str]:
 
 
 def _made_by(result: Result) -> dict[str, Any]:
-    # Not runs_per_device: runs beside it change a run's time, and must not excuse other bits.
+    # Not runs_per_device: it changes a run's time, and must not explain different bits.
     options: dict[str, Any] = {name: result.options.get(name) for name in ("threads", "deterministic")}
     environment = {name: value for name, value in (result.environment or {}).items() if name not in SAID_TWICE}
     return {"commit": result.commit[:12], "device": result.device, **options, **result.versions, **environment}

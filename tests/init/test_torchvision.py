@@ -22,7 +22,7 @@ def resnet() -> nn.Module:
     return model
 
 
-MOBILE = [  # the first three blocks of mobilenet_v3_small, at half its width
+MOBILE = [  # blocks of MobileNetV3: with and without squeeze-and-excitation, skips and hard swish
     InvertedResidualConfig(8, 3, 8, 8, True, "RE", 2, 1, 0.5),
     InvertedResidualConfig(8, 3, 40, 16, False, "HS", 2, 1, 0.5),
     InvertedResidualConfig(16, 5, 48, 16, True, "HS", 1, 1, 0.5),

@@ -1,6 +1,7 @@
 """Models inside torch.compile, DataParallel and DistributedDataParallel."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.distributed as dist
 from init.zoo import noise, vgg
 from torch import nn
 
-from replicate.init import LSUVError, lsuv_
+from replicate.init import LSUVError, initialize_, lsuv_
 
 
 def generator() -> torch.Generator:
@@ -44,8 +45,9 @@ def test_ddp_is_refused_until_the_model_is_initialised() -> None:
     try:
         model = nn.parallel.DistributedDataParallel(nn.Linear(4, 4))
         weight = model.module.weight.detach().clone()
-        with pytest.raises(LSUVError, match="initialise the model first, then wrap it"):
-            lsuv_(model, noise(16, 4))
+        for call in (lsuv_, partial(initialize_, init="xavier")):
+            with pytest.raises(LSUVError, match="initialise the model first, then wrap it"):
+                call(model, batches=noise(16, 4))
     finally:
         dist.destroy_process_group()
     assert torch.equal(model.module.weight, weight)

@@ -165,12 +165,14 @@ def test_the_others_end_when_rank_0_is_killed(context: Any, run: Run, options: O
     options.out.mkdir()
     first = context.Process(target=distributed_rank.hang, args=(run, replace(options, devices_per_run=2), "wait"))
     first.start()
-    while not (note := options.out / "waiting").exists():
-        assert first.is_alive()
-        time.sleep(0.05)
-    other = psutil.Process(int(note.read_text()))
-    first.kill()
-    first.join()
+    try:
+        while not (note := options.out / "waiting").exists():
+            assert first.is_alive()
+            time.sleep(0.05)
+        other = psutil.Process(int(note.read_text()))
+    finally:
+        first.kill()
+        first.join()
     other.wait(30)
 
 
@@ -178,7 +180,9 @@ def test_rank_0_is_killed_if_it_does_not_notice(context: Any, run: Run, options:
     first = context.Process(target=distributed_rank.hang, args=(run, replace(options, devices_per_run=2), "fail"))
     first.start()
     first.join(60)
-    assert first.exitcode == -signal.SIGKILL
+    exit_code = first.exitcode
+    first.kill()  # or a failure of this test would wait for it
+    assert exit_code == -signal.SIGKILL
 
 
 def test_a_matrix_of_such_runs_starts_from_the_same_bits(tmp_path: Path) -> None:
