@@ -147,14 +147,18 @@ def add_resources(parser: argparse.ArgumentParser, several: bool, mirrored: bool
     text = "auto (GPUs, else the CPU), cpu, mps (Apple's GPU, untested), or GPU numbers such as 0,1 (auto)"
     parser.add_argument("--devices", default="auto", help=text)
     if several:
-        text = "runs at a time on each device (1 on a GPU; on the CPU one for every --threads-per-run cores)"
+        text = "runs at a time on each device (1; on this machine's CPU one for every --threads-per-run cores)"
         parser.add_argument("--per-device", type=int, metavar="N", help=text)
         text = f"what starts the runs: {', '.join(LAUNCHERS)}; a cluster's options bear its name, such as "
         text += "--slurm.partition NAME, --slurm.gres gpu:1, --ray.address HOST:PORT"
         parser.add_argument("--launcher", default="local", help=text)
+        text = "on a cluster, workers at a time; each carries out runs until none is left (one per run that is left)"
+        parser.add_argument("--workers", type=int, metavar="N", help=text)
     else:
-        parser.set_defaults(per_device=1, launcher="local")
-    text = "tries again a run that was killed, ran out of memory, met a CUDA error or a full disk (1)"
+        parser.set_defaults(per_device=1, launcher="local", workers=None)
+    text = (
+        "retries of a run that was killed, ran out of memory, met a CUDA error or a full disk, and of a lost worker (1)"
+    )
     parser.add_argument("--retries", type=_count, default=1, metavar="N", help=text)
     text = "end before so long, such as 90s, 10m, 2h or 1d: what runs saves a checkpoint; exit code 3 if runs are left"
     parser.add_argument("--time-limit", type=_seconds, default=math.inf, metavar="TIME", help=text)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from replicate.arguments import LAUNCHERS, OUT
-from replicate.errors import UsageError, unknown
+from replicate.arguments import OUT
+from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.options import STEPS, Options, check_step, wandb_mode
 from replicate.run import ACTIVATIONS, INITS, MODELS, Run
 from replicate.settings import assignments
-from replicate.store.files import escape_control_chars, make_writable, refuse_links
+from replicate.store.files import escape_control_chars
 from replicate.store.run_folder import Records, collect
 
 if TYPE_CHECKING:
@@ -94,45 +93,9 @@ def score_(args: argparse.Namespace) -> int:
 def _carry_out(
     chosen: Selection, args: argparse.Namespace, check: Callable[[Mapping[str, str]], None] = lambda fingerprints: None
 ) -> int:
-    from replicate.live.screen import display_for
-    from replicate.matrix.launchers import choose
-    from replicate.matrix.limit import Limit
-    from replicate.matrix.local import LocalLauncher
-    from replicate.matrix.plan import check_shares, left_to_do, survey, unfinished
-    from replicate.matrix.scheduler import run_all
-    from replicate.matrix.task import PRELOAD
+    from replicate.carry_out import carry_out
 
-    if args.launcher not in LAUNCHERS:
-        raise unknown("launcher", args.launcher, LAUNCHERS)
-    if args.step not in STEPS:
-        raise unknown("step", args.step, STEPS)
-    options = Options(
-        out=chosen.out.resolve(),
-        data_dir=args.data_dir.resolve(),
-        threads=args.threads_per_run,
-        devices_per_run=args.devices_per_run,
-        wandb=wandb_mode(args.wandb),
-        experiment=chosen.experiment.name,
-        checkpoint_seconds=args.checkpoint_seconds,
-        step=args.step,
-        deterministic=args.deterministic,
-    )
-    limit = Limit(args.time_limit)
-    if unfinished(chosen.records, chosen.runs):  # a folder in which all is done need not be written
-        make_writable(options.out)
-        refuse_links(options.out, [run.run_id for run in chosen.runs])
-    shown = display_for(Console(), chosen.experiment, chosen.runs, options.out)
-    with LocalLauncher(PRELOAD) as here, choose(args, here, options.out) as place, shown as display:
-        found = survey(here, chosen.runs, options.data_dir, display)
-        check(found.fingerprints)
-        slots = place.slots(found, len(chosen.runs))
-        check_step(args.step, {slot.device for slot in slots}, args.devices_per_run)
-        todo = left_to_do(options.out, chosen.runs, found.fingerprints, display)
-        check_shares(todo, found.test_images, options.devices_per_run)
-        outcome = run_all(place.launcher, chosen.runs, todo, slots, options, display, retries=args.retries, limit=limit)
-    print(f"{len(chosen.runs) - outcome.left} of {len(chosen.runs)} runs are done, {outcome.errors} with an error")
-    print(f"records: {chosen.out}/runs")
-    return outcome.exit_code
+    return carry_out(chosen.experiment, chosen.runs, chosen.out, args, check)
 
 
 def collect_(args: argparse.Namespace) -> int:

@@ -40,8 +40,9 @@ KillWait=30
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_min_interval=100000
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
+GresTypes=gpu
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 Gres=gpu:1
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 Gres=gpu:1
 PartitionName=low Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=high Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
@@ -73,6 +74,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        self.waiting: dict[str, float] = {}  # jobs that wait to be restarted, and since when
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "Cluster":
@@ -91,6 +93,7 @@ class Cluster:
         (self.folder / "state").mkdir()
         text = CONFIG.format(host=socket.gethostname(), ports=_ports(3), user=getpass.getuser(), folder=self.folder)
         (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
         subprocess.run([_find("mungekey"), "--create", f"--keyfile={self.folder}/munge.key"], check=True)
         paths = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
         self._start("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *paths)
@@ -220,13 +223,21 @@ def _descendants(pid: int) -> list[int]:
 
 def runs_on(name: str, pids: list[int]) -> bool:
     """Tell whether one of these processes is a job's on this node."""
-    for pid in pids:
-        try:
-            if f"SLURMD_NODENAME={name}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                return True
-        except OSError:
-            continue
-    return False
+    return any(_has(pid, f"SLURMD_NODENAME={name}") for pid in pids)
+
+
+def kill_job(number: str) -> None:
+    """Kill all processes of a job outright; `scancel` asks first, whatever signal it is given."""
+    for pid in _processes(lambda line: True):
+        if _has(pid, f"SLURM_JOB_ID={number}"):
+            _kill(pid)
+
+
+def _has(pid: int, variable: str) -> bool:
+    try:
+        return variable.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _kill(pid: int) -> None:

@@ -15,10 +15,11 @@ MAY = {
     "__main__": {"cli"},
     "arguments": {"options"},
     "cli": {"arguments", "commands", "store", "__init__"},
+    "carry_out": {"arguments", "experiment", "options", "store", "matrix", "live"},
     "commands": {
         "arguments",
+        "carry_out",
         "experiment",
-        "options",
         "store",
         "settings",
         "matrix",
@@ -55,6 +56,7 @@ MAY = {
 }
 NO_TORCH = {
     "arguments",
+    "carry_out",
     "cli",
     "commands",
     "report",

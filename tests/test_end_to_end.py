@@ -50,7 +50,7 @@ def test_interrupted_and_started_again_the_matrix_ends_in_its_table(
     first.send_signal(signal.SIGINT)
     text, _ = first.communicate(timeout=300)
     assert first.returncode == 3, text
-    assert "the same command goes on where this one ends" in text
+    assert "the same command resumes them" in text
     done = {path: path.read_bytes() for path in out.glob("runs/*/result.json")}
     assert 1 <= len(done) < 7
 

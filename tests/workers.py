@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from replicate.training.logger import Logger
 Send = Callable[..., None]
 Loggers = Sequence[Logger]
 History = Sequence[Attempt]
+
+SYNTHETIC = "6fe038e3069697e2f30c2705265a79feb37f32381ea4af188df6aac4a8af1cbb"  # fingerprint of the synthetic images
 
 
 def environment(names: list[str], send: Send) -> dict[str, str | None]:
@@ -70,7 +73,7 @@ def record(run: Run, options: Options, device: str = "a test") -> Result:
         seconds=0.1,
         images_per_second=10.0,
         data_label="synthetic shapes",
-        fingerprint="f" * 64,
+        fingerprint=SYNTHETIC,
         commit="unknown",
         versions={},
         device=device,
@@ -92,7 +95,8 @@ def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: H
     """Stand in for a training where the scheduler is the subject.
 
     Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is told to end, seed 6 is killed the first time, seed 7 runs
-    out of memory the first two times, seed 8 has no room on the disk the first time, seed 9 can have no CUDA graph.
+    out of memory the first two times, seed 8 has no room on the disk the first time, seed 9 can have no CUDA graph,
+    seed 10 waits for `OUT/go`.
     """
     report(loggers, 1)
     first = options.out / f"seed-{run.seed}"
@@ -110,6 +114,8 @@ def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: H
         raise ValueError("seed 1 fails")
     if run.seed == 2:
         os.kill(os.getpid(), signal.SIGKILL)
+    while run.seed == 10 and not (options.out / "go").exists():
+        time.sleep(0.05)
     if run.seed == 5:
         os.kill(os.getpid(), signal.SIGTERM)
     if run.seed == 3:
@@ -155,6 +161,23 @@ def patient(run: Run, options: Options, lease: Lease, loggers: Loggers, history:
         time.sleep(0.05)
     result = replace(record(run, options), history=list(history))
     return lease.write_result(result)
+
+
+def patient_work(request: Any, needs_gpu: bool, retried: Any, seconds: float) -> Any:
+    """Do the work of a cluster's worker, with `patient` in place of the training."""
+    return _work("workers:patient", request, needs_gpu, retried, seconds)
+
+
+def trained_work(request: Any, needs_gpu: bool, retried: Any, seconds: float) -> Any:
+    """Do the work of a cluster's worker, with `trained` in place of the training."""
+    return _work("workers:trained", request, needs_gpu, retried, seconds)
+
+
+def _work(train: str, *arguments: Any) -> Any:
+    from replicate import carry_out  # not loaded by every process of a test
+
+    carry_out.run_all = partial(carry_out.run_all, train=train)
+    return carry_out.work(*arguments)
 
 
 def trained(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result | None:

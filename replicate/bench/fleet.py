@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
 from replicate.bench.queue import FINGERPRINT, nothing
 from replicate.matrix.display import Display
-from replicate.matrix.local import Event
+from replicate.matrix.local import Event, LocalLauncher
 from replicate.matrix.plan import left_to_do
 from replicate.matrix.scheduler import run_all
 from replicate.matrix.slots import Slot
@@ -74,13 +74,7 @@ class VirtualFleet:
         pass
 
     def start(
-        self,
-        task: str,
-        function: str,
-        arguments: tuple[Any, ...],
-        environment: Mapping[str, str],
-        log: Path,
-        place: str = "",
+        self, task: str, function: str, arguments: tuple[Any, ...], environment: Mapping[str, str], log: Path
     ) -> None:
         """Note when the run will end."""
         self.charge()
@@ -126,7 +120,7 @@ def simulate(runs: Sequence[Run], slots: int, seconds: Callable[[Run], float]) -
     with tempfile.TemporaryDirectory() as folder, Display(Console(file=StringIO())) as display:
         options = Options(Path(folder), commit=("unknown", None))
         todo = left_to_do(options.out, runs, {"synthetic": FINGERPRINT}, display)
-        outcome = run_all(fleet, runs, todo, places, options, display)
+        outcome = run_all(cast(LocalLauncher, fleet), runs, todo, places, options, display)
     fleet.charge()
     assert outcome.exit_code == 0
     work = [seconds(run) for run in runs]

@@ -1,7 +1,7 @@
 """What an output folder tells of runs, looked at again and again: records, and the heartbeats of those who work."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from replicate.live.board import Progress
@@ -20,11 +20,13 @@ class Seen:
         results: run_id -> record.
         progress: run_id -> how far it is, of the runs that some process holds a lease of.
         bad: number of records that cannot be read.
+        expired: run_id -> token, of the leases whose owners are dead.
     """
 
     results: Mapping[str, Result]
     progress: Mapping[str, Progress]
     bad: int
+    expired: Mapping[str, str] = field(default_factory=dict)
 
 
 class Looker:
@@ -44,16 +46,19 @@ class Looker:
     def look(self) -> Seen:
         """Look at every run."""
         progress: dict[str, Progress] = {}
+        expired: dict[str, str] = {}
         for name, folder in self._folders.items():
             _, before = self._known.get(name, (None, None))
             if before is None or not before.final:
                 # Before the record: a run that ends in between must not seem to be neither done nor under way.
                 info = self._watch.look(folder)
-                if info is not None and info.owner is not None and not info.expired:
+                if info is not None and info.expired:
+                    expired[name] = info.token
+                elif info is not None and info.owner is not None:
                     progress[name] = _progress(self._runs[name], info.owner, info.holder)
             self._read(name, folder.result)
         results = {name: result for name, (_, result) in self._known.items() if result is not None}
-        return Seen(results, progress, len(self._known) - len(results))
+        return Seen(results, progress, len(self._known) - len(results), expired)
 
     def _read(self, name: str, path: Path) -> None:
         try:

@@ -1,7 +1,7 @@
 """The state of a matrix seen from any shell, once or until all is done: from its records and heartbeats alone."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -41,14 +41,17 @@ class View:
             self._pace.told(name, one.iteration)
         return seen, board(self._runs, table.rows, table.columns, seen.results, seen.progress, self._pace.rates)
 
-    def looks(self) -> Iterator[tuple[Seen, Board]]:
-        """Look again and again, until all is done."""
+    def looks(self, tend: Callable[[Seen], bool] | None) -> Iterator[tuple[Seen, Board]]:
+        """Look again and again, until all is done or `tend` returns False."""
         was_over = False
         while True:
             seen, now = self.look()
             yield seen, now
+            if tend is not None:
+                if not tend(seen):
+                    return
             # After an error the run may be tried again: what is over stays over from one look to the next.
-            if now.over and (was_over or not now.whole.errors):
+            elif now.over and (was_over or not now.whole.errors):
                 return
             was_over = now.over
             time.sleep(LOOK_SECONDS)
@@ -66,8 +69,13 @@ def show(view: View, console: Console) -> int:
     return 0
 
 
-def watch(view: View, console: Console) -> int:
+def watch(view: View, console: Console, tend: Callable[[Seen], bool] | None = None) -> int:
     """Show the state of runs until all are done: drawn on a terminal, elsewhere a line for each change.
+
+    Args:
+        view: of the runs.
+        console: where to.
+        tend: is called after each look, and says whether to go on.
 
     Returns:
         The exit code: 0 all is done, 1 some runs ended in an error.
@@ -78,12 +86,12 @@ def watch(view: View, console: Console) -> int:
     errors = 0
     if is_drawn_on(console):
         with Live(console=console, auto_refresh=False) as live:
-            for seen, now in view.looks():
+            for seen, now in view.looks(tend):
                 live.update(view.drawn(seen, now, fits=True), refresh=True)
                 errors = now.whole.errors
     else:
         said: dict[str, str] | None = None
-        for seen, now in view.looks():
+        for seen, now in view.looks(tend):
             lines = _states(seen)
             if said is None:
                 _line(console, totals(now))

@@ -25,10 +25,7 @@ STOP_SECONDS = 60.0  # between asking a process to save its state and end, and e
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """News of a task.
-
-    `progress` and `done` carry what it said, `failed` its exception, `died` its exit code, `lost` what its cluster did.
-    """
+    """News of a task: `progress` and `done` carry what it said, `failed` its exception, `died` its exit code."""
 
     kind: str
     task: str
@@ -59,13 +56,7 @@ class LocalLauncher:
         self.stop()
 
     def start(
-        self,
-        task: str,
-        function: str,
-        arguments: tuple[Any, ...],
-        environment: Mapping[str, str],
-        log: Path,
-        place: str = "",
+        self, task: str, function: str, arguments: tuple[Any, ...], environment: Mapping[str, str], log: Path
     ) -> None:
         """Start a task.
 
@@ -75,7 +66,6 @@ class LocalLauncher:
             arguments: must pickle.
             environment: the whole environment of the process.
             log: file to which its standard output and error are added.
-            place: see Launcher; each task has a process of its own here in any case.
         """
         if not self._served:
             _start_server()

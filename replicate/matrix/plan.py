@@ -10,7 +10,8 @@ from replicate.errors import UsageError
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, death, tail
 from replicate.run import Run
-from replicate.store.run_folder import Records, collect
+from replicate.store.result import Result
+from replicate.store.run_folder import collect
 
 LAST_ROUNDS = 2  # on table 3 and 1,000 slots one more gains nothing (experiments/scale.py)
 SURVEY = "replicate.training.survey:survey"
@@ -56,8 +57,21 @@ def survey(launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display
                     raise RuntimeError(f"the process that reads the data died ({death(event.value)})\n{tail(log)}")
 
 
-def left_to_do(out: Path, runs: Sequence[Run], fingerprints: Mapping[str, str], display: Display) -> list[Run]:
-    """Choose the runs without a finished record; records that are no whole results count as none, and are told of.
+def left_to_do(
+    out: Path,
+    runs: Sequence[Run],
+    fingerprints: Mapping[str, str],
+    display: Display,
+    retried: Mapping[str, Result] | None = None,
+) -> list[Run]:
+    """Choose the runs that are left; a record that cannot be read counts as none, and the display says so.
+
+    Args:
+        out: the output folder.
+        runs: to choose from.
+        fingerprints: of the data at hand, by name.
+        display: is told of bad records.
+        retried: see `is_left`.
 
     Raises:
         UsageError: the output folder holds a finished run on other data.
@@ -72,7 +86,7 @@ def left_to_do(out: Path, runs: Sequence[Run], fingerprints: Mapping[str, str], 
             )
     for reason in records.bad.values():
         display.note(f"{reason}; the run is done again, and the file set aside")
-    return unfinished(records, runs)
+    return [run for run in runs if is_left(records.results.get(run.run_id), retried)]
 
 
 def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: int) -> None:
@@ -94,9 +108,16 @@ def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: i
             raise UsageError(f"--devices-per-run {devices} is more than {run.run_id} has {few}; give 1 to {most}")
 
 
-def unfinished(records: Records, runs: Sequence[Run]) -> list[Run]:
-    """Choose the runs without a finished record."""
-    return [run for run in runs if (found := records.results.get(run.run_id)) is None or not found.final]
+def is_left(result: Result | None, retried: Mapping[str, Result] | None = None) -> bool:
+    """Whether a run is still to be done.
+
+    Args:
+        result: its record; None: there is none.
+        retried: by run_id, the records of errors that are to be retried; other errors are not. None: all are.
+    """
+    if result is None or result.final:
+        return result is None
+    return retried is None or result == retried.get(result.run.run_id)
 
 
 def long_ones_first(runs: Sequence[Run], slots: int) -> list[Run]:

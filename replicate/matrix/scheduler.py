@@ -8,9 +8,8 @@ from typing import Any
 
 from replicate import provenance
 from replicate.matrix.display import Display
-from replicate.matrix.launcher import Launcher
 from replicate.matrix.limit import Limit
-from replicate.matrix.local import Event
+from replicate.matrix.local import Event, LocalLauncher
 from replicate.matrix.plan import long_ones_first
 from replicate.matrix.retry import Retries
 from replicate.matrix.signals import stoppable
@@ -54,7 +53,7 @@ class _Job:
 
 
 def run_all(
-    launcher: Launcher,
+    launcher: LocalLauncher,
     runs: Sequence[Run],
     todo: Sequence[Run],
     slots: Sequence[Slot],
@@ -63,12 +62,13 @@ def run_all(
     train: str = TRAIN,
     retries: int = 0,
     limit: Limit | None = None,
+    wait: bool = True,
 ) -> Outcome:
     """Carry out the runs that are left, each in a process of its own, and go on when one fails.
 
     A run that another command works on is waited for, and taken over should that one die. A signal (SIGINT, SIGTERM,
     SIGUSR1, SIGUSR2) or the time limit ends all cleanly: no run is started any more, those running save a checkpoint
-    and end, and the next call goes on from there.
+    and end, and the next call resumes them.
 
     Args:
         launcher: starts the processes.
@@ -80,10 +80,12 @@ def run_all(
         train: `module:function` that trains a run.
         retries: how often a run is tried again in this call after a failure that may be passing.
         limit: of the whole command; None: none.
+        wait: whether to wait for the runs of other commands, and to retry those that fail there. False: end once every
+            run is done or is another command's; runs that become free until then are taken.
     """
     options = replace(options, commit=options.commit or provenance.commit())  # of the code that the runs are to run
     display.begin(len(runs) - len(todo), len(runs))
-    return _Matrix(launcher, todo, slots, options, display, train, retries, limit or Limit()).carry_out(runs)
+    return _Matrix(launcher, todo, slots, options, display, train, retries, limit or Limit(), wait).carry_out(runs)
 
 
 class _Matrix:
@@ -91,7 +93,7 @@ class _Matrix:
 
     def __init__(
         self,
-        launcher: Launcher,
+        launcher: LocalLauncher,
         todo: Sequence[Run],
         slots: Sequence[Slot],
         options: Options,
@@ -99,9 +101,11 @@ class _Matrix:
         train: str,
         retries: int,
         limit: Limit,
+        wait: bool,
     ) -> None:
         self._launcher, self._options, self._display = launcher, options, display
         self._train, self._retries, self._limit = train, Retries(retries, slots), limit
+        self._waits = wait
         self._todo, self._waiting, self._free = list(todo), long_ones_first(todo, len(slots)), list(slots)
         self._busy: dict[str, _Job] = {}
         self._elsewhere: dict[str, Run] = {}
@@ -114,7 +118,7 @@ class _Matrix:
 
     def carry_out(self, runs: Sequence[Run]) -> Outcome:
         with stoppable() as stopped:
-            while (self._waiting or self._busy or self._elsewhere) and not stopped():
+            while (self._waiting or self._busy or (self._waits and self._elsewhere)) and not stopped():
                 self._start()
                 if not (self._busy or self._elsewhere) and self._waiting:
                     why = f"{self._limit.left:.0f} s are left, and a start takes {self._limit.start_up:.0f} s"
@@ -126,12 +130,13 @@ class _Matrix:
                 if self._limit.reached():
                     self._display.note("time limit reached")
                     break
-            if left := len(self._todo) - len(self._over):
-                under_way = f"runs under way: {len(self._busy)}, left in all: {left}"
-                self._display.note(f"stopping, {under_way}; the same command goes on where this one ends")
+            left = len(self._todo) - len(self._over)
+            if left > len(self._elsewhere) or (left and self._waits):
+                counts = f"running: {len(self._busy)}, left in all: {left}"
+                self._display.note(f"stopping; {counts}; the same command resumes them")
             self._launcher.stop(self._limit.left)
         for job in self._busy.values():
-            release(job.task.folder, job.task.current_token or job.task.token)
+            release(job.task.folder, job.task.token)
         return self._outcome(runs)
 
     def _outcome(self, runs: Sequence[Run]) -> Outcome:
@@ -158,7 +163,7 @@ class _Matrix:
             unrecorded = tuple(self._unrecorded.get(run.run_id, ()))
             task = Task(run, options, slot.name, new_token(), expired, known, unrecorded, self._train)
             environment = {**os.environ, **slot.environment}
-            self._launcher.start(run.run_id, WORKER, (task,), environment, task.folder.log, slot.name)
+            self._launcher.start(run.run_id, WORKER, (task,), environment, task.folder.log)
             self._busy[run.run_id] = _Job(task, slot, shared, time.monotonic())
             self._limit.began(run.run_id)
             self._display.started(run, slot)
@@ -167,7 +172,8 @@ class _Matrix:
 
     def _leave(self, run: Run, lease: LeaseInfo) -> None:
         self._elsewhere[run.run_id] = run
-        self._display.note(f"{run.run_id} is being run by {lease.holder}; waiting for it")
+        waiting = "; waiting for it" if self._waits else ""
+        self._display.note(f"{run.run_id} is being run by {lease.holder}{waiting}")
 
     def _hear(self, event: Event, stopped: bool) -> None:
         job = self._busy[event.task]
@@ -194,15 +200,15 @@ class _Matrix:
             self._waiting.insert(0, run)
             self._display.note(f"{run.run_id} starts again without a CUDA graph ({ending.reason})")
         elif isinstance(ending, Stopped):
-            release(job.task.folder, job.task.current_token or job.task.token)
-            self._display.note(f"{run.run_id} was stopped by a signal; the same command goes on with it")
+            release(job.task.folder, job.task.token)
+            self._display.note(f"{run.run_id} was stopped by a signal; the same command resumes it")
         else:
             self._elsewhere[run.run_id] = run
 
     def _over_or_again(self, run: Run, result: Result | None, kind: str | None, job: _Job | None) -> None:
-        """Be done with a run, or try it again; `job`: of an attempt that has just left its slot here."""
+        """Be done with a run, or try it again; `job`: of an attempt that has just left its slot, None: of others."""
         slot, shared = (job.slot, job.shared) if job else (None, 1)
-        failed = result is None or not result.final
+        failed = (result is None or not result.final) and (job is not None or self._waits)
         again = self._retries.judge(run.run_id, kind, slot, shared) if failed else None
         if again is None:
             self._over.add(run.run_id)

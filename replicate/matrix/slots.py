@@ -50,9 +50,7 @@ def make_slots(
     Raises:
         UsageError: an unknown or absent device, or a number below 1.
     """
-    for name, value in (("--per-device", per_device), ("--threads-per-run", threads), ("--devices-per-run", per_run)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} {value} is out of range; give 1 or more")
+    check_request(devices, per_device, threads, per_run)
     there = f"this machine has {gpus} GPU{'s' * (gpus != 1)}{', an Apple GPU' * mps} and its CPU"
     if devices == "cpu" or (devices == "auto" and gpus == 0):
         # No GPU is visible to a run on the CPU.
@@ -64,13 +62,7 @@ def make_slots(
         if per_run > 1:
             raise UsageError(f"--devices-per-run {per_run} needs as many GPUs; --devices mps gives 1")
         return [Slot("mps", "mps", {})] * (per_device or 1)
-    if devices != "auto" and not re.fullmatch(r"\d+(,\d+)*", devices):
-        raise UsageError(
-            f"unknown device {devices!r}; choose from: auto, cpu, mps, or GPU numbers such as 0,1 ({there})"
-        )
     numbers = range(gpus) if devices == "auto" else [int(number) for number in devices.split(",")]
-    if len(set(numbers)) < len(numbers):
-        raise UsageError(f"--devices {devices} names a GPU twice; for several runs on one GPU give --per-device")
     if absent := [number for number in numbers if number >= gpus]:
         raise UsageError(f"there is no GPU {absent[0]}: {there}")
     # CUDA_VISIBLE_DEVICES in a child names physical GPUs (or their UUIDs), so our numbers go through our own variable.
@@ -83,6 +75,24 @@ def make_slots(
         for group in groups
     ]
     return each * (per_device or 1)
+
+
+def check_request(devices: str, per_device: int | None, threads: int, per_run: int) -> None:
+    """Check what can be checked before the devices of the machine are known; for the arguments see `make_slots`.
+
+    Raises:
+        UsageError: an unknown device, or a number below 1.
+    """
+    for name, value in (("--per-device", per_device), ("--threads-per-run", threads), ("--devices-per-run", per_run)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value} is out of range; give 1 or more")
+    if devices in ("auto", "cpu", "mps"):
+        return
+    if not re.fullmatch(r"\d+(,\d+)*", devices):
+        raise UsageError(f"unknown device {devices!r}; choose from: auto, cpu, mps, or GPU numbers such as 0,1")
+    numbers = [int(number) for number in devices.split(",")]
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--devices {devices} names a GPU twice; for several runs on one GPU give --per-device")
 
 
 def cores() -> int:

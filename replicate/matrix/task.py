@@ -11,7 +11,7 @@ from replicate.errors import KILLED
 from replicate.matrix.local import Event, death, tail
 from replicate.options import Options
 from replicate.run import Run
-from replicate.store.lease import Lease, acquire, current_token
+from replicate.store.lease import Lease, acquire
 from replicate.store.owner import Owner
 from replicate.store.result import Attempt, BadRecordError, Result, read_result
 from replicate.store.run_folder import RESULT, RunFolder
@@ -49,11 +49,6 @@ class Task:
     def folder(self) -> RunFolder:
         """The run's folder."""
         return RunFolder.of(self.options.out, self.run)
-
-    @property
-    def current_token(self) -> str | None:
-        """Token of the lease that was acquired for this task; a job that its cluster restarted has added to it."""
-        return current_token(self.folder, self.token)
 
     def acquire(self, token: str | None = None, expired: str | None = None) -> Lease | None:
         """Acquire the run's lease, see `store.lease.acquire`."""
@@ -140,8 +135,6 @@ def outcome_of(task: Task, event: Event, stopped: bool, seconds: float) -> TaskO
         reason, kind = event.value.reason, event.value.passing
     elif event.kind == "failed":
         reason = str(event.value)
-    elif event.kind == "lost":
-        reason, kind = event.value, KILLED
     elif stopped or event.value == -signal.SIGTERM:
         return Stopped()
     elif event.value == EXIT_LEASE_LOST:
@@ -167,7 +160,7 @@ def record_death(task: Task, reason: str, kind: str | None, seconds: float) -> D
     Raises:
         OSError: the record cannot be written.
     """
-    lease = task.acquire(expired=task.current_token or task.token)
+    lease = task.acquire(expired=task.token)
     if lease is None:
         return Busy()
     with lease:

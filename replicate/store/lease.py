@@ -192,13 +192,6 @@ def release(folder: RunFolder, token: str) -> None:
         aside.unlink()  # some garbage that was no folder
 
 
-def current_token(folder: RunFolder, token: str) -> str | None:
-    """Find the token of the run's lease, if it is this one or begins with it and a dot."""
-    with contextlib.suppress(OSError):
-        return next((name for name in os.listdir(folder.path / NAME) if name.partition(".")[0] == token), None)
-    return None
-
-
 def new_token() -> str:
     """Make up a token that nobody else has."""
     return secrets.token_hex(8)

@@ -23,9 +23,11 @@ def test_records_and_heartbeats(experiment: Experiment, tmp_path: Path) -> None:
     assert looker.look() == Seen({}, {}, 0)
     mine = acquire(RunFolder(folders[0]), Owner("gpu 3", 100, iteration=40, test_accuracy=12.5))
     assert mine is not None
-    assert acquire(RunFolder(folders[1]), Owner("cpu", 100, start="1")) is not None  # of a process that is gone
+    dead = acquire(RunFolder(folders[1]), Owner("cpu", 100, start="1"))  # of a process that is gone
+    assert dead is not None
+    expired = {runs[1].run_id: dead.token}
     holder = f"process {os.getpid()} on {Owner('cpu', 1).host}"
-    assert looker.look() == Seen({}, {runs[0].run_id: Progress(40, 12.5, "gpu 3", holder)}, 0)
+    assert looker.look() == Seen({}, {runs[0].run_id: Progress(40, 12.5, "gpu 3", holder)}, 0, expired)
     failed = ended(runs[0], "error")
     put(failed, folders[0])
     assert looker.look().results == {runs[0].run_id: failed}
@@ -34,9 +36,9 @@ def test_records_and_heartbeats(experiment: Experiment, tmp_path: Path) -> None:
     put(done, folders[0])
     assert looker.look().results == {runs[0].run_id: done}
     release(RunFolder(folders[0]), mine.token)
-    assert looker.look() == Seen({runs[0].run_id: done}, {}, 0)
+    assert looker.look() == Seen({runs[0].run_id: done}, {}, 0, expired)
     (folders[0] / "result.json").unlink()
-    assert looker.look() == Seen({}, {}, 0)
+    assert looker.look() == Seen({}, {}, 0, expired)
 
 
 def test_a_record_is_read_once(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

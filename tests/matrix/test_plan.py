@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from workers import put, record
+from workers import SYNTHETIC, put, record
 
 from replicate.errors import UsageError
 from replicate.matrix.display import Display
@@ -16,7 +16,7 @@ from replicate.options import Options
 from replicate.run import Run
 
 RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(3)]
-HERE = {"synthetic": "f" * 64}
+HERE = {"synthetic": SYNTHETIC}
 
 
 class Heard(Display):
@@ -35,6 +35,9 @@ def test_finished_runs_are_not_left_failed_ones_are(tmp_path: Path) -> None:
     failed = replace(record(RUNS[2], Options(tmp_path)), status="error", fingerprint="unknown", error="boom")
     put(failed, folder(tmp_path, RUNS[2]))
     assert left_to_do(tmp_path, RUNS, HERE, Heard()) == [RUNS[2]]
+    assert left_to_do(tmp_path, RUNS, HERE, Heard(), {RUNS[2].run_id: failed}) == [RUNS[2]]
+    for other in ({}, {RUNS[2].run_id: replace(failed, error="an earlier one")}):
+        assert left_to_do(tmp_path, RUNS, HERE, Heard(), other) == []
 
 
 def test_a_record_that_is_none_is_named_and_left_to_do(tmp_path: Path) -> None:
@@ -51,7 +54,7 @@ def test_a_record_that_is_none_is_named_and_left_to_do(tmp_path: Path) -> None:
 def test_a_finished_run_on_other_data_is_an_error_that_names_both(tmp_path: Path) -> None:
     put(record(RUNS[0], Options(tmp_path)), folder(tmp_path, RUNS[0]))
     before = (folder(tmp_path, RUNS[0]) / "result.json").read_bytes()
-    with pytest.raises(UsageError, match=f"{'f' * 64}.*{'0' * 64}") as caught:
+    with pytest.raises(UsageError, match=f"{SYNTHETIC}.*{'0' * 64}") as caught:
         left_to_do(tmp_path, RUNS, {"synthetic": "0" * 64}, Heard())
     assert RUNS[0].run_id in str(caught.value)
     assert (folder(tmp_path, RUNS[0]) / "result.json").read_bytes() == before

@@ -56,6 +56,12 @@ def as_soon_as(condition: Callable[[], object], act: Callable[[], object]) -> It
         thread.join()
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 300
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def of_seed(seed: int) -> Run:
     return Run("lsuv", "relu", seed, dataset="synthetic")
 
@@ -93,7 +99,7 @@ def test_a_signal_stops_cleanly_and_the_rest_is_left(launcher: LocalLauncher, tm
     assert outcome.exit_code == 3
     assert outcome.errors == 0
     assert 3 <= outcome.left < 6  # the three slow ones have no record, and leave a slot at most once
-    assert "the same command goes on" in text.getvalue()
+    assert "the same command resumes them" in text.getvalue()
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -196,6 +202,50 @@ def test_an_error_that_another_command_met_meanwhile_is_not_repeated(launcher: L
     with as_soon_as(lambda: "is being run by" in text.getvalue(), fail):
         assert run(launcher, [one], [one], tmp_path, text, retries=3) == Outcome(errors=1, left=0)
     assert collect(tmp_path, [one]).results[one.run_id] == error
+
+
+def test_a_worker_does_not_wait_for_the_runs_of_others(launcher: LocalLauncher, tmp_path: Path) -> None:
+    one, other, text = of_seed(0), of_seed(4), StringIO()
+    held = acquire(RunFolder.of(tmp_path, other), Owner("elsewhere", 10))
+    assert run(launcher, [one, other], [one, other], tmp_path, text, wait=False) == Outcome(errors=0, left=1)
+    assert list(collect(tmp_path, [one, other]).results) == [one.run_id]
+    assert held is not None
+    assert held.held
+    assert "waiting for it" not in text.getvalue()
+    assert "resumes" not in text.getvalue()
+
+
+def test_a_worker_takes_a_run_that_becomes_free(launcher: LocalLauncher, tmp_path: Path) -> None:
+    slow, other, text = of_seed(10), of_seed(4), StringIO()
+    held = acquire(RunFolder.of(tmp_path, other), Owner("elsewhere", 10))
+    assert held is not None
+
+    def free() -> None:
+        release(held.folder, held.token)
+        wait_until(lambda: RunFolder.of(tmp_path, other).record())
+        (tmp_path / "go").touch()
+
+    with as_soon_as(lambda: list(RunFolder.of(tmp_path, slow).path.glob("claim/*")), free):
+        outcome = run(launcher, [other, slow], [other, slow], tmp_path, text, wait=False)
+    assert outcome == Outcome(errors=0, left=0)
+
+
+def test_a_worker_leaves_what_fails_in_another_to_the_other(launcher: LocalLauncher, tmp_path: Path) -> None:
+    slow, other, text = of_seed(10), of_seed(4), StringIO()
+    held = acquire(RunFolder.of(tmp_path, other), Owner("elsewhere", 10))
+    assert held is not None
+    error = replace(record(other, Options(tmp_path)), status="error", test_accuracy=None, error="x", passing="killed")
+
+    def fail() -> None:
+        held.write_result(error)
+        release(held.folder, held.token)
+        wait_until(lambda: "[1/2]" in text.getvalue())
+        (tmp_path / "go").touch()
+
+    with as_soon_as(lambda: list(RunFolder.of(tmp_path, slow).path.glob("claim/*")), fail):
+        outcome = run(launcher, [other, slow], [other, slow], tmp_path, text, retries=3, wait=False)
+    assert outcome == Outcome(errors=1, left=0)
+    assert RunFolder.of(tmp_path, other).record() == error
 
 
 def test_a_time_limit_ends_what_runs_and_starts_nothing_more(
