@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from workers import put, record
+from workers import SYNTHETIC, put, record
 
 from replicate.options import Options
 from replicate.run import Run
@@ -31,7 +31,7 @@ def rerun(records: Records, out: Path, count: int | None = 3, code: int = 0, **c
     shown = io.StringIO()
 
     def carry_out(runs: tuple[Run, ...], folder: Path, check: CheckData) -> int:
-        check({"synthetic": "f" * 64})
+        check({"synthetic": SYNTHETIC})
         for run in runs:
             again: Result = replace(records.results[run.run_id], **changes)
             put(again, folder / "runs" / run.run_id)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workers import record
+from workers import SYNTHETIC, record
 
 from replicate.errors import UsageError
 from replicate.options import Options
@@ -36,8 +36,8 @@ def test_runs_that_ended_in_an_error_are_not_drawn() -> None:
 
 def test_other_data_is_refused() -> None:
     recorded = dict(records(RUNS[0]).results)
-    check_data(recorded, {"synthetic": "f" * 64})
-    with pytest.raises(UsageError, match=f"fingerprint {'f' * 64}, but synthetic here has {'0' * 64}"):
+    check_data(recorded, {"synthetic": SYNTHETIC})
+    with pytest.raises(UsageError, match=f"fingerprint {SYNTHETIC}, but synthetic here has {'0' * 64}"):
         check_data(recorded, {"synthetic": "0" * 64})
 
 
