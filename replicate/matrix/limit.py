@@ -1,4 +1,4 @@
-"""The time limit of a command: what may still start, and when those running must be told to stop."""
+"""The time limit of a command: whether a run may still start, and when the running ones must stop."""
 
 import math
 import time
@@ -9,15 +9,14 @@ END_SECONDS = 3.0  # to write a checkpoint and end a process
 
 
 class Limit:
-    """Measures how long runs take to start and to stop, and so says when there is no time for either.
+    """Measures how long runs take to start and to stop, and says when there is no time left for either.
 
-    A run that is told to stop does so where it could next tell its progress, after a chunk of iterations, and saves a
-    checkpoint there, whenever the last one was. So a run can reach its next checkpoint if there is time for its
-    start-up: until its first chunk is done, initialisation or reading the last checkpoint included. The start-up, and
-    the time between two tellings, are taken as long as the longest seen so far.
+    A run stops when it could next report its progress, after a chunk of iterations, and saves a checkpoint there. So a
+    run can reach a checkpoint if there is time for its start-up: the initialisation, or reading the last checkpoint,
+    and its first chunk. The longest start-up and the longest time between two reports so far count.
 
     Args:
-        seconds: that the command has from now on; infinity for no limit.
+        seconds: that the command has, from now on; infinity for no limit.
         clock: monotonic, in seconds.
     """
 
@@ -36,15 +35,15 @@ class Limit:
 
     @property
     def start_up(self) -> float:
-        """Seconds that a run is thought to need until it can save a checkpoint."""
+        """Seconds that a run needs until it can save a checkpoint, as far as is known."""
         return START_SECONDS if self._start_up is None else self._start_up
 
     def began(self, task: str) -> None:
-        """Note that a run was started."""
+        """Note that a run has started."""
         self._begun[task] = self._clock()
 
     def told(self, task: str) -> None:
-        """Note that a run has told its progress."""
+        """Note that a run has reported its progress."""
         now = self._clock()
         if task in self._begun:
             self._start_up = max(self._start_up or 0.0, now - self._begun.pop(task))
@@ -57,5 +56,5 @@ class Limit:
         return self.left > self.start_up + self._gap + END_SECONDS
 
     def reached(self) -> bool:
-        """Whether the runs under way must stop now, in order to have ended before the limit."""
+        """Whether the running runs must stop now in order to end before the limit."""
         return self.left <= self._gap + END_SECONDS

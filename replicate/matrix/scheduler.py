@@ -1,9 +1,9 @@
-"""The scheduler: carries out runs, one at a time in each slot, whatever becomes of them and whoever else does so."""
+"""The scheduler: carries out runs, one at a time in each slot, next to other commands that do the same."""
 
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from replicate import provenance
@@ -14,13 +14,13 @@ from replicate.matrix.plan import long_ones_first
 from replicate.matrix.retry import Retries
 from replicate.matrix.signals import stoppable
 from replicate.matrix.slots import Slot
-from replicate.matrix.task import TRAIN, Done, Failed, GraphFailed, Stopped, Task, outcome_of, utc_now
+from replicate.matrix.task import TRAIN, Busy, Done, Failed, GraphFailed, Stopped, Task, outcome_of, utc_now
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import new_token, release
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder, collect
-from replicate.store.watch import LeaseInfo, LeaseWatch
+from replicate.store.watch import LeaseWatch
 
 WORKER = "replicate.worker:run_task"
 LOOK_SECONDS = 1.0  # between two looks at the runs that others do
@@ -31,8 +31,8 @@ class Outcome:
     """How a matrix ended.
 
     Args:
-        errors: runs asked for that ended in an error.
-        left: runs that were to be done and did not come to an end, because the matrix was stopped.
+        errors: number of runs that ended in an error.
+        left: number of runs that are still to be done, because the matrix was stopped or another command holds them.
     """
 
     errors: int
@@ -40,15 +40,34 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 some runs ended in error, 3 stopped with more to do."""
+        """0: done. 1: some runs ended in an error. 3: stopped, and runs are left."""
         return 3 if self.left else min(self.errors, 1)
 
 
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A run that is left.
+
+    Args:
+        run: it.
+        result: its record as far as this command knows; any other was made by others since.
+        unrecorded: attempts here that left no record, since the last that left one.
+        graph_failure: for Options.
+        over: whether it is done, well or not.
+    """
+
+    run: Run
+    result: Result | None
+    unrecorded: list[Mapping[str, Any]] = field(default_factory=list)
+    graph_failure: str | None = None
+    over: bool = False
+
+
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Attempt:
+    entry: _Entry
     task: Task
     slot: Slot
-    shared: int
     begin: float
 
 
@@ -64,63 +83,63 @@ def run_all(
     limit: Limit | None = None,
     wait: bool = True,
 ) -> Outcome:
-    """Carry out the runs that are left, each in a process of its own, and go on when one fails.
+    """Carry out the runs that are left, each in a process of its own. A run that fails does not stop the others.
 
-    A run that another command works on is waited for, and taken over should that one die. A signal (SIGINT, SIGTERM,
-    SIGUSR1, SIGUSR2) or the time limit ends all cleanly: no run is started any more, those running save a checkpoint
+    If another command works on a run, wait for it, and take the run over if that command dies. A signal (SIGINT,
+    SIGTERM, SIGUSR1, SIGUSR2) or the time limit stops cleanly: no further run starts, the running ones save checkpoints
     and end, and the next call resumes them.
 
     Args:
         launcher: starts the processes.
         runs: all that were asked for.
-        todo: those without a finished record, in the order in which they start, but for the last (long_ones_first).
+        todo: those without a finished record, in the order in which they start (see long_ones_first for the last ones).
         slots: where runs run, one at a time in each.
-        options: of every run; the device is the slot's, and so is the number of runs on it.
-        display: is told what happens.
+        options: of every run, but for the device and the number of runs on it, which are the slot's.
+        display: shows what happens.
         train: `module:function` that trains a run.
-        retries: how often a run is tried again in this call after a failure that may be passing.
-        limit: of the whole command; None: none.
+        retries: how often a run is retried in this call after a transient error.
+        limit: the time limit of the command; None: none.
         wait: whether to wait for the runs of other commands, and to retry those that fail there. False: end once every
             run is done or is another command's; runs that become free until then are taken.
     """
-    options = replace(options, commit=options.commit or provenance.commit())  # of the code that the runs are to run
+    options = replace(options, commit=options.commit or provenance.commit())  # of the code that runs now
     display.begin(len(runs) - len(todo), len(runs))
-    return _Matrix(launcher, todo, slots, options, display, train, retries, limit or Limit(), wait).carry_out(runs)
+    matrix = _Matrix(launcher, slots, options, display, train, Retries(retries, slots), limit or Limit(), wait)
+    matrix.carry_out(todo)
+    return matrix.outcome(runs)
 
 
 class _Matrix:
-    """The state of `run_all`: each run to do is waiting, busy (here), elsewhere (in another command), or over."""
+    """The state of `run_all`: each entry is waiting, running here, elsewhere (in another command), or over."""
 
     def __init__(
         self,
         launcher: LocalLauncher,
-        todo: Sequence[Run],
         slots: Sequence[Slot],
         options: Options,
         display: Display,
         train: str,
-        retries: int,
+        retries: Retries,
         limit: Limit,
         wait: bool,
     ) -> None:
         self._launcher, self._options, self._display = launcher, options, display
-        self._train, self._retries, self._limit = train, Retries(retries, slots), limit
-        self._waits = wait
-        self._todo, self._waiting, self._free = list(todo), long_ones_first(todo, len(slots)), list(slots)
-        self._busy: dict[str, _Job] = {}
-        self._elsewhere: dict[str, Run] = {}
-        self._over: set[str] = set()
-        self._unrecorded: dict[str, list[Mapping[str, Any]]] = {}  # failures that left no record
-        self._graph_failures: dict[str, str] = {}
+        self._train, self._retries, self._limit, self._waits = train, retries, limit, wait
+        self._free = list(slots)
+        self._entries: list[_Entry] = []
+        self._waiting: list[_Entry] = []
+        self._running: dict[str, _Attempt] = {}
+        self._elsewhere: list[_Entry] = []
         self._watch, self._looked = LeaseWatch(), 0.0
-        # What earlier calls have left: a record that differs was made while this call goes on.
-        self._known: dict[str, Result] = dict(collect(options.out, todo).results)
 
-    def carry_out(self, runs: Sequence[Run]) -> Outcome:
+    def carry_out(self, todo: Sequence[Run]) -> None:
+        known = collect(self._options.out, todo).results
+        self._entries = [_Entry(run, known.get(run.run_id)) for run in long_ones_first(todo, len(self._free))]
+        self._waiting = list(self._entries)
         with stoppable() as stopped:
-            while (self._waiting or self._busy or (self._waits and self._elsewhere)) and not stopped():
+            while (self._waiting or self._running or (self._waits and self._elsewhere)) and not stopped():
                 self._start()
-                if not (self._busy or self._elsewhere) and self._waiting:
+                if not (self._running or self._elsewhere) and self._waiting:
                     why = f"{self._limit.left:.0f} s are left, and a start takes {self._limit.start_up:.0f} s"
                     self._display.note(f"time limit: no further run can reach a checkpoint ({why})")
                     break
@@ -130,107 +149,101 @@ class _Matrix:
                 if self._limit.reached():
                     self._display.note("time limit reached")
                     break
-            left = len(self._todo) - len(self._over)
+            left = sum(not entry.over for entry in self._entries)
             if left > len(self._elsewhere) or (left and self._waits):
-                counts = f"running: {len(self._busy)}, left in all: {left}"
+                counts = f"running: {len(self._running)}, left in all: {left}"
                 self._display.note(f"stopping; {counts}; the same command resumes them")
             self._launcher.stop(self._limit.left)
-        for job in self._busy.values():
-            release(job.task.folder, job.task.token)
-        return self._outcome(runs)
+        for attempt in self._running.values():
+            release(attempt.task.folder, attempt.task.token)
 
-    def _outcome(self, runs: Sequence[Run]) -> Outcome:
+    def outcome(self, runs: Sequence[Run]) -> Outcome:
         records = collect(self._options.out, runs).results
-        finished = {run_id for run_id, result in records.items() if result.final}
-        left = {run.run_id for run in self._todo} - self._over - finished
-        errors = {run_id for run_id, result in records.items() if not result.final} | self._unrecorded.keys()
-        return Outcome(len(errors - left - finished), len(left))
+        final = {run_id for run_id, result in records.items() if result.final}
+        left = {entry.run.run_id for entry in self._entries if not entry.over} - final
+        errors = {entry.run.run_id for entry in self._entries if entry.unrecorded} | records.keys()
+        return Outcome(len(errors - left - final), len(left))
 
     def _start(self) -> None:
-        for run in list(self._waiting):
-            if not self._free or not self._limit.may_start():
-                return
-            self._waiting.remove(run)
+        while self._waiting and self._free and self._limit.may_start():
+            entry = self._waiting.pop(0)
+            run = entry.run
             lease = self._watch.look(RunFolder.of(self._options.out, run))
             if lease is not None and not lease.expired:
-                self._leave(run, lease)
+                self._elsewhere.append(entry)
+                waiting = "; waiting for it" if self._waits else ""
+                self._display.note(f"{run.run_id} is being run by {lease.holder}{waiting}")
                 continue
             slot = self._free.pop(0)
             shared = self._retries.sharing(slot)
-            failure = self._graph_failures.get(run.run_id)
+            failure, unrecorded = entry.graph_failure, tuple(entry.unrecorded)
             options = replace(self._options, device=slot.device, runs_per_device=shared, graph_failure=failure)
-            expired, known = lease.token if lease else None, self._known.get(run.run_id)
-            unrecorded = tuple(self._unrecorded.get(run.run_id, ()))
-            task = Task(run, options, slot.name, new_token(), expired, known, unrecorded, self._train)
+            expired = lease.token if lease else None
+            task = Task(run, options, slot.name, new_token(), expired, entry.result, unrecorded, self._train)
             environment = {**os.environ, **slot.environment}
             self._launcher.start(run.run_id, WORKER, (task,), environment, task.folder.log)
-            self._busy[run.run_id] = _Job(task, slot, shared, time.monotonic())
+            self._running[run.run_id] = _Attempt(entry, task, slot, time.monotonic())
             self._limit.began(run.run_id)
             self._display.started(run, slot)
             if lease is not None:
                 self._display.note(f"{run.run_id} is taken over from {lease.holder}, which is gone")
 
-    def _leave(self, run: Run, lease: LeaseInfo) -> None:
-        self._elsewhere[run.run_id] = run
-        waiting = "; waiting for it" if self._waits else ""
-        self._display.note(f"{run.run_id} is being run by {lease.holder}{waiting}")
-
     def _hear(self, event: Event, stopped: bool) -> None:
-        job = self._busy[event.task]
-        run = job.task.run
+        attempt = self._running[event.task]
+        entry, run = attempt.entry, attempt.entry.run
         if event.kind == "progress":
             self._limit.told(event.task)
             self._display.progressed(run, *event.value)
             return
-        del self._busy[event.task]
-        self._free.append(job.slot)
+        del self._running[event.task]
+        self._free.append(attempt.slot)
         self._display.left(run)
-        ending = outcome_of(job.task, event, stopped, time.monotonic() - job.begin)
-        if isinstance(ending, Done):
-            self._known[run.run_id] = ending.result
-            self._unrecorded.pop(run.run_id, None)
-            self._over_or_again(run, ending.result, ending.result.passing, job if ending.ours else None)
-        elif isinstance(ending, Failed):
-            reason = f"{ending.reason}; its record cannot be written"
-            self._unrecorded.setdefault(run.run_id, []).append({"when": utc_now(), "reason": reason[:200]})
-            self._display.note(f"{run.run_id} ended in an error: {reason}")
-            self._over_or_again(run, None, ending.passing, job)
-        elif isinstance(ending, GraphFailed):
-            self._graph_failures[run.run_id] = ending.reason
-            self._waiting.insert(0, run)
-            self._display.note(f"{run.run_id} starts again without a CUDA graph ({ending.reason})")
-        elif isinstance(ending, Stopped):
-            release(job.task.folder, job.task.token)
-            self._display.note(f"{run.run_id} was stopped by a signal; the same command resumes it")
-        else:
-            self._elsewhere[run.run_id] = run
+        match outcome_of(attempt.task, event, stopped, time.monotonic() - attempt.begin):
+            case Done(result, ours):
+                entry.result, entry.unrecorded = result, []
+                self._over_or_again(entry, result, result.passing, attempt if ours else None)
+            case Failed(reason, kind):
+                reason = f"{reason}; its record cannot be written"
+                entry.unrecorded.append({"when": utc_now(), "reason": reason[:200]})
+                self._display.note(f"{run.run_id} ended in an error: {reason}")
+                self._over_or_again(entry, None, kind, attempt)
+            case GraphFailed(reason):
+                entry.graph_failure = reason
+                self._waiting.insert(0, entry)
+                self._display.note(f"{run.run_id} starts again without a CUDA graph ({reason})")
+            case Stopped():
+                release(attempt.task.folder, attempt.task.token)
+                self._display.note(f"{run.run_id} was stopped by a signal; the same command resumes it")
+            case Busy():
+                self._elsewhere.append(entry)
 
-    def _over_or_again(self, run: Run, result: Result | None, kind: str | None, job: _Job | None) -> None:
-        """Be done with a run, or try it again; `job`: of an attempt that has just left its slot, None: of others."""
-        slot, shared = (job.slot, job.shared) if job else (None, 1)
-        failed = (result is None or not result.final) and (job is not None or self._waits)
-        again = self._retries.judge(run.run_id, kind, slot, shared) if failed else None
+    def _over_or_again(self, entry: _Entry, result: Result | None, kind: str | None, attempt: _Attempt | None) -> None:
+        """Be done with a run, or retry it; `attempt`: here, which has just ended, or None: in another command."""
+        slot, shared = (attempt.slot, attempt.task.options.runs_per_device) if attempt else (None, 1)
+        failed = (result is None or not result.final) and (attempt is not None or self._waits)
+        again = self._retries.judge(entry.run.run_id, kind, slot, shared) if failed else None
         if again is None:
-            self._over.add(run.run_id)
-            self._display.ended(run, result)
+            entry.over = True
+            self._display.ended(entry.run, result)
             return
         if slot is not None and again.fewer:
             self._free.remove(slot)
-        self._waiting.append(run)
+        self._waiting.append(entry)
         self._display.note(again.why)
 
     def _look_elsewhere(self) -> None:
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        for run_id, run in list(self._elsewhere.items()):
-            lease = self._watch.look(RunFolder.of(self._options.out, run))
+        for entry in list(self._elsewhere):
+            folder = RunFolder.of(self._options.out, entry.run)
+            lease = self._watch.look(folder)
             if lease is not None and not lease.expired:
                 continue
-            del self._elsewhere[run_id]
-            result = RunFolder.of(self._options.out, run).record()  # `collect` would list all others for each
-            if result is None or (not result.final and result == self._known.get(run_id)):
-                self._waiting.insert(0, run)  # its owner gave it up, or died
+            self._elsewhere.remove(entry)
+            result = folder.record()
+            if result is None or (not result.final and result == entry.result):
+                self._waiting.insert(0, entry)  # its owner gave it up, or died
             else:
-                self._known[run_id] = result
-                self._over_or_again(run, result, result.passing, None)
+                entry.result = result
+                self._over_or_again(entry, result, result.passing, None)

@@ -136,7 +136,7 @@ def test_what_may_pass_is_tried_again_and_its_history_kept(launcher: LocalLaunch
     assert (killed["attempt"], "killed by SIGKILL" in killed["reason"]) == (1, True)
     assert "No space left on device" in full["reason"]
     assert (results[1].history, results[1].passing) == ([], None)  # its own fault was not tried again
-    assert f"{runs[0].run_id} failed by what may pass (killed), and is run again, retry 1 of 1" in text.getvalue()
+    assert f"{runs[0].run_id} failed with a transient error (killed); retry 1 of 1" in text.getvalue()
 
 
 def test_without_retries_what_may_pass_is_an_error_for_the_next_call(launcher: LocalLauncher, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_out_of_memory_makes_room_on_the_gpu(launcher: LocalLauncher, tmp_path: 
     assert run(launcher, runs, runs, tmp_path, text, each=3) == Outcome(errors=0, left=0)
     result = collect(tmp_path, runs).results[runs[0].run_id]
     assert [entry["reason"] for entry in result.history] == ["CUDA out of memory"] * 2
-    assert "ran out of memory on gpu 0, and is run again, at most 2 at a time there" in text.getvalue()
+    assert "ran out of memory on gpu 0 and is retried; from now on, at most 2 at a time run there" in text.getvalue()
     assert result.options["runs_per_device"] == 2  # of 3: each GPU has met the run, and made room for it
     assert collect(tmp_path, runs).results[runs[1].run_id].options["runs_per_device"] == 3
 
