@@ -68,7 +68,7 @@ class Workers:
     Args:
         cluster: starts them.
         work: makes the function that a worker calls, from the seconds that it has.
-        count: most workers at a time.
+        count: largest number of workers at a time.
         retries: how often each may be replaced.
         limit: of the whole command.
         say: takes what the user should know.
@@ -91,6 +91,9 @@ class Workers:
     def tend(self, free: int, held: int) -> bool:
         """Submit the workers that are missing, and say whether there is something to wait for.
 
+        Call it after each look at the output folder. It asks the cluster last: a worker that has ended counts as alive
+        until the next look, which shows what that worker has left.
+
         Args:
             free: number of runs that are left and that no process holds.
             held: number of runs that are left and that some process holds.
@@ -98,17 +101,19 @@ class Workers:
         Raises:
             UsageError: from a worker, or the cluster refuses the first ones.
         """
+        goes_on = self._submit_missing(free, held) if free + held else self._is_ending()
         for one in self._cluster.ended():
             if isinstance(one.outcome, Failure):
                 if one.outcome.usage:
                     raise UsageError(f"{one.worker}: {one.outcome.reason}")
                 self._say(f"{one.worker} failed: {one.outcome.reason}")
+        return goes_on
+
+    def _submit_missing(self, free: int, held: int) -> bool:
+        self._idle_since = None
         if self._limit.reached():
             self._say("time limit reached")
             return False
-        if free + held == 0:
-            return self._is_ending()
-        self._idle_since = None
         missing = min(self._count, free) - self._cluster.alive
         if missing > 0 and self._limit.may_start():
             self._submit(min(missing, self._budget))

@@ -29,11 +29,11 @@ class Counting:
         return f"{count} to nowhere"
 
     def end(self, outcome: Outcome | Failure, count: int = 1) -> None:
-        self.alive -= count
         self.ends += [Ended("job 7", outcome)] * count
 
     def ended(self) -> list[Ended]:
         ends, self.ends = self.ends, []
+        self.alive -= len(ends)
         return ends
 
     def cancel_waiting(self) -> None:
@@ -63,13 +63,13 @@ def test_no_more_workers_than_runs_that_nobody_holds() -> None:
 def test_a_worker_that_failed_is_replaced_within_the_retries() -> None:
     cluster, workers, said = make(count=2, retries=1)
     assert workers.tend(free=9, held=0)
-    for _ in range(2):
+    for submitted in ([2, 1], [2, 1, 1], [2, 1, 1]):
         cluster.end(Failure("its node was lost"))
         assert workers.tend(free=7, held=2)
-    assert cluster.submitted == [2, 1, 1]
+        assert workers.tend(free=7, held=2)
+        assert cluster.submitted == submitted
     cluster.end(Failure("its node was lost"))
-    assert workers.tend(free=7, held=1)  # one is left
-    cluster.end(Failure("its node was lost"))
+    assert workers.tend(free=7, held=1)
     assert not workers.tend(free=7, held=1)
     assert cluster.submitted == [2, 1, 1]
     assert said.count("job 7 failed: its node was lost") == 4
@@ -80,10 +80,20 @@ def test_a_worker_is_replaced_once_there_is_a_run_for_it() -> None:
     cluster, workers, _ = make(count=1, retries=1)
     assert workers.tend(free=1, held=0)
     cluster.end(Failure("its node was lost"))
+    assert workers.tend(free=0, held=1)
     assert workers.tend(free=0, held=1)  # its lease has not expired yet
     assert cluster.submitted == [1]
     assert workers.tend(free=1, held=0)
     assert cluster.submitted == [1, 1]
+
+
+def test_a_worker_that_ended_after_the_look_has_left_nothing_behind() -> None:
+    cluster, workers, said = make(count=1, retries=0)
+    assert workers.tend(free=1, held=0)
+    cluster.end(DONE)  # and the look before saw its run running
+    assert workers.tend(free=0, held=1)
+    assert not workers.tend(free=0, held=0)
+    assert said == ["submitted 1 to nowhere"]
 
 
 def test_the_runs_of_another_command_are_waited_for() -> None:
@@ -124,8 +134,8 @@ def test_a_cluster_that_refuses_the_first_workers_ends_the_command_and_later_one
     cluster, workers, said = make(count=1, retries=2)
     assert workers.tend(free=1, held=0)
     cluster.end(Failure("its node was lost"))
-    cluster.refusal = "SLURM refuses the jobs"
     assert workers.tend(free=0, held=1)
+    cluster.refusal = "SLURM refuses the jobs"
     assert workers.tend(free=1, held=1)
     assert not workers.tend(free=1, held=0)
     assert said.count("SLURM refuses the jobs") == 2
@@ -143,6 +153,7 @@ def test_near_the_time_limit_no_worker_starts() -> None:
     for now[0] in (10.0, 50.0, 95.0):
         workers.tend(free=1, held=0)
         cluster.end(Failure("x"), count=cluster.alive)
+        workers.tend(free=0, held=1)
     assert given == [90.0, 50.0]  # a worker has the time that is left
     now[0] = 99.0
     assert not workers.tend(free=0, held=1)
