@@ -46,14 +46,14 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A run that is left.
+    """What this command knows of a run that is left.
 
     Args:
-        run: it.
-        result: its record as far as this command knows; any other was made by others since.
-        unrecorded: attempts here that left no record, since the last that left one.
-        graph_failure: for Options.
-        over: whether it is done, well or not.
+        run: the run.
+        result: the latest record that this command has seen; a different one comes from another command.
+        unrecorded: the latest attempts here, if they left no record.
+        graph_failure: see Options.
+        over: whether the run has finished or failed for good.
     """
 
     run: Run
@@ -99,8 +99,8 @@ def run_all(
         train: `module:function` that trains a run.
         retries: how often a run is retried in this call after a transient error.
         limit: the time limit of the command; None: none.
-        wait: whether to wait for the runs of other commands, and to retry those that fail there. False: end once every
-            run is done or is another command's; runs that become free until then are taken.
+        wait: whether to wait for the runs that other commands hold, and to retry those that fail there. If False, end
+            once every run is over or held by another command; runs that become free before that are carried out.
     """
     options = replace(options, commit=options.commit or provenance.commit())  # of the code that runs now
     display.begin(len(runs) - len(todo), len(runs))
@@ -110,7 +110,7 @@ def run_all(
 
 
 class _Matrix:
-    """The state of `run_all`: each entry is waiting, running here, elsewhere (in another command), or over."""
+    """The state of `run_all`. Each entry is waiting, running here, elsewhere (running in another command) or over."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class _Matrix:
                 self._elsewhere.append(entry)
 
     def _over_or_again(self, entry: _Entry, result: Result | None, kind: str | None, attempt: _Attempt | None) -> None:
-        """Be done with a run, or retry it; `attempt`: here, which has just ended, or None: in another command."""
+        """Close a run or retry it. `attempt`: the one here that has just ended; None: it was in another command."""
         slot, shared = (attempt.slot, attempt.task.options.runs_per_device) if attempt else (None, 1)
         failed = (result is None or not result.final) and (attempt is not None or self._waits)
         again = self._retries.judge(entry.run.run_id, kind, slot, shared) if failed else None
