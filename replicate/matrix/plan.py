@@ -70,7 +70,7 @@ def left_to_do(
         out: the output folder.
         runs: to choose from.
         fingerprints: of the data at hand, by name.
-        display: is told of bad records.
+        display: reports bad records.
         retried: see `is_left`.
 
     Raises:
