@@ -101,19 +101,19 @@ def carry_out(
     return outcome.exit_code
 
 
-def work(request: Request, gpus: bool, retried: Mapping[str, Result], seconds: float) -> Outcome:
+def work(request: Request, needs_gpu: bool, retried: Mapping[str, Result], seconds: float) -> Outcome:
     """Do the work of one worker of a cluster: carry out runs that nobody holds until none is left.
 
     Args:
         request: as made by the command in front.
-        gpus: whether the worker was promised GPUs.
+        needs_gpu: whether the worker has asked for GPUs, so that it must not train on the CPU.
         retried: see `matrix.plan.is_left`.
         seconds: the time limit.
     """
     options, limit = request.options, Limit(seconds)
     with LocalLauncher(PRELOAD) as launcher, Display(Console()) as display:
         found = survey(launcher, request.runs, options.data_dir, display)
-        if gpus and not found.gpus:
+        if needs_gpu and not found.gpus:
             raise RuntimeError(f"torch finds no GPU on {socket.gethostname()}, although the worker asked for one")
         slots = request.slots(found)
         todo = left_to_do(options.out, request.runs, found.fingerprints, display, retried)

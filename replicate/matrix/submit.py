@@ -1,7 +1,8 @@
 """Clusters: copies of the same command as workers on their nodes, kept at work by the command in front.
 
 Leases share the runs out, so nobody tells a worker what to do: it carries out runs that nobody holds, until none is
-left. The command in front only reads the output folder, as `status` does, and replaces workers that are lost.
+left. The command in front watches the output folder, as `status` does, frees the leases of dead processes, and replaces
+workers that are lost.
 """
 
 import json
@@ -69,7 +70,7 @@ class Workers:
         cluster: starts them.
         work: makes the function that a worker calls, from the seconds that it has.
         count: largest number of workers at a time.
-        retries: how often each may be replaced.
+        retries: at most `count` × `retries` workers are replaced.
         limit: of the whole command.
         say: takes what the user should know.
     """
@@ -103,7 +104,7 @@ class Workers:
         """
         goes_on = self._submit_missing(free, held) if free + held else self._is_ending()
         for one in self._cluster.ended():
-            if isinstance(one.outcome, Failure):
+            if isinstance(one.outcome, Failure) and free + held:  # else we have cancelled it, or it came too late
                 if one.outcome.usage:
                     raise UsageError(f"{one.worker}: {one.outcome.reason}")
                 self._say(f"{one.worker} failed: {one.outcome.reason}")
@@ -115,7 +116,7 @@ class Workers:
             self._say("time limit reached")
             return False
         missing = min(self._count, free) - self._cluster.alive
-        if missing > 0 and self._limit.may_start():
+        if missing > 0 and self._budget and self._limit.may_start():
             self._submit(min(missing, self._budget))
         if self._cluster.alive or (held and self._budget):
             return True
@@ -124,8 +125,6 @@ class Workers:
         return False
 
     def _submit(self, count: int) -> None:
-        if count == 0:
-            return
         self._budget -= count
         try:
             self._say(f"submitted {self._cluster.submit(self._work(self._limit.left), count)}")

@@ -118,6 +118,15 @@ def test_workers_have_time_to_end_by_themselves(monkeypatch: pytest.MonkeyPatch)
     assert not workers.tend(free=0, held=0)
 
 
+def test_how_workers_end_does_not_matter_once_no_run_is_left() -> None:
+    cluster, workers, said = make(count=3, retries=0)
+    assert workers.tend(free=3, held=0)
+    for outcome in (Failure("it was cancelled"), Failure("there is no GPU 0", usage=True)):
+        cluster.end(outcome)  # as after `cancel_waiting`
+        assert workers.tend(free=0, held=0)
+    assert said == ["submitted 3 to nowhere"]
+
+
 def test_wrong_usage_ends_the_command() -> None:
     cluster, workers, _ = make(count=2, retries=3)
     assert workers.tend(free=2, held=0)
