@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,8 @@ from replicate.data.datamodule import Chunk
 from replicate.errors import MEMORY, GraphError, first_error, transient_kind
 from replicate.options import Options
 from replicate.training.half_copies import HalfCopies
+from replicate.training.module import Classifier, Eager, Steps, iteration
 from replicate.training.static_buffers import Snapshot, StaticBuffers
-from replicate.training.steps import Eager, Steps, iteration
-
-if TYPE_CHECKING:
-    from replicate.training.module import Classifier
 
 CHECKED = 3  # iterations that a graph repeats before it is used: with batches, masks and gradients of their own
 # Relative. What a graph can get wrong, such as an old batch or the same masks again, is far beyond; kernels that are
@@ -68,7 +65,7 @@ class CudaGraph:
         self._rate, self._rate_now = torch.zeros(()), 0.0  # the learning rate: what the graph reads, and its value
         self._replay: Callable[[], Any] | None = None
 
-    def __call__(self, module: "Classifier", optimizer: Optimizer, chunk: Chunk) -> Tensor:
+    def __call__(self, module: Classifier, optimizer: Optimizer, chunk: Chunk) -> Tensor:
         """Make an iteration of each batch.
 
         Raises:
@@ -96,7 +93,7 @@ class CudaGraph:
             self._rate.fill_(rate)
             self._rate_now = rate
 
-    def _prepare(self, module: "Classifier", optimizer: Optimizer, buffers: StaticBuffers, count: int) -> None:
+    def _prepare(self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers, count: int) -> None:
         """Capture an iteration, and see that a few replays agree with the same iterations made eagerly."""
         device = module.device
         self._rate = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)
@@ -133,7 +130,7 @@ class CudaGraph:
         before.restore(module, optimizer)
 
     def _trial(
-        self, module: "Classifier", optimizer: Optimizer, buffers: StaticBuffers, count: int
+        self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers, count: int
     ) -> tuple[Tensor, Tensor]:
         """Make the first iterations without a graph; return their losses, and the last gradients and momenta."""
         buffers.rewind()
@@ -142,7 +139,7 @@ class CudaGraph:
                 self._iteration(module, optimizer, buffers)
         return buffers.losses[:count].clone(), _gradients_and_momenta(module, optimizer)
 
-    def _iteration(self, module: "Classifier", optimizer: Optimizer, buffers: StaticBuffers) -> None:
+    def _iteration(self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers) -> None:
         """Make an iteration of the next batch."""
 
         def forward() -> Tensor:
@@ -155,7 +152,7 @@ class CudaGraph:
 
         iteration(module, optimizer, forward, self._copies)
 
-    def _capture(self, module: "Classifier", optimizer: Optimizer, buffers: StaticBuffers) -> Callable[[], Any]:
+    def _capture(self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers) -> Callable[[], Any]:
         """Capture an iteration. Nothing is carried out yet."""
         if module.device.type != "cuda":
             return lambda: self._iteration(module, optimizer, buffers)
@@ -166,7 +163,7 @@ class CudaGraph:
         return graph.replay
 
     def _compare(
-        self, module: "Classifier", optimizer: Optimizer, buffers: StaticBuffers, eager: tuple[Tensor, Tensor]
+        self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers, eager: tuple[Tensor, Tensor]
     ) -> None:
         """Compare the replays with the eager iterations, and the step of one more with its learning rate.
 
@@ -191,12 +188,12 @@ class CudaGraph:
         _agree("steps", weights - _vector(module.net.parameters()), _vector(_momenta(module, optimizer)), TOLERANCE_16)
 
 
-def _gradients_and_momenta(module: "Classifier", optimizer: Optimizer) -> Tensor:
+def _gradients_and_momenta(module: Classifier, optimizer: Optimizer) -> Tensor:
     gradients = [parameter.grad for parameter in module.net.parameters() if parameter.grad is not None]
     return _vector([*gradients, *_momenta(module, optimizer)])
 
 
-def _momenta(module: "Classifier", optimizer: Optimizer) -> list[Tensor]:
+def _momenta(module: Classifier, optimizer: Optimizer) -> list[Tensor]:
     return [optimizer.state[parameter]["momentum_buffer"] for parameter in module.net.parameters()]
 
 

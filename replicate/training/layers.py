@@ -18,8 +18,7 @@ from replicate.store.lease import Lease
 from replicate.store.run_folder import LAYERS
 from replicate.training.curve import Curve
 from replicate.training.logger import Logger
-from replicate.training.module import Classifier
-from replicate.training.steps import Batch
+from replicate.training.module import Batch, Classifier
 
 EARLY = 1000  # the iteration of the moment between the first and the last
 SPECTRUM = 64  # singular values that are kept of a layer

@@ -1,16 +1,20 @@
-"""The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations a step of Lightning."""
+"""The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations per step of Lightning."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from replicate.run import Run
 from replicate.training.distributed import SingleProcess
-from replicate.training.steps import Batch, Eager, Steps
+from replicate.training.half_copies import HalfCopies
+
+Batch = tuple[Tensor, Tensor]
 
 
 class DivergedError(Exception):
@@ -39,7 +43,7 @@ class Classifier(pl.LightningModule):
     """
 
     def __init__(
-        self, net: nn.Module, run: Run, group: SingleProcess | None = None, steps: Steps | None = None
+        self, net: nn.Module, run: Run, group: SingleProcess | None = None, steps: "Steps | None" = None
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -52,10 +56,10 @@ class Classifier(pl.LightningModule):
         self._predicted: list[Tensor] = []  # classes, by the latest evaluation
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer:
+    def optimizer(self) -> Optimizer:
         """The optimiser of a training that has begun, without Lightning's wrapper."""
         optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
+        assert isinstance(optimizer, Optimizer)
         return optimizer
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -143,7 +147,7 @@ class Classifier(pl.LightningModule):
         self.totals[stage] = torch.zeros(3, dtype=torch.float64)
         return loss / n, 100 * correct / n
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Optimizer:
         """SGD with biases free of weight decay (released code: `decay_mult: 0`); the steps set the learning rate."""
         weights = [p for p in self.net.parameters() if p.ndim > 1]
         biases = [p for p in self.net.parameters() if p.ndim <= 1]
@@ -156,3 +160,62 @@ class Classifier(pl.LightningModule):
 def wide(device: torch.device) -> torch.dtype:
     """The widest floating type of a device: float64, but on Apple's GPU float32, whose integers end at 2**24."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+class Steps(Protocol):
+    """A way to make the iterations of a chunk. `name` says which, for the record."""
+
+    name: str
+
+    def __call__(self, module: Classifier, optimizer: Optimizer, chunk: Any) -> Tensor:
+        """Make an iteration of each batch; `module.iteration` counts them.
+
+        Returns:
+            The mean loss (n,) of each before its step. One that is not finite does not end the chunk.
+        """
+
+
+class Eager:
+    """Makes the iterations as they come.
+
+    Args:
+        name: for the record.
+    """
+
+    def __init__(self, name: str = "eager") -> None:
+        self.name = name
+
+    def __call__(self, module: Classifier, optimizer: Optimizer, chunk: Iterable[Batch]) -> Tensor:
+        """Make an iteration of each batch."""
+        losses = []
+        for batch in chunk:
+            for group in optimizer.param_groups:
+                group["lr"] = module.learning_rate(module.iteration)
+            losses.append(iteration(module, optimizer, partial(module.step, batch, "train")))
+            module.iteration += 1
+        return torch.stack(losses)
+
+
+def iteration(
+    module: Classifier, optimizer: Optimizer, forward: Callable[[], Tensor], copies: HalfCopies | None = None
+) -> Tensor:
+    """Make one iteration: the loss that `forward` gives, its gradients, the optimiser's step.
+
+    Args:
+        module: what is trained.
+        optimizer: of its weights.
+        forward: makes the loss.
+        copies: of the weights, if `forward` uses them in place of the weights.
+    """
+    optimizer.zero_grad()
+    if copies is not None:
+        copies.refresh()
+    loss = forward()
+    with torch.autocast(loss.device.type, enabled=False):  # Lightning's spans the whole chunk
+        module.group.backward(module, loss)
+        if copies is not None:
+            copies.return_gradients()
+        if module.run.clip_norm is not None:
+            nn.utils.clip_grad_norm_(module.net.parameters(), module.run.clip_norm)
+        optimizer.step()
+    return loss.detach()

@@ -17,8 +17,7 @@ from replicate.run import Run
 from replicate.store.curve import Row
 from replicate.store.result import Attempt, LayerEntry, Result, status_of
 from replicate.training.environment import environment_record
-from replicate.training.module import DivergedError
-from replicate.training.steps import Steps
+from replicate.training.module import DivergedError, Steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,10 @@
 """What a captured iteration reads and writes, and a copy of what it changes."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from replicate.training.module import Classifier
+from replicate.training.module import Classifier
 
 
 class StaticBuffers:
@@ -62,7 +59,7 @@ class StaticBuffers:
 class Snapshot:
     """Copies of what iterations change, to restore it in place."""
 
-    def __init__(self, module: "Classifier", optimizer: Optimizer) -> None:
+    def __init__(self, module: Classifier, optimizer: Optimizer) -> None:
         self._cuda = module.device.type == "cuda"
         self._weights = [parameter.detach().clone() for parameter in module.net.parameters()]
         found = (optimizer.state[parameter].get("momentum_buffer") for parameter in module.net.parameters())
@@ -70,7 +67,7 @@ class Snapshot:
         self._generator = torch.cuda.get_rng_state() if self._cuda else torch.get_rng_state()
 
     @torch.no_grad()
-    def restore(self, module: "Classifier", optimizer: Optimizer) -> None:
+    def restore(self, module: Classifier, optimizer: Optimizer) -> None:
         """Restore it; momenta that did not exist yet become zero."""
         for parameter, weight, momentum in zip(module.net.parameters(), self._weights, self._momenta, strict=True):
             parameter.copy_(weight)

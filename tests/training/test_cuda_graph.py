@@ -20,9 +20,8 @@ from replicate.options import Options
 from replicate.run import Run
 from replicate.training import cuda_graph as graph_module
 from replicate.training.cuda_graph import CudaGraph, steps_for
-from replicate.training.module import Classifier, DivergedError
+from replicate.training.module import Classifier, DivergedError, Eager, Steps
 from replicate.training.static_buffers import Snapshot, StaticBuffers
-from replicate.training.steps import Eager, Steps
 
 RUN = Run("lsuv", "relu", batch_size=16, iterations=20, milestones=(3, 10), lr=0.05, pad=1)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -26,8 +26,7 @@ from replicate.run import Run
 from replicate.store.result import Result
 from replicate.training import distributed
 from replicate.training.distributed import ProcessGroup
-from replicate.training.module import Classifier
-from replicate.training.steps import Eager
+from replicate.training.module import Classifier, Eager
 
 Started = Callable[..., Callable[[], list[dict[str, Any]]]]
 

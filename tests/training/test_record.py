@@ -12,9 +12,8 @@ from torch import nn
 from replicate.data.dataset import Dataset
 from replicate.options import Options
 from replicate.run import Run
-from replicate.training.module import DivergedError
+from replicate.training.module import DivergedError, Eager
 from replicate.training.record import Failed, Finished, RunRecord, weights_sha256
-from replicate.training.steps import Eager
 
 RUN = Run("lsuv", "relu", iterations=8, milestones=[4])
 
