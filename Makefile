@@ -128,15 +128,15 @@ sync: .venv/.installed  ## upload what EXPERIMENT logged offline to Weights & Bi
 dashboard: .venv/.installed  ## save a W&B workspace for the runs of EXPERIMENT
 	@$(REPLICATE) dashboard experiments/$(EXPERIMENT).yaml $(SELECT)
 
-doctor: .venv/.installed  ## what this machine has, what of it works, and how to mend what does not
+doctor: .venv/.installed  ## check devices, disk, data and W&B, and suggest fixes
 	@$(REPLICATE) doctor $(FOLDERS)
 
-bench: .venv/.installed  ## measure the speed of training beside a plain Lightning loop
-	$(REPLICATE) bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")
+bench: .venv/.installed  ## measure the speed of training next to a plain Lightning loop
+	$(BIN)/python experiments/bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")
 
 audit: .venv/.installed  ## look up the locked dependencies among known vulnerabilities
 	@$(BIN)/python .ci/audit.py
 
-lock:  ## resolve the dependencies anew (needs uv)
+lock:  ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 		--no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock

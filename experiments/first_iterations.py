@@ -14,7 +14,7 @@ from rich.progress import track
 from torch.nn import functional as F
 
 from replicate.data.dataset import Dataset
-from replicate.report.axes import title
+from replicate.report.text import cell_name
 from replicate.run import Run
 from replicate.training.build import build_data, build_net, init_net_
 from replicate.training.module import Classifier
@@ -54,4 +54,4 @@ def first_iterations(
                   precision="32-true")  # fmt: skip
         variance, found = losses_of(run, dataset)
         end = f"{fmean(found[-LAST:]):.4g}" if math.isfinite(found[-1]) else f"not finite after {len(found) - 1}"
-        yield f"| {title(init)} × {title(activation)} | {scale:g} | {variance:,.4g} | {found[0]:,.4g} | {end} |"
+        yield f"| {cell_name(init, activation)} | {scale:g} | {variance:,.4g} | {found[0]:,.4g} | {end} |"

@@ -290,4 +290,4 @@ class Production:
         paths = f"baseline,{self.slot.state['recipe']['step']}"
         out = self.slot.job / "bench" / "last"
         words = ["--paths", paths, "--activations", "relu", "--at-once", "1", "--windows", "2", "--out", str(out)]
-        self.slot.replicate("bench", ["bench", *words], float("inf"))
+        self.slot.bench("bench", words, float("inf"))

@@ -125,11 +125,11 @@ def paths(slot: Slot, box: float) -> None:
         out, profiles = slot.job / "bench" / name, slot.job / "profiles"
         for folder in (out, profiles):
             folder.mkdir(parents=True, exist_ok=True)
-        words = ["bench", "--paths", probe.path, "--activations", probe.activation, "--at-once", str(probe.at_once)]
+        words = ["--paths", probe.path, "--activations", probe.activation, "--at-once", str(probe.at_once)]
         words += ["--windows", "1", "--seconds", f"{slot.scaled(3):g}", "--out", str(out)]
         words += ["--profile", str(profiles / f"{name}.txt")]
         words += ["--devices", "cpu", "--width", "0.125"] if slot.options["device"] == "cpu" else []
-        code, output = slot.replicate(f"probe-{name}", words, box + (40 if probe.background else 0))
+        code, output = slot.bench(f"probe-{name}", words, box + (40 if probe.background else 0))
         pages = list(out.glob("*.json"))
         if code == 0 and pages:
             found[name] = json.loads(pages[0].read_text())["rows"][0]

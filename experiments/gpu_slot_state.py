@@ -30,7 +30,7 @@ class Slot:
         self.job = job
         self.state: dict[str, Any] = json.loads((job / "state.json").read_text())
         self.options: dict[str, Any] = self.state["options"]
-        # Tests put a program in the place of Python, which only answers as replicate would.
+        # Tests put a program in the place of Python, which only answers as our programs would.
         self.python = os.environ.get("GPU_SLOT_PYTHON", sys.executable)
         self.stopped = self.ending = False
         self._lock = threading.RLock()  # stages beside each other write the state
@@ -131,6 +131,10 @@ class Slot:
     def replicate(self, log: str, words: list[str], seconds: float) -> tuple[int | None, str]:
         """Call replicate. Returns as `call`."""
         return self.call(log, [self.python, "-m", "replicate", *words], seconds)
+
+    def bench(self, log: str, words: list[str], seconds: float) -> tuple[int | None, str]:
+        """Call the benchmark. Returns as `call`."""
+        return self.call(log, [self.python, "experiments/bench", *words], seconds)
 
     def terminate(self, pids: list[int], grace: float) -> None:
         """Ask processes to end, and after a while end them with all that they have started."""

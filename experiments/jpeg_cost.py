@@ -13,14 +13,14 @@ import shlex
 import sys
 from pathlib import Path
 
+from jpeg_matching import lay_out, match, misnumbered, summary
+from jpeg_pairs import pair_up, write_page
 from rich.console import Console
 from rich.progress import Progress
 
 from replicate import cli
-from replicate.data import matching
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.report.pairs import pair_up, write_page
 from replicate.settings import assignments
 from replicate.store.run_folder import collect
 
@@ -32,20 +32,20 @@ def prepare(data_dir: Path, made: Path, names: tuple[str, str]) -> str:
     """Match the images and lay out both data sets in the folder `made`; return what was found, in Markdown."""
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading and matching images", total=None)
-        found = matching.match(
+        found = match(
             data_dir / EXACT, data_dir / COPIES, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    if wrong := matching.misnumbered(found):
+    if wrong := misnumbered(found):
         first = wrong[0]
         raise UsageError(
             f"{len(wrong)} matches are at odds with the official order; the first: {first.exact}, {first.copy}"
         )
-    matching.lay_out(found, made / names[0], made / names[1])
-    return matching.summary(found, COPIES)
+    lay_out(found, made / names[0], made / names[1])
+    return summary(found, COPIES)
 
 
 def main(words: list[str] | None = None) -> int:
-    """Match, train, tell; the exit codes are those of `replicate matrix`."""
+    """Match the images, train, and write the page; the exit codes are those of `replicate matrix`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -67,7 +67,7 @@ def main(words: list[str] | None = None) -> int:
         code = cli.main(["matrix", str(FILE), "--out", str(args.out), "--data-dir", str(args.out / "data"),
                          "--set", *settings, *rest])  # fmt: skip
         results = collect(args.out, runs).results
-        # where data and results lay is nobody else's business
+        # Without the folders of data and results, which concern nobody else.
         command = ["python", "experiments/jpeg_cost.py", "--data-dir", "DIR", "--seeds", args.seeds]
         command += [*(["--set", *args.set] if args.set else []), *rest]
         pairs = pair_up(results.values(), exact, copies)

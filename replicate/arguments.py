@@ -50,36 +50,6 @@ def split_cluster(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[s
     return rest, found
 
 
-def add_bench(parser: argparse.ArgumentParser) -> None:
-    """Add what the benchmark takes."""
-
-    def number(text: str) -> int:
-        if int(text) < 1:
-            raise ValueError
-        return int(text)
-
-    def numbers(text: str) -> list[int]:
-        return [number(word) for word in text.split(",")]
-
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), metavar="DIR", help="folder (results/bench)")
-    parser.add_argument("--devices", default="auto", help="auto (a GPU, else the CPU), cpu, or a GPU's number (auto)")
-    parser.add_argument("--width", type=float, help="width of the net (1 on a GPU, 0.25 on the CPU)")
-    parser.add_argument("--precision", help="precision of training (bf16-mixed on a GPU, 32-true on the CPU)")
-
-    def words(text: str) -> list[str]:
-        return text.split(",")
-
-    text = "only these ways to make an iteration: baseline, eager; on a GPU graph and compiled too (all)"
-    parser.add_argument("--paths", type=words, metavar="NAME,NAME", help=text)
-    text = "activations of the net (relu,maxout)"
-    parser.add_argument("--activations", type=words, metavar="NAME,NAME", help=text)
-    text = "write a table of the kernels of a few iterations to this file"
-    parser.add_argument("--profile", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--at-once", type=numbers, default=[1, 2, 4], metavar="N,N", help="runs at once (1,2,4)")
-    parser.add_argument("--windows", type=number, default=5, metavar="N", help="windows measured (5)")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="length of a window (5)")
-
-
 def add_collect(parser: argparse.ArgumentParser) -> None:
     """Add what is merged, and where to."""
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="output folders, which are only read")

@@ -8,7 +8,6 @@ from pathlib import Path
 from replicate import __version__
 from replicate.arguments import (
     OUT,
-    add_bench,
     add_collect,
     add_dry_run,
     add_resources,
@@ -18,7 +17,7 @@ from replicate.arguments import (
     add_watch,
     split_cluster,
 )
-from replicate.commands import FILE_COMMANDS, bench, collect_, doctor, names
+from replicate.commands import FILE_COMMANDS, collect_, doctor, names
 from replicate.errors import UsageError, transient_kind
 from replicate.store.files import escape_control_chars
 
@@ -52,9 +51,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_dry_run(made["sync"], made["dashboard"])
     made["dashboard"].add_argument("--entity", metavar="NAME", help="W&B user or team (WANDB_ENTITY, or the key's own)")
     made["doctor"].add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"output folder ({OUT})")
-    made["bench"] = commands.add_parser("bench", help=bench.__doc__, description=bench.__doc__, allow_abbrev=False)
-    made["bench"].set_defaults(function=bench)
-    add_bench(made["bench"])
     made["collect"] = commands.add_parser(
         "collect", help=collect_.__doc__, description=collect_.__doc__, allow_abbrev=False
     )

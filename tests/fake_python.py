@@ -1,4 +1,4 @@
-"""Takes the place of Python in a GPU slot (GPU_SLOT_PYTHON): answers as replicate would, in no time, or with a fault.
+"""Takes the place of Python in a GPU slot (GPU_SLOT_PYTHON): answers as our programs would, at once or with a fault.
 
 FAKE_LOG names a file to which each call and each run adds a line. FAKE_FAULTS holds faults, such as `bench-graph=hang`:
 `fail` and `hang` of `client`, `data`, `bench-PATH` and `matrix-STEP`; FAKE_SECONDS is what a run takes.
@@ -19,7 +19,7 @@ FAULTS = dict(fault.split("=") for fault in os.environ.get("FAKE_FAULTS", "").sp
 def main(words: list[str]) -> int:
     if words[0] == "-c":
         return trouble("client")
-    command, *rest = words[2:]
+    command, rest = ("bench", words[1:]) if words[0] == "experiments/bench" else (words[2], words[3:])
     log(f"{command} {' '.join(rest)} mps={'CUDA_MPS_PIPE_DIRECTORY' in os.environ}")
     return bench(rest) if command == "bench" else matrix(rest)
 

@@ -248,12 +248,11 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         "sync",
         "dashboard",
         "list",
-        "bench",
     ):
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0
         text = capsys.readouterr().out
         assert "--" in text
-        if command not in ("list", "bench"):
+        if command != "list":
             assert all(option in text for option in ("FILE", "--out", "--only", "--set"))

@@ -13,21 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import gpu_slot
+import gpu_slot_pack
+import gpu_slot_production
+import gpu_slot_stages
 import numpy as np
 import pytest
+from gpu_slot_plans import PLANS
+from gpu_slot_state import Slot, is_running, start_time
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "gpu_slot.py"
 NAMES = {"report.json", "report.txt", "records.tar.gz", "logs.tar.gz", "profile.txt", "bench.md"}
-sys.path.insert(0, str(SCRIPT.parent))
-
-import gpu_slot  # noqa: E402
-import gpu_slot_pack  # noqa: E402
-import gpu_slot_production  # noqa: E402
-import gpu_slot_stages  # noqa: E402
-from gpu_slot_plans import PLANS  # noqa: E402
-from gpu_slot_state import Slot, is_running, start_time  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import input_scale
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,16 +16,8 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "input_scale.py"
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    import input_scale
-
-    return input_scale
-
-
-def test_the_net_is_the_one_of_the_prototxt(script: ModuleType) -> None:
-    net = script.HighwayNet(torch.Generator().manual_seed(1))
+def test_the_net_is_the_one_of_the_prototxt() -> None:
+    net = input_scale.HighwayNet(torch.Generator().manual_seed(1))
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
     def conv(weights: torch.Tensor, bias: float = 0.0) -> nn.Conv2d:
@@ -57,7 +49,7 @@ def test_the_net_is_the_one_of_the_prototxt(script: ModuleType) -> None:
     labels = torch.arange(10).repeat_interleave(2)  # each image with each label
     logits = (features @ net.heads[10].T).repeat(10, 1)
     by_label = nn.functional.cross_entropy(logits, labels).item()
-    assert script.first_losses(net, images)[10] == pytest.approx(by_label, rel=1e-4)
+    assert input_scale.first_losses(net, images)[10] == pytest.approx(by_label, rel=1e-4)
 
 
 def made_up(seed: int, slope: float = 2.0, deviation: float = 0.3, draws: int = 400) -> pd.DataFrame:
@@ -71,25 +63,25 @@ def made_up(seed: int, slope: float = 2.0, deviation: float = 0.3, draws: int = 
     )
 
 
-def test_the_likelihood_of_losses_with_a_known_one(script: ModuleType) -> None:
+def test_the_likelihood_of_losses_with_a_known_one() -> None:
     # log(excess) is normal with mean 2 log(scale) and deviation 0.3, so log(scale) has the error 0.3 / 2 by one log,
     # and 0.3 / 2 / √2 by two.
     logs = {classes: math.log(classes) + 0.7**2 for classes in (10, 100)}
-    likelihoods = script.log_likelihoods(made_up(0), logs)
+    likelihoods = input_scale.log_likelihoods(made_up(0), logs)
     for one, error in ((likelihoods[10], 0.15), (sum(likelihoods.values()), 0.15 / math.sqrt(2))):
-        best, low, high = script.interval(one)
+        best, low, high = input_scale.interval(one)
         assert best == pytest.approx(0.7, rel=0.03)
         assert low == pytest.approx(0.7 * math.exp(-1.96 * error), rel=0.05)
         assert high == pytest.approx(0.7 * math.exp(1.96 * error), rel=0.05)
 
 
-def test_the_interval_covers_the_true_scale(script: ModuleType) -> None:
+def test_the_interval_covers_the_true_scale() -> None:
     rng = np.random.default_rng(1)
     losses = made_up(2)
     covered = 0
     for _ in range(200):
         logs = {classes: math.log(classes) + 0.7**2 * math.exp(rng.normal(0, 0.3)) for classes in (10, 100)}
-        _, low, high = script.interval(sum(script.log_likelihoods(losses, logs).values()))
+        _, low, high = input_scale.interval(sum(input_scale.log_likelihoods(losses, logs).values()))
         covered += low <= 0.7 <= high
     assert 180 <= covered <= 198  # 95 % of 200, ± 3 standard deviations
 

@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from bench.plain import PlainClassifier
 from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from replicate.bench.plain import PlainClassifier
 from replicate.data.datamodule import DeviceData
 from replicate.init import initialize_
 from replicate.nn.activations import ACTIVATIONS
 from replicate.nn.fitnet import FITNET4, build
 from replicate.run import Run
 from replicate.training.cuda_graph import CudaGraph
-from replicate.training.module import Classifier
-from replicate.training.steps import Eager, Steps
+from replicate.training.module import Classifier, Eager, Steps
 
 ITERATIONS = 50
 # Milestones and chunks that don't divide each other; decay and rates large enough for a slip to show at once.

@@ -1,14 +1,11 @@
-"""Counting and timing of the benchmark."""
+"""One measured training of the benchmark: its windows, its arithmetic, and its first error."""
 
 import time
 from pathlib import Path
 
 import pytest
+from bench.measure import Speed, iteration_operations, matmul_rate, measure
 
-from replicate.bench.measure import Failure, Speed, matmul_rate, measure
-from replicate.bench.work import multiply_adds
-from replicate.nn.activations import ACTIVATIONS
-from replicate.nn.fitnet import FITNET4, build
 from replicate.options import Options
 from replicate.run import Run
 
@@ -18,8 +15,8 @@ RUN = Run("xavier", "relu", width=0.125, batch_size=8, precision="32-true")
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     # 24 batches: no chunk of 4 is cut short, whichever the clock picks
-    monkeypatch.setattr("replicate.bench.measure.IMAGES", 192)
-    monkeypatch.setattr("replicate.bench.measure.BASELINE_WORKERS", 0)
+    monkeypatch.setattr("bench.measure.IMAGES", 192)
+    monkeypatch.setattr("bench.measure.BASELINE_WORKERS", 0)
 
 
 @pytest.mark.parametrize("path", ["eager", "graph", "baseline"])
@@ -39,8 +36,7 @@ def test_a_training_is_measured_in_windows_once_the_gate_is_open(path: str, tmp_
     assert speed.startup > 0
     assert not speed.kernels
     assert speed.peak_memory > 2**20
-    net = build(FITNET4, ACTIVATIONS["relu"], width=0.125)
-    assert speed.work.operations == 6 * 8 * multiply_adds(net)
+    assert speed.operations == iteration_operations(RUN)
 
 
 @pytest.mark.parametrize("path", ["eager", "baseline"])
@@ -53,7 +49,7 @@ def test_the_kernels_are_listed_after_the_windows(path: str, tmp_path: Path) -> 
     assert any("aten::convolution_backward" in line for line in table)
 
 
-def test_a_failure_is_told_by_its_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_reported_by_its_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def disagree(name: str, *_: object) -> None:
         try:
             raise RuntimeError(f"its {name} differ\nby much")
@@ -62,7 +58,14 @@ def test_a_failure_is_told_by_its_first_error(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("replicate.training.cuda_graph._agree", disagree)
     found = measure("graph", RUN, Options(tmp_path), time.time(), tmp_path, 1, 0.1, False, lambda word: None)
-    assert found == Failure("RuntimeError: its losses differ")
+    assert found == "RuntimeError: its losses differ"
+
+
+# Multiply-adds of the released net, per image.
+@pytest.mark.parametrize(("activation", "adds"), [("relu", 190_877_064), ("maxout", 381_941_128)])
+def test_an_iteration_has_three_passes_without_the_gradient_of_the_images(activation: str, adds: int) -> None:
+    first = 3 * 3 * 3 * 32 * 32 * 32 * (2 if activation == "maxout" else 1)  # of the first convolution
+    assert iteration_operations(Run("lsuv", activation, batch_size=4)) == 2 * 4 * (3 * adds - first)
 
 
 def test_the_ceiling_is_a_rate(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""The simulated fleet: its clock, and how near the real scheduler comes to the ideal on it."""
+"""experiments/scale.py: the clock of the simulated fleet, and how near the real scheduler comes to the ideal on it."""
 
 import pytest
+from scale import simulate
 
-from replicate.bench.fleet import simulate
 from replicate.run import Run
 
 

@@ -1,9 +1,8 @@
-"""The scheduler's own cost a run, as the queue grows."""
+"""The scheduler's own cost per run, as the queue grows."""
 
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -23,7 +22,7 @@ FINGERPRINT = "0" * 64
 
 
 def nothing(run: Run, options: Options, lease: Lease, *_: object) -> Result:
-    """Stand in for a training that takes no time: write a record and be done."""
+    """Write a record at once, as a training that takes no time would."""
     result = Result(
         run=run,
         status="diverged",
@@ -39,10 +38,10 @@ def nothing(run: Run, options: Options, lease: Lease, *_: object) -> Result:
 
 
 def queue_cost(launcher: LocalLauncher, lengths: Sequence[int]) -> list[tuple[int, float]]:
-    """Processor seconds that the scheduler itself spends a run, for queues of these lengths."""
+    """Measure the processor seconds that the scheduler itself spends per run, for queues of these lengths."""
     costs = []
     for length in lengths:
-        runs = [replace(Run("lsuv", "relu", dataset="synthetic"), seed=seed) for seed in range(length)]
+        runs = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(length)]
         with tempfile.TemporaryDirectory() as folder, Display(Console(file=StringIO())) as display:
             begin = time.process_time()
             todo = left_to_do(Path(folder), runs, {"synthetic": FINGERPRINT}, display)

@@ -1,4 +1,4 @@
-"""One measured training, in a process of its own: how fast it goes once it is going, and how long until it does."""
+"""One measured training, in a process of its own: its speed once it runs, and the time until then."""
 
 import resource
 import statistics
@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
-from replicate.bench.plain import PlainClassifier, loader
-from replicate.bench.work import Work, iteration_work
+from bench.plain import PlainClassifier, loader
 from replicate.data.dataset import Dataset
 from replicate.errors import first_error
+from replicate.nn.fitnet import INPUT_CHANNELS
 from replicate.options import Options
 from replicate.run import Run
 from replicate.training.build import build_data, build_net, init_net_, make_trainer
@@ -27,8 +28,9 @@ from replicate.training.environment import configure
 from replicate.training.module import Classifier
 
 IMAGES = 50_000  # as many as CIFAR-10 has; what they show does not matter
+CLASSES = tuple("abcdefghij")
 PROFILED_ROWS = 40  # of the table of kernels
-BASELINE_WORKERS = 8  # of the DataLoader; at most one a core, or it would only hinder itself
+BASELINE_WORKERS = 8  # of the DataLoader; more than one per core would only slow it down
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +38,18 @@ class Speed:
     """What one process measured.
 
     Args:
-        rates: iterations a second, a window each.
-        startup: seconds from the launch of the process to its first iteration's end.
+        rates: iterations per second, one value for each window.
+        startup: seconds from the launch of the process to the end of its first iteration.
         peak_memory: in bytes: of the GPU's allocator, on a CPU of the process.
-        work: of one iteration of ours.
+        operations: floating-point operations of one iteration.
         kernels: table of the kernels of a few iterations; empty if it was not asked for.
     """
 
     rates: tuple[float, ...]
     startup: float
     peak_memory: int
-    work: Work
-    kernels: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A measurement that failed, and the first error that it met."""
-
-    reason: str
+    operations: int
+    kernels: str
 
 
 class _MeasuredError(Exception):
@@ -62,7 +57,7 @@ class _MeasuredError(Exception):
 
 
 class _Windows(pl.Callback):
-    """Counts iterations in windows of time, once all processes that are to run beside each other are going.
+    """Counts iterations in windows of time, once all processes that are measured at the same time run.
 
     A profile is made after the windows, of the next chunk of iterations: recording slows them down.
     """
@@ -93,7 +88,7 @@ class _Windows(pl.Callback):
             _synchronize()
             self.startup = time.time() - self.launched
             return
-        if not self._warm:  # the second time round, whatever is made at first use has been made
+        if not self._warm:  # by the second call, everything that is made at first use has been made
             self._warm = True
             self.send("ready")
         if len(self.rates) == self.windows:
@@ -130,8 +125,8 @@ def measure(
     seconds: float,
     profiled: bool,
     send: Callable[..., None],
-) -> Speed | Failure:
-    """Train until so many windows have been measured. If that fails, return the first error.
+) -> Speed | str:
+    """Train until so many windows have been measured. If that fails, return the first error in a line.
 
     Args:
         path: `baseline`, a plain Lightning loop with a DataLoader; else ours, by one of options.STEPS.
@@ -142,66 +137,65 @@ def measure(
         windows: number of windows.
         seconds: length of a window.
         profiled: whether to record the kernels of a few iterations afterwards.
-        send: is told `ready` once the training goes.
+        send: receives `ready` once the training runs.
     """
+    # A GPU's kernels without the CPU's operations, which take time to record; on a CPU its operations.
+    activity = ProfilerActivity.CUDA if options.device == "cuda" else ProfilerActivity.CPU
+    clock = _Windows(launched, gate, windows, seconds, send, profile(activities=[activity]) if profiled else None)
     try:
-        profiler = _profiler(options.device) if profiled else None
-        return _measure(path, run, options, _Windows(launched, gate, windows, seconds, send, profiler))
+        _train(path, run, options, clock)
     except Exception as error:
         traceback.print_exc()
-        return Failure(_first(error))
+        first = first_error(error)  # a capture that fails raises others after it
+        lines = str(first).strip().splitlines()
+        return f"{type(first).__name__}: {lines[0]}" if lines else type(first).__name__
+    peak = _peak_memory(options.device)
+    return Speed(tuple(clock.rates), clock.startup or 0.0, peak, iteration_operations(run), clock.kernels)
 
 
-def _measure(path: str, run: Run, options: Options, clock: _Windows) -> Speed:
+def _train(path: str, run: Run, options: Options, clock: _Windows) -> None:
+    """Train until the clock has measured everything."""
     configure(options)
     steps = None if path == "baseline" else steps_for(replace(options, step=path))
-    dataset = _noise()
-    data, net = build_data(run, dataset, options.device), build_net(run, len(dataset.classes), options.device)
+    data, net = build_data(run, _noise(), options.device), build_net(run, len(CLASSES), options.device)
     init_net_(net, run, data)
-    module = Classifier(net, run, steps=steps)
     try:
         if path != "baseline":
+            module = Classifier(net, run, steps=steps)
             make_trainer(run, options, data, [clock]).fit(module, datamodule=data)
-        else:
-            model = PlainClassifier(
-                net.to(memory_format=torch.contiguous_format),
-                lr=run.lr,
-                momentum=run.momentum,
-                weight_decay=run.weight_decay,
-                milestones=run.milestones,
-                lr_factor=run.lr_factor,
-            )
-            images, labels = data.train_images.cpu().contiguous(), data.train_labels.cpu()
-            workers = min(BASELINE_WORKERS, torch.multiprocessing.cpu_count())
-            batches = loader(images, labels, run.pad, run.batch_size, workers)
-            pl.Trainer(
-                accelerator=options.device,
-                devices=1,
-                max_epochs=-1,
-                precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
-                callbacks=[clock],
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            ).fit(model, train_dataloaders=batches)
+            return
+        model = PlainClassifier(
+            net.to(memory_format=torch.contiguous_format),
+            lr=run.lr,
+            momentum=run.momentum,
+            weight_decay=run.weight_decay,
+            milestones=run.milestones,
+            lr_factor=run.lr_factor,
+        )
+        images, labels = data.train_images.cpu().contiguous(), data.train_labels.cpu()
+        workers = min(BASELINE_WORKERS, torch.multiprocessing.cpu_count())
+        batches = loader(images, labels, run.pad, run.batch_size, workers)
+        pl.Trainer(
+            accelerator=options.device,
+            devices=1,
+            max_epochs=-1,
+            precision=run.precision,  # type: ignore[arg-type]  # one of PRECISIONS, all of which are Lightning's
+            callbacks=[clock],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        ).fit(model, train_dataloaders=batches)
     except _MeasuredError:
         pass
-    peak = _peak_memory(options.device)
-    work = iteration_work(module, run.batch_size, run.precision)
-    return Speed(tuple(clock.rates), clock.startup or 0.0, peak, work, clock.kernels)
 
 
-def _first(error: BaseException) -> str:
-    """The error that came first, in a line: a capture that fails raises others on its way out."""
-    error = first_error(error)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _profiler(device: str) -> profile:
-    """Record kernels on a GPU, where recording the CPU's operations would only take time; on a CPU the operations."""
-    return profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU])
+def iteration_operations(run: Run) -> int:
+    """Count the floating-point operations of one iteration's convolutions and matrix products, forward and backward."""
+    net = build_net(run, len(CLASSES), "meta")
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(run.batch_size, INPUT_CHANNELS, 32, 32, device="meta")).sum().backward()
+    return int(counter.get_total_flops())
 
 
 def _table(profiler: profile) -> str:
@@ -213,19 +207,21 @@ def _table(profiler: profile) -> str:
 def _noise() -> Dataset:
     """Random images, of which a few are for testing: evaluations are not what is measured."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES + 100, 3, 32, 32), dtype=np.uint8)
-    labels = rng.integers(0, 10, IMAGES + 100)
-    names = tuple("abcdefghij")
-    return Dataset("noise", "", names, images[:IMAGES], labels[:IMAGES], images[IMAGES:], labels[IMAGES:])
+    images = rng.integers(0, 256, (IMAGES + 100, INPUT_CHANNELS, 32, 32), dtype=np.uint8)
+    labels = rng.integers(0, len(CLASSES), IMAGES + 100)
+    return Dataset("noise", "", CLASSES, images[:IMAGES], labels[:IMAGES], images[IMAGES:], labels[IMAGES:])
 
 
 def matmul_rate(options: Options, bf16: bool, send: Callable[..., None]) -> tuple[float, str]:
-    """Floating-point operations a second of a large matrix product, the ceiling of this device, and the device's name.
+    """Measure the floating-point operations per second of a large matrix product, the ceiling of this device.
 
     Args:
         options: device and threads.
         bf16: the precision of the product, else float32 without TF32.
         send: not used.
+
+    Returns:
+        The rate, and the name of the GPU; on a CPU an empty name.
     """
     configure(options)
     cuda = options.device == "cuda"

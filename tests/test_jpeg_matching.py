@@ -1,13 +1,15 @@
+"""experiments/jpeg_matching.py: which copy belongs to which image, and both data sets."""
+
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jpeg_matching import Match, lay_out, match, misnumbered, nearest, summary
 from PIL import Image
 
 from replicate.data import folder
-from replicate.data.matching import Match, lay_out, match, misnumbered, nearest, summary
 from replicate.errors import UsageError
 
 KINDS = ("cat", "dog")
@@ -16,6 +18,11 @@ KINDS = ("cat", "dog")
 def drawn(rng: np.random.Generator) -> Image.Image:
     """A picture of a few large patches: JPEG leaves it recognisable."""
     return Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((32, 32), Image.Resampling.NEAREST)
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def test_other_classes_are_refused(roots: tuple[Path, Path]):
     exact, copies = roots
     for split in folder.SPLITS:
         (copies / split / "dog").rename(copies / split / "fox")
-    with pytest.raises(UsageError, match="have other classes"):
+    with pytest.raises(UsageError, match="have different classes"):
         match(exact, copies)
 
 

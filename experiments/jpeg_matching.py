@@ -1,4 +1,4 @@
-"""Find images with exact pixels among lossy copies of the same data set, and lay both out as data sets of their own."""
+"""Match images with exact pixels to their lossy copies, and make a data set of each kind. See jpeg_cost.py."""
 
 import math
 import shutil
@@ -30,7 +30,7 @@ class Match:
         exact: file with the exact pixels, named by the image's number in the official order of the split.
         copy: file of the copy, named by its number within the class.
         error: mean squared difference of the two over all values, in squared grey levels.
-        second: likewise of the second-best copy.
+        second: the same for the second-best copy.
     """
 
     split: str
@@ -57,7 +57,7 @@ class Match:
 
 
 def match(exact: Path, copies: Path, progress: Progress | None = None) -> tuple[Match, ...]:
-    """Find for every image of one data set its copy in another.
+    """Find the copy of each image of a data set in another one.
 
     Args:
         exact: folder of images with exact pixels, `{train,test}/<class>/<number>.png`.
@@ -68,12 +68,12 @@ def match(exact: Path, copies: Path, progress: Progress | None = None) -> tuple[
         The matches by split, class and name.
 
     Raises:
-        UsageError: a folder is not a data set, or has other classes; a match is not clear, or two images have the same
+        UsageError: a folder is not a data set, or the classes differ; a match is not clear, or two images have the same
             copy. Names the culprits.
     """
     ours, theirs = (folder.read(path, path.name, progress) for path in (exact, copies))
     if ours.classes != theirs.classes:
-        raise UsageError(f"{exact} and {copies} have other classes: {ours.classes} and {theirs.classes}")
+        raise UsageError(f"{exact} and {copies} have different classes: {ours.classes} and {theirs.classes}")
     files, names = folder.files(exact), folder.files(copies)
     splits = {
         "train": (ours.train_images, ours.train_labels, theirs.train_images, theirs.train_labels),
@@ -103,7 +103,7 @@ def nearest(
         Index of the nearest copy, its mean squared error, and that of the second nearest: three arrays (n,).
     """
     if len(copies) < 2:
-        raise UsageError("a class has fewer than two copies, so that none can be told from the second-best")
+        raise UsageError("a class has fewer than two copies, so a match has no second-best to compare with")
     # |a - b|² = |a|² + |b|² - 2ab: whole numbers below 2**53, so exact in float64 and in any order of summation
     a, b = (part.reshape(len(part), -1).astype(np.float64) for part in (images, copies))
     squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T  # n m
@@ -128,7 +128,7 @@ def _refuse_doubt(found: Sequence[Match]) -> None:
 
 
 def misnumbered(found: Iterable[Match]) -> list[Match]:
-    """Check matches against the file names, which know nothing of the pixels.
+    """Check matches against the file names, which do not depend on the pixels.
 
     Images are named by their number in the official order, copies by theirs within the class in that same order. So
     within a stretch of numbers without a gap the copies' numbers of a class rise by one from image to image, across a

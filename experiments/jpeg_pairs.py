@@ -1,21 +1,22 @@
-"""Paired runs: the same cell on two data sets, and what their difference says. Results in, Markdown out."""
+"""The page of jpeg_cost.py: paired runs on exact and on lossy images, and what their difference says."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
+
+from scipy.special import stdtr, stdtrit
 
 from replicate.errors import UsageError
-from replicate.report.axes import title
-from replicate.report.markdown import decimal, signed
-from replicate.report.statistics import Difference, paired
+from replicate.report.text import cell_name
 from replicate.store.files import escape_control_chars, write_atomically
 from replicate.store.result import Result
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two finished runs that differ by their data set alone: exact pixels, and lossy ones."""
+    """Two finished runs that differ only in their data set: one has exact pixels, the other lossy ones."""
 
     exact: Result
     lossy: Result
@@ -34,7 +35,7 @@ class Pair:
 
 
 def pair_up(results: Iterable[Result], exact: str, lossy: str) -> tuple[Pair, ...]:
-    """Pair finished runs on the data set `exact` with those on `lossy` that are otherwise the same, by seed.
+    """Pair finished runs on the data set `exact` with those on `lossy` that are otherwise equal, in order of seed.
 
     Raises:
         UsageError: there is nothing to pair, or the pairs differ by more than their seed.
@@ -49,14 +50,32 @@ def pair_up(results: Iterable[Result], exact: str, lossy: str) -> tuple[Pair, ..
         raise UsageError(f"no seed has finished on both {exact} and {lossy} yet; start it again to go on")
     pairs.sort(key=lambda pair: pair.seed)
     if any(replace(pair.exact.run, seed=pairs[0].seed) != pairs[0].exact.run for pair in pairs):
-        raise UsageError("the pairs differ by more than their seed, and those of a cell may differ by it alone")
+        raise UsageError("the pairs differ by more than their seed; give --set so that one cell is left")
     return tuple(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean paired difference, half of its 95 % interval, and the two-sided p value of no difference."""
+
+    value: float
+    half: float
+    p: float
 
 
 def difference(pairs: Iterable[Pair]) -> Difference | None:
     """Accuracy on lossy images less that on exact ones, in points, over the pairs that converged; None below two."""
     good = [both for pair in pairs if (both := pair.accuracies)]
     return paired([lossy for _, lossy in good], [exact for exact, _ in good]) if len(good) > 1 else None
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Mean of `first` less `second`, pair by pair, by Student's t with n - 1 degrees of freedom; needs two pairs."""
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    value, error = fmean(differences), stdev(differences) / math.sqrt(len(differences))
+    df = len(differences) - 1
+    p = 2 * float(stdtr(df, -abs(value) / error)) if error else float(value == 0)
+    return Difference(value, float(stdtrit(df, 0.975)) * error, p)
 
 
 def verdict(found: Difference | None, n: int) -> str:
@@ -68,8 +87,8 @@ def verdict(found: Difference | None, n: int) -> str:
     """
     if found is None:
         return f"Converged pairs: {n}. It takes at least two to say anything."
-    low, high = found.interval.low, found.interval.high
-    numbers = f"{signed(found.value)} ± {(high - low) / 2:.2f} points"
+    low, high = found.value - found.half, found.value + found.half
+    numbers = f"{_signed(found.value)} ± {found.half:.2f} points"
     line = f"**JPEG less exact: {numbers}** (mean paired difference, 95 % t interval, n = {n}, p = {found.p:.2g}). "
     if low > 0:
         return f"{line}Training on JPEG gave the higher accuracy here."
@@ -81,12 +100,12 @@ def verdict(found: Difference | None, n: int) -> str:
 
 
 def page(pairs: Sequence[Pair], images: str, command: str) -> str:
-    """Lay out what JPEG costs.
+    """Write what JPEG costs as Markdown.
 
     Args:
         pairs: at least one.
-        images: on the images, in Markdown.
-        command: what made the page.
+        images: a paragraph on the images, in Markdown.
+        command: that made the page.
     """
     good = [both for pair in pairs if (both := pair.accuracies)]
     means = (fmean(exact for exact, _ in good), fmean(lossy for _, lossy in good)) if good else None
@@ -112,7 +131,7 @@ def page(pairs: Sequence[Pair], images: str, command: str) -> str:
 
 
 def write_page(path: Path, pairs: Sequence[Pair], images: str, command: str) -> Path:
-    """Write the page, and the folder it lies in where there is none."""
+    """Write the page, and make its folder if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_atomically(path, page(pairs, images, command))
 
@@ -123,7 +142,7 @@ def _facts(pairs: Sequence[Pair], images: str) -> list[str]:
     commits = {f"{one.commit[:12]}{' with changes' if one.dirty else ''}" for one in results}
     hours = sum(one.seconds for one in results) / 3600
     return [
-        f"- Cell: {title(run.init)} × {title(run.activation)}, {run.model} at width {run.width:g}, {run.precision}.",
+        f"- Cell: {cell_name(run.init, run.activation)}, {run.model} at width {run.width:g}, {run.precision}.",
         f"- Schedule: {run.iterations:,} iterations of {run.batch_size} images, learning rate {run.lr:g}, times "
         f"{run.lr_factor:g} at {steps}.",
         f"- Device: {escape_control_chars(', '.join(sorted({one.device for one in results})))}; {hours:.2f} hours of "
@@ -140,10 +159,19 @@ def _shown(pair: Pair) -> tuple[str, str]:
 
 
 def _status(result: Result) -> str:
-    accuracy = decimal(result.test_accuracy)
-    return accuracy if result.status == "converged" else f"{accuracy} n/c" if accuracy else "diverged"
+    if result.test_accuracy is None:
+        return "diverged"
+    return _decimal(result.test_accuracy) + ("" if result.status == "converged" else " n/c")
 
 
 def _row(name: str, both: tuple[float, float] | None, otherwise: tuple[str, str]) -> str:
-    texts = (decimal(both[0]), decimal(both[1])) if both else otherwise
-    return f"| {name} | {texts[0]} | {texts[1]} | {signed(both[1] - both[0]) if both else '–'} |"
+    texts = (_decimal(both[0]), _decimal(both[1])) if both else otherwise
+    return f"| {name} | {texts[0]} | {texts[1]} | {_signed(both[1] - both[0]) if both else '–'} |"
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")

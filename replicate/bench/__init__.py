@@ -1,1 +1,0 @@
-"""How fast training is, beside a plain Lightning loop measured in the same call."""
