@@ -1,7 +1,6 @@
 """What each command does: select the runs, call the modules that do the work, print."""
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -79,15 +78,11 @@ def verify_(args: argparse.Namespace) -> int:
 def score_(args: argparse.Namespace) -> int:
     """Compute the table from the predictions and the test labels, and compare it with the records: 0 if it is equal."""
     from replicate.data.sources import load_test_labels
-    from replicate.report.table import Table, build
     from replicate.verify.score import score
 
     chosen = Selection.of(args)
-
-    def table_of(records: Records) -> Table:
-        return build(chosen.experiment, chosen.runs, records, chosen.out)
-
-    return score(chosen.records, chosen.out, cache(partial(load_test_labels, data_dir=args.data_dir)), table_of, print)
+    labels_of = cache(partial(load_test_labels, data_dir=args.data_dir))
+    return score(chosen.experiment, chosen.runs, chosen.records, chosen.out, labels_of, print)
 
 
 def _carry_out(
@@ -108,21 +103,6 @@ def collect_(args: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def bench(args: argparse.Namespace) -> int:
-    """Measure the speed of training next to a plain Lightning loop; write OUT/<device>.md and .json (results/bench)."""
-    from replicate.bench.compare import MeasurementError
-    from replicate.bench.run import run_bench
-
-    try:
-        path = run_bench(args)
-    except MeasurementError as error:
-        print(f"replicate: a measurement failed: {escape_control_chars(str(error))}", file=sys.stderr)
-        return 1
-    print(path.read_text())
-    print(f"wrote {path}")
-    return 0
-
-
 def status(args: argparse.Namespace) -> int:
     """Show the grid of an experiment: which runs are done, failed, waiting and under way, and how far."""
     from replicate.live.watch import View, show, watch
@@ -133,13 +113,15 @@ def status(args: argparse.Namespace) -> int:
 
 
 def table(args: argparse.Namespace) -> int:
-    """Write the accuracy table beside the published one (table.md, .tex, .csv, and runs.csv), and print it."""
+    """Write the accuracy table next to the published one (table.md, .tex, .csv, and runs.csv), and print it."""
+    from replicate.report.document import document
+    from replicate.report.render import markdown, write_table
     from replicate.report.table import build
 
     chosen = Selection.of(args)
-    built = build(chosen.experiment, chosen.runs, chosen.records, chosen.out)
-    paths = built.write(chosen.out)
-    print(built.markdown())
+    doc = document(build(chosen.experiment, chosen.runs, chosen.records, chosen.out))
+    paths = write_table(doc, chosen.out)
+    print(markdown(doc))
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
 
@@ -147,21 +129,23 @@ def table(args: argparse.Namespace) -> int:
 def figures(args: argparse.Namespace) -> int:
     """Draw accuracies, learning curves and what happens in the layers into OUT/figures, as PDF and PNG."""
     from replicate.report.figures import draw
+    from replicate.report.table import build
 
     chosen = Selection.of(args)
-    paths = draw(chosen.experiment, chosen.runs, chosen.records, chosen.out, chosen.out / "figures", print)
+    built = build(chosen.experiment, chosen.runs, chosen.records, chosen.out)
+    paths = draw(built, chosen.out, chosen.out / "figures", print)
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write OUT/report/index.html: all that was found on one page, which opens without a network."""
+    """Write OUT/report/index.html: everything that was found on one page, which opens without a network."""
     from replicate.data.sources import labels_at_hand
+    from replicate.report.command_line import CommandLine
     from replicate.report.page import write_report
-    from replicate.report.reproduce import Source
+    from replicate.report.table import assemble
 
     chosen = Selection.of(args)
-    source = Source(args.file, tuple(args.set), tuple(args.only))
 
     @cache
     def labels_of(dataset: str) -> "Labels | None":
@@ -170,7 +154,9 @@ def report(args: argparse.Namespace) -> int:
             print(f"the page has no pairs: the test labels of {dataset} are not in {args.data_dir}; give --data-dir")
         return labels
 
-    paths = write_report(chosen.experiment, chosen.runs, chosen.records, chosen.out, source, labels_of)
+    built = assemble(chosen.experiment, chosen.runs, chosen.records)
+    command_line = CommandLine(args.file, tuple(args.set), tuple(args.only))
+    paths = write_report(built, chosen.out, command_line, labels_of)
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
 

@@ -34,7 +34,7 @@ SENTENCES = {
 # Kinds of transient failures
 KILLED, MEMORY, CUDA, DISK = KINDS = ("killed", "out of memory", "CUDA error", "disk")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
-UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden", "invalid_key")
 
 
 # Not a ValueError: pydantic would collect it and lose its sentence; raised by a validator, it passes through.
@@ -50,19 +50,20 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(known)}")
 
 
-def explain(error: "ValidationError", keys: Mapping[str, Iterable[str]] = {}) -> str:
+def explain(error: "ValidationError", keys: Mapping[str, Iterable[str]] = {}, whole: str = "the file") -> str:
     """Describe the first error of a pydantic validation in one sentence.
 
     Args:
         error: of pydantic.
         keys: section of the input -> its keys, to choose from where one is unknown; the outermost section is "".
+        whole: what the input is, for people.
     """
     errors = error.errors(include_url=False)
     first = next((one for one in errors if one["type"] in UNKNOWN_KEY), errors[0])  # a typo is also a missing key
-    *outer, key = first["loc"] or ("the file",)
+    *outer, key = first["loc"] or (whole,)
     if first["type"] in UNKNOWN_KEY:
         section = next((str(part) for part in reversed(outer) if isinstance(part, str)), "")
-        return str(unknown(f"key in {section or 'the file'}", key, keys[section])) if keys else f"unknown key {key!r}"
+        return str(unknown(f"key in {section or whole}", key, keys[section])) if keys else f"unknown key {key!r}"
     name, value = ".".join(map(str, (*outer, key))), reprlib.repr(first["input"])
     sentence = SENTENCES.get(first["type"], "{name} is {value}: {msg}")
     return sentence.format(

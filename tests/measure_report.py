@@ -8,8 +8,9 @@ from pathlib import Path
 import chromium
 from made_up_records import fill, many
 
+from replicate.report.command_line import CommandLine
 from replicate.report.page import write_report
-from replicate.report.reproduce import Source
+from replicate.report.table import assemble
 from replicate.store.run_folder import collect
 
 OPEN = """() => {
@@ -26,7 +27,9 @@ def main(seeds: int) -> None:
         out = Path(folder)
         fill(out, runs)
         start = time.perf_counter()
-        page, _ = write_report(experiment, runs, collect(out, runs), out, Source(Path("experiments/table3.yaml")))
+        page, _ = write_report(
+            assemble(experiment, runs, collect(out, runs)), out, CommandLine(Path("experiments/table3.yaml"))
+        )
         print(f"{len(runs)} runs: built in {time.perf_counter() - start:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
         with chromium.browser() as browser:
             for _ in range(5):

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,18 +26,16 @@ MAY = {
         "matrix",
         "live",
         "report",
-        "bench",
         "verify",
         "tracking",
         "data",
         "doctor",
     },
     "doctor": {"matrix", "training", "data", "options", "store", "provenance", "nvidia_mps"},
-    "bench": {"matrix", "training", "data", "nn", "options", "store", "provenance"},
     "report": {"experiment", "store", "yamlfile"},
     "matrix": {"options", "store", "provenance"},
     "live": {"matrix", "report", "experiment", "store"},
-    "verify": {"store"},
+    "verify": {"report", "experiment", "store"},
     "training": {"nn", "init", "data", "options", "store", "provenance", "nvidia_mps"},
     "tracking": {"report", "experiment", "options", "store", "training"},
     "nn": set(),
@@ -164,6 +163,13 @@ def test_nothing_in_training_takes_more_than_six_arguments() -> None:
                     names = [one.arg for one in (*node.args.args, *node.args.kwonlyargs) if one.arg != "self"]
                     found[f"{path.name}:{node.name}"] = len(names)
     assert {name: count for name, count in found.items() if count > 6} == {}
+
+
+def test_files_that_the_report_reads_are_in_the_package() -> None:
+    setup = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    patterns = setup["tool"]["setuptools"]["package-data"]["replicate.report"]
+    packaged = {path for pattern in patterns for path in (ROOT / "report").glob(pattern)}
+    assert {path for path in (ROOT / "report").rglob("*.*") if path.suffix not in (".py", ".pyc", ".md")} <= packaged
 
 
 def test_files_are_short() -> None:

@@ -15,7 +15,7 @@ from replicate.data.sources import load
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.options import Options
-from replicate.report.markdown import escape
+from replicate.report.render import escape_markdown
 from replicate.run import Run
 from replicate.store.files import escape_control_chars
 from replicate.store.run_folder import collect
@@ -220,7 +220,7 @@ def test_a_label_with_markup_is_escaped(file: Path, out: Path) -> None:
     for path in out.glob("runs/*/result.json"):
         rewrite(path, data_label=label, device="=1+1")
     assert main(["table", str(file), "--out", str(out)]) == 0
-    assert escape(label) in (out / "table.md").read_text()
+    assert escape_markdown(label) in (out / "table.md").read_text()
     latex = (out / "table.tex").read_text()
     assert r"50\% of \$x\_1\$ \& $<$b$>$\#1" in latex
     assert r"\input{secret}" not in latex

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from replicate.live.forecast import forecast
+from replicate.report.cell import Tally
 from replicate.run import Run
 from replicate.store.result import Result
 
@@ -38,37 +38,17 @@ class UnderWay:
     left: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How far some runs are: those of a cell, or all.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellProgress(Tally):
+    """How far the runs of a cell are, or all runs. A run that is tried again counts as running, not as an error.
 
     Args:
-        expected: number of the runs.
-        accuracies: test accuracies in % of the converged ones.
-        not_converged: how many ended at chance.
-        diverged: how many met a non-finite loss.
-        errors: how many crashed, and are not being tried again.
         here: how far, from 0 to 1, each run under way is.
         elsewhere: likewise for those of another command.
     """
 
-    expected: int
-    accuracies: tuple[float, ...]
-    not_converged: int
-    diverged: int
-    errors: int
     here: tuple[float, ...]
     elsewhere: tuple[float, ...]
-
-    @property
-    def failed(self) -> int:
-        """Number of finished runs that did not converge, by either way."""
-        return self.not_converged + self.diverged
-
-    @property
-    def finished(self) -> int:
-        """Number of runs that yielded a result, a failure to converge included."""
-        return len(self.accuracies) + self.failed
 
     @property
     def running(self) -> int:
@@ -78,17 +58,7 @@ class Tally:
     @property
     def waiting(self) -> int:
         """Number of runs that nobody works on and that have not ended."""
-        return self.expected - self.finished - self.errors - self.running
-
-    @property
-    def nc(self) -> bool:
-        """Whether the cell is n/c, as in the table: more than half of its finished runs failed to converge."""
-        return 2 * self.failed > self.finished
-
-    @property
-    def mean(self) -> float | None:
-        """Mean accuracy of the converged runs in %; None if there is none."""
-        return fmean(self.accuracies) if self.accuracies else None
+        return self.missing - self.running
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +77,8 @@ class Board:
 
     rows: tuple[Any, ...]
     columns: tuple[Any, ...]
-    cells: Mapping[tuple[Any, Any], Tally]
-    whole: Tally
+    cells: Mapping[tuple[Any, Any], CellProgress]
+    whole: CellProgress
     under_way: tuple[UnderWay, ...]
     images_per_second: float | None
     left: float | None
@@ -148,8 +118,8 @@ def board(
     return Board(
         rows=tuple(dict.fromkeys(row for row, _ in groups)),
         columns=tuple(dict.fromkeys(getattr(run, columns) for run in runs)),
-        cells={key: _tally(group, ended, going) for key, group in groups.items()},
-        whole=_tally(by_id, ended, going),
+        cells={key: _progress(group, ended, going) for key, group in groups.items()},
+        whole=_progress(by_id, ended, going),
         under_way=tuple(UnderWay(by_id[name], one, told.each.get(name)) for name, one in going.items()),
         images_per_second=told.images_per_second,
         left=told.whole,
@@ -160,20 +130,13 @@ def _final(result: Result | None) -> bool:
     return result is not None and result.final
 
 
-def _tally(runs: Mapping[str, Run], ended: Mapping[str, Result | None], going: Mapping[str, Progress]) -> Tally:
-    found = [ended[name] for name in runs if name in ended]
-    names = [name for name in runs if name in going]
-    statuses = ["error" if result is None else result.status for result in found]
-    return Tally(
-        expected=len(runs),
-        accuracies=tuple(
-            result.test_accuracy
-            for result in found
-            if result is not None and result.status == "converged" and result.test_accuracy is not None
-        ),
-        not_converged=statuses.count("not_converged"),
-        diverged=statuses.count("diverged"),
-        errors=statuses.count("error"),
-        here=tuple(going[name].iteration / runs[name].iterations for name in names if not going[name].elsewhere),
-        elsewhere=tuple(going[name].iteration / runs[name].iterations for name in names if going[name].elsewhere),
+def _progress(
+    runs: Mapping[str, Run], ended: Mapping[str, Result | None], going: Mapping[str, Progress]
+) -> CellProgress:
+    running = [(going[name], run.iterations) for name, run in runs.items() if name in going]
+    return CellProgress.of(
+        len(runs),
+        (ended[name] for name in runs if name in ended),
+        here=tuple(one.iteration / iterations for one, iterations in running if not one.elsewhere),
+        elsewhere=tuple(one.iteration / iterations for one, iterations in running if one.elsewhere),
     )

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from replicate.experiment import Experiment
 from replicate.live.board import Board, UnderWay
-from replicate.live.words import ELSEWHERE, HERE, STYLES, cell, duration, legend, totals
-from replicate.report.axes import title
+from replicate.live.words import ELSEWHERE, HERE, STYLES, cell_lines, duration, legend, totals
+from replicate.report.text import display_name
 from replicate.store.files import escape_control_chars
 
 WIDTH = 10  # of a column at least, where there is room: `3/5 92.1 %`, so that the grid stays still while it fills
@@ -60,11 +60,11 @@ class Grid:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         table.add_column(Text(self._axes[0]))
         for column in board.columns:
-            table.add_column(Text(escape_control_chars(title(column))), min_width=WIDTH if steady else None)
+            table.add_column(Text(escape_control_chars(display_name(column))), min_width=WIDTH if steady else None)
         for row in board.rows:
-            tallies = [board.cells.get((row, column)) for column in board.columns]
-            texts = [Text("–") if tally is None else _lines(cell(tally)) for tally in tallies]
-            table.add_row(Text(escape_control_chars(title(row))), *texts)
+            cells = [board.cells.get((row, column)) for column in board.columns]
+            texts = [Text("–") if cell is None else _lines(cell_lines(cell)) for cell in cells]
+            table.add_row(Text(escape_control_chars(display_name(row))), *texts)
         return table
 
 

@@ -13,8 +13,9 @@ from replicate.live.forecast import Pace
 from replicate.live.grid import Grid
 from replicate.live.look import Looker, Seen
 from replicate.live.screen import LOOK_SECONDS, is_drawn_on
-from replicate.live.words import number, totals
+from replicate.live.words import totals
 from replicate.matrix.display import outcome
+from replicate.report.text import count
 from replicate.run import Run
 from replicate.store.files import escape_control_chars
 from replicate.store.run_folder import count_others
@@ -58,8 +59,8 @@ class View:
 
     def drawn(self, seen: Seen, now: Board, fits: bool) -> Grid:
         """Draw what a look has shown; `fits`: in the height of the terminal."""
-        notes = [f"{number(seen.bad, 'unreadable record')}; the matrix does these runs again"] if seen.bad else []
-        notes += [f"{number(self._others, 'record')} of other settings in the folder"] if self._others else []
+        notes = [f"{count(seen.bad, 'unreadable record')}; the matrix does these runs again"] if seen.bad else []
+        notes += [f"{count(self._others, 'record')} of other settings in the folder"] if self._others else []
         return Grid(self._experiment, now, f"{self._experiment.name} in {self._out}", notes, fits)
 
 

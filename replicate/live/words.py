@@ -1,56 +1,57 @@
 """The state of a matrix in words: a cell, the totals, a length of time. Marks differ by shape, not by colour alone."""
 
-from replicate.live.board import Board, Tally
+from replicate.live.board import Board, CellProgress
+from replicate.report.text import count
 
 HERE, ELSEWHERE = "▸", "▹"
 STYLES = {"done": "green", "n/c": "yellow", "error": "bold red", "here": "cyan", "elsewhere": "blue", "waiting": "dim"}
 
 
-def cell(tally: Tally) -> list[tuple[str, str]]:
-    """Tell of a cell, a line each with the name of its style: `3/5 92.1 %`, `1 n/c`, `▸ 41 %`, `1 error`."""
-    lines = [_done(tally)] if tally.finished else []
-    if not tally.nc:
-        lines += [(f"{tally.not_converged} n/c", "n/c")] if tally.not_converged else []
-        lines += [(f"{tally.diverged} diverged", "n/c")] if tally.diverged else []
-    for mark, shares, style in ((HERE, tally.here, "here"), (ELSEWHERE, tally.elsewhere, "elsewhere")):
+def cell_lines(cell: CellProgress) -> list[tuple[str, str]]:
+    """A cell as lines, each with the name of its style: `3/5 92.1 %`, `1 n/c`, `▸ 41 %`, `1 error`."""
+    lines = [_done(cell)] if cell.finished else []
+    if not cell.nc:
+        lines += [(f"{cell.not_converged} n/c", "n/c")] if cell.not_converged else []
+        lines += [(f"{cell.diverged} diverged", "n/c")] if cell.diverged else []
+    for mark, shares, style in ((HERE, cell.here, "here"), (ELSEWHERE, cell.elsewhere, "elsewhere")):
         if shares:
             several = f"×{len(shares)}" if len(shares) > 1 else ""
             lines.append((f"{mark}{several} {100 * sum(shares) / len(shares):.0f} %", style))
-    if tally.errors:
-        lines.append(("error" if tally.expected == 1 else number(tally.errors, "error"), "error"))
-    if tally.expected == 1:
+    if cell.errors:
+        lines.append(("error" if cell.expected == 1 else count(cell.errors, "error"), "error"))
+    if cell.expected == 1:
         return lines or [("waiting", "waiting")]
-    if tally.finished:
+    if cell.finished:
         return lines
-    nothing = f"0/{tally.expected}"
+    nothing = f"0/{cell.expected}"
     return [(f"{nothing} {lines[0][0]}", lines[0][1]), *lines[1:]] if lines else [(nothing, "waiting")]
 
 
-def _done(tally: Tally) -> tuple[str, str]:
-    if tally.nc:
-        word, style = "diverged" if tally.diverged == tally.failed else "n/c", "n/c"
+def _done(cell: CellProgress) -> tuple[str, str]:
+    if cell.nc:
+        word, style = "diverged" if cell.diverged == cell.failed else "n/c", "n/c"
     else:
-        word, style = f"{tally.mean:.1f} %", "done"
-    return word if tally.expected == 1 else f"{tally.finished}/{tally.expected} {word}", style
+        word, style = f"{cell.mean:.1f} %", "done"
+    return word if cell.expected == 1 else f"{cell.finished}/{cell.expected} {word}", style
 
 
 def totals(board: Board) -> str:
     """Tell of all runs, in one line: `115 runs: 43 done, 1 error, 8 running, 63 waiting; 900 images/s; 14 h left`."""
     whole = board.whole
     parts = [f"{whole.finished} done"]
-    parts += [number(whole.errors, "error")] if whole.errors else []
+    parts += [count(whole.errors, "error")] if whole.errors else []
     parts += [f"{whole.running} running"] if whole.running else []
     parts += [f"{whole.waiting} waiting"] if whole.waiting else []
     speed = "" if board.images_per_second is None else f"; {board.images_per_second:,.0f} images/s"
     left = "" if board.left is None else f"; {duration(board.left)} left"
-    return f"{number(whole.expected, 'run')}: {', '.join(parts)}{speed}{left}"
+    return f"{count(whole.expected, 'run')}: {', '.join(parts)}{speed}{left}"
 
 
 def legend(board: Board) -> str:
     """Explain the marks that a board has."""
     marks = [f"{HERE} running"] if board.whole.here else []
     marks += [f"{ELSEWHERE} {'running ' * (not marks)}by another command"] if board.whole.elsewhere else []
-    several = any(tally.expected > 1 for tally in board.cells.values())
+    several = any(cell.expected > 1 for cell in board.cells.values())
     parts = [f"{', '.join(marks)}: how far"] if marks else []
     parts += ["3/5: done"] if several else []
     return "; ".join([*parts, f"%: {'mean ' * several}test accuracy"])
@@ -67,8 +68,3 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
-
-
-def number(count: int, noun: str) -> str:
-    """Count things: `1 error`, `2 errors`."""
-    return f"{count} {noun}{'s' * (count != 1)}"

@@ -84,8 +84,8 @@ def left_to_do(
                 f"{run_id} in {out} was run on data with fingerprint {result.fingerprint}, but {result.run.dataset} "
                 f"here has {here}; give another --out, or the data it was run on"
             )
-    for reason in records.bad.values():
-        display.note(f"{reason}; the run is done again, and the file set aside")
+    for path, reason in records.bad.items():
+        display.note(f"{path}: {reason}; the run is done again, and the file set aside")
     return [run for run in runs if is_left(records.results.get(run.run_id), retried)]
 
 

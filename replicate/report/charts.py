@@ -1,35 +1,24 @@
 """What the page's charts draw: learning curves and layers, as plain data."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from replicate.report.axes import moment_text, title
-from replicate.report.layers import Measured, Quantity, layer_flow
-from replicate.report.series import averaged, layer_variances
+from replicate.report.frames import HEAD, METRICS, QUANTITIES, Frames, averaged
 from replicate.report.table import Table
-from replicate.store.curve import Point
-from replicate.store.result import Result
-from replicate.store.run_folder import RunFolder
+from replicate.report.text import display_name, snapshot_name
 
-METRICS = {"test_accuracy": "test accuracy (%)", "train_loss": "training loss (nats)", "test_loss": "test loss (nats)"}
-QUANTITIES: Mapping[Quantity, str] = {
-    "variance": "variance of the pre-activation",
-    "gradient_norm": "L2 norm of the gradient by the weight",
-}
 DIGITS = 5  # significant ones: more than a screen shows
 STATUS = {"converged": "", "not_converged": ", n/c", "diverged": ", diverged"}
 
 
-def charts(table: Table, out: Path, measured: Measured) -> dict[str, Any]:
+def charts(table: Table, frames: Frames) -> dict[str, Any]:
     """Gather the data of all charts.
 
     Args:
-        table: whose records they are of.
-        out: the output folder, which also holds the curves.
-        measured: what there is of the runs' layers.
+        table: whose runs they are of.
+        frames: what there is of the runs.
 
     Returns:
         `rows`, `columns`: their titles. `milestones`: iterations. `chance`: in %, or null. `curves`: metric -> `{label,
@@ -38,66 +27,67 @@ def charts(table: Table, out: Path, measured: Measured) -> dict[str, Any]:
         converge), `label`, `y`, and for means `low` and `high`; null where there is no value.
     """
     classes = table.protocol.classes
-    read = [(r, RunFolder.of(out, r.run).points(*METRICS)) for r in table.results if r.status != "error"]
-    curves = {}
-    for name, label in METRICS.items():
-        curves[name] = _curves(table, [(result, points[name]) for result, points in read if points[name]], label)
+    curves = {metric: frames.curves[frames.curves["metric"] == metric] for metric in METRICS}
     return {
-        "rows": [title(row) for row in table.rows],
-        "columns": [title(column) for column in table.columns],
+        "rows": [display_name(row) for row in table.rows],
+        "columns": [display_name(column) for column in table.columns],
         "milestones": list(table.protocol.settings.get("milestones", ())),
         "chance": 100 / classes if classes else None,
-        "curves": {name: chart for name, chart in curves.items() if chart["lines"]},
-        "layers": _layers(table, measured),
+        "curves": {metric: _curves(curves[metric], label) for metric, label in METRICS.items() if len(curves[metric])},
+        "layers": _layers(frames),
     }
 
 
-def _curves(table: Table, runs: Sequence[tuple[Result, Sequence[Point]]], label: str) -> dict[str, Any]:
-    means = averaged(runs, *table.axes)
-    x = sorted({point[0] for _, points in runs for point in points})
-    lines = []
-    for place, group in means[means["line"] == "converged"].groupby(["row", "column"], sort=False):
-        values = {name: dict(zip(group["iteration"], group[name], strict=True)) for name in ("mean", "low", "high")}
-        spread = {name: _on(x, values[name]) for name in ("low", "high")}
-        lines.append({**_place(table, place), "kind": "mean", "label": "mean", "y": _on(x, values["mean"]), **spread})
-    for result, points in runs:
-        place = tuple(getattr(result.run, axis) for axis in table.axes)
-        kind = "run" if result.status == "converged" else "failed"
-        name = f"seed {result.run.seed}{STATUS[result.status]}"
-        values_of = {iteration: value for iteration, _, value in points}
-        lines.append({**_place(table, place), "kind": kind, "label": name, "y": _on(x, values_of)})
+def _curves(curves: pd.DataFrame, label: str) -> dict[str, Any]:
+    x = sorted(set(curves["iteration"]))
+    lines = _means(averaged(curves[curves["status"] == "converged"], "iteration"), "iteration", x)
+    for (row, column, _, seed, status), run in curves.groupby([*HEAD, "seed", "status"], sort=False):
+        kind = "run" if status == "converged" else "failed"
+        y = _on(x, run["iteration"], run["value"])
+        lines.append({**_place(row, column), "kind": kind, "label": f"seed {seed}{STATUS[str(status)]}", "y": y})
     return {"label": label, "x": x, "lines": lines}
 
 
-def _layers(table: Table, measured: Measured) -> list[dict[str, Any]]:
-    if not measured.moments:
-        frame = layer_variances(table.results, *table.axes)
-        chart = _layer_chart(table, frame, QUANTITIES["variance"], "after initialisation")
-        return [chart] if chart["lines"] else []
-    found = []
-    for what, label in QUANTITIES.items():
-        flow = layer_flow(table.results, measured, *table.axes, what)
-        for iteration in measured.iterations():
-            frame = flow[flow["iteration"] == iteration]
-            found.append(_layer_chart(table, frame, label, moment_text(iteration)))
+def _layers(frames: Frames) -> list[dict[str, Any]]:
+    layers = frames.layers
+    if layers.empty:
+        found = [_layer_chart(frames.init_variance, QUANTITIES["variance"], 0)]
+    else:
+        found = [
+            _layer_chart(
+                layers[(layers["quantity"] == quantity) & (layers["iteration"] == iteration)], label, iteration
+            )
+            for quantity, label in QUANTITIES.items()
+            for iteration in sorted(set(layers["iteration"]))
+        ]
     return [chart for chart in found if chart["lines"]]
 
 
-def _layer_chart(table: Table, frame: pd.DataFrame, label: str, moment: str) -> dict[str, Any]:
-    names = dict(zip(frame["position"], frame["layer"], strict=True))
+def _layer_chart(layers: pd.DataFrame, label: str, iteration: int) -> dict[str, Any]:
+    means = averaged(layers, "position", "layer", geometric=True)
+    names = dict(zip(means["position"], means["layer"], strict=True))
     x = sorted(names)
-    lines = []
-    for place, group in frame.groupby(["row", "column"], sort=False):
-        values = {name: dict(zip(group["position"], group[name], strict=True)) for name in ("mean", "low", "high")}
-        y, low, high = (_on(x, values[name]) for name in ("mean", "low", "high"))
-        lines.append({**_place(table, place), "kind": "mean", "label": "mean", "y": y, "low": low, "high": high})
-    return {"label": label, "moment": moment, "x": [names[position] for position in x], "lines": lines}
+    moment = snapshot_name(iteration)
+    return {"label": label, "moment": moment, "x": [names[at] for at in x], "lines": _means(means, "position", x)}
 
 
-def _place(table: Table, place: Any) -> dict[str, int]:
-    return {"row": table.rows.index(place[0]), "column": table.columns.index(place[1])}
+def _means(means: pd.DataFrame, along: str, x: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {
+            **_place(row, column),
+            "kind": "mean",
+            "label": "mean",
+            **{key: _on(x, cell[along], cell[name]) for key, name in (("y", "mean"), ("low", "low"), ("high", "high"))},
+        }
+        for (row, column), cell in means.groupby(["row", "column"])
+    ]
 
 
-def _on(x: Sequence[int], values: Mapping[int, float]) -> list[float | None]:
-    """The values at the places x, null where there is none."""
-    return [float(f"{value:.{DIGITS}g}") if (value := values.get(place)) is not None else None for place in x]
+def _place(row: Any, column: Any) -> dict[str, int]:
+    return {"row": int(row), "column": int(column)}  # JSON cannot hold NumPy's integers
+
+
+def _on(x: Sequence[int], places: Iterable[int], values: Iterable[float]) -> list[float | None]:
+    """The values at x, null where there is none."""
+    found = dict(zip(places, values, strict=True))
+    return [float(f"{found[place]:.{DIGITS}g}") if place in found else None for place in x]

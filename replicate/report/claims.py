@@ -4,29 +4,40 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import yaml
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from replicate.errors import UsageError, unknown
+from replicate.errors import UsageError, explain, unknown
+from replicate.report.cell import Cell
 from replicate.report.published import MIN_RUNS, made_to_train
-from replicate.report.statistics import LEVEL, Cell, Interval, clopper_pearson, holm, welch
-from replicate.run import Run, check_settings
+from replicate.report.statistics import LEVEL, Interval, clopper_pearson, holm, welch
+from replicate.run import TYPES, Run, Settings
 from replicate.store.files import read_bytes
 from replicate.yamlfile import MOST_BYTES, parse
 
-KEYS = ("id", "text", "kind", "cells", "among")
-Pattern = Mapping[str, Any]
+
+def _cells_pattern(pattern: Settings) -> Settings:
+    if not pattern:
+        raise ValueError("give at least one `field: value`")
+    if "seed" in pattern:
+        raise ValueError("a cell holds all of its seeds, so leave seed out")
+    return pattern
 
 
-@dataclass(frozen=True, slots=True)
+Pattern = Annotated[Settings, AfterValidator(_cells_pattern)]
+
+
+@pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class Claim:
     """A claim, as data.
 
     Args:
         id: its name.
         text: the claim for people.
-        kind: one of KINDS.
+        kind: one of JUDGES.
         cells: partial settings of a run; each names the cells that match it.
         among: for `best`: names the rivals.
     """
@@ -34,8 +45,22 @@ class Claim:
     id: str
     text: str
     kind: str
-    cells: tuple[Pattern, ...]
+    cells: Annotated[tuple[Pattern, ...], Field(min_length=1, strict=False)]
     among: Pattern | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in JUDGES:
+            raise unknown("kind", self.kind, JUDGES)
+        if self.kind == "best" and len(self.cells) != 1:
+            raise UsageError(f"best is claimed of one cell, not of {len(self.cells)}")
+        if self.kind == "descending" and len(self.cells) < 2:
+            raise UsageError("descending needs at least two cells")
+        if (self.kind == "best") != (self.among is not None):
+            raise UsageError("best needs among, the rivals" if self.kind == "best" else f"{self.kind} takes no among")
+
+
+_CLAIM = TypeAdapter(Claim)
+KEYS = {"": Claim.__dataclass_fields__, "cells": TYPES, "among": TYPES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,51 +104,23 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
         raise UsageError(f"{path}: cannot read the claims: {reason}") from None
     if not isinstance(content, list):
         raise UsageError(f"{path}: claims must be a list")
-    claims: list[Claim] = []
+    claims: dict[str, Claim] = {}
     for number, item in enumerate(content, start=1):
         name = item.get("id", number) if isinstance(item, dict) else number
         try:
-            claims.append(_claim(item))
-            if claims[-1].id in [claim.id for claim in claims[:-1]]:
-                raise UsageError("the id stands there twice")
+            claim = _CLAIM.validate_python(item)
+        except ValidationError as error:
+            reason = explain(error, KEYS, "a claim")
+            raise UsageError(f"{path}: claim {name}: {reason}") from None
         except UsageError as error:
             raise UsageError(f"{path}: claim {name}: {error}") from None
-    return tuple(claims)
+        if claim.id in claims:
+            raise UsageError(f"{path}: claim {name}: the id occurs twice")
+        claims[claim.id] = claim
+    return tuple(claims.values())
 
 
-def _claim(item: object) -> Claim:
-    if not isinstance(item, dict):
-        raise UsageError(f"a claim must be a mapping, not {item!r}")
-    for key in item:
-        if key not in KEYS:
-            raise unknown("key of a claim", key, KEYS)
-    for key in ("id", "text", "kind"):
-        if not isinstance(item.get(key), str):
-            raise UsageError(f"{key} must be given as text")
-    if item["kind"] not in KINDS:
-        raise unknown("kind", item["kind"], KINDS)
-    kind, patterns = item["kind"], item.get("cells")
-    if not isinstance(patterns, list) or not patterns:
-        raise UsageError("cells must be a list of at least one `{field: value}`")
-    if kind == "best" and len(patterns) != 1:
-        raise UsageError(f"best is claimed of one cell, not of {len(patterns)}")
-    if kind == "descending" and len(patterns) < 2:
-        raise UsageError("descending needs at least two cells")
-    if (kind == "best") != ("among" in item):
-        raise UsageError("best needs among, the rivals" if kind == "best" else f"among has no place in {kind}")
-    among = _pattern("among", item["among"]) if "among" in item else None
-    return Claim(item["id"], item["text"], kind, tuple(_pattern("cells", entry) for entry in patterns), among)
-
-
-def _pattern(key: str, entry: object) -> Pattern:
-    if not isinstance(entry, dict) or not entry:
-        raise UsageError(f"{key} must hold `{{field: value}}`, not {entry!r}")
-    if "seed" in entry:
-        raise UsageError(f"{key} names a seed, but a cell holds all of its seeds")
-    return check_settings({str(field): value for field, value in entry.items()})
-
-
-def _matches(run: Run, pattern: Pattern) -> bool:
+def _matches(run: Run, pattern: Settings) -> bool:
     return all(getattr(run, field) == value for field, value in pattern.items())
 
 
@@ -142,7 +139,7 @@ def judge(claim: Claim, cells: Sequence[Cell], left_out: Sequence[Run] = ()) -> 
     patterns = claim.cells if claim.among is None else (*claim.cells, claim.among)
     if any(_matches(run, pattern) for run in left_out for pattern in patterns):
         return Judgement(claim, "undecided", "not all of its cells are in this table")
-    return KINDS[claim.kind](claim, cells)
+    return JUDGES[claim.kind](claim, cells)
 
 
 def _never_converges(claim: Claim, cells: Sequence[Cell]) -> Judgement:
@@ -191,7 +188,7 @@ def _descending(claim: Claim, cells: Sequence[Cell]) -> Judgement:
     return _ordered(claim, pairs, min(steps, key=lambda step: step.value, default=None))
 
 
-KINDS: Mapping[str, Callable[[Claim, Sequence[Cell]], Judgement]] = {
+JUDGES: Mapping[str, Callable[[Claim, Sequence[Cell]], Judgement]] = {
     "never_converges": _never_converges,
     "best": _best,
     "descending": _descending,

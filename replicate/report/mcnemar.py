@@ -1,7 +1,6 @@
 """McNemar's test: do two trained nets differ in the test images that they classify correctly?"""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from scipy.special import bdtr
 
 from replicate.report.statistics import LEVEL
 from replicate.run import Run
-from replicate.store.result import BadRecordError, Result
+from replicate.store.result import BadRecordError, Result, reason_of
 from replicate.store.run_folder import PREDICTIONS, RunFolder
 
 if TYPE_CHECKING:
@@ -20,37 +19,6 @@ if TYPE_CHECKING:
     from replicate.store.predictions import Labels
 
     Correct = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two cells of a column, compared seed by seed on the same test images.
-
-    Args:
-        column: value of the table's second axis.
-        first: row of the first cell.
-        second: row of the second cell.
-        seeds: that converged in both.
-        only_first: number of test images that only the first net classifies correctly, by seed.
-        only_second: likewise.
-    """
-
-    column: Any
-    first: Any
-    second: Any
-    seeds: tuple[int, ...]
-    only_first: tuple[int, ...]
-    only_second: tuple[int, ...]
-
-    @property
-    def p(self) -> tuple[float, ...]:
-        """P-value of each seed."""
-        return tuple(map(mcnemar, self.only_first, self.only_second))
-
-    @property
-    def significant(self) -> int:
-        """Number of seeds whose p-value is below 5 %."""
-        return sum(p < 1 - LEVEL for p in self.p)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -84,17 +52,23 @@ def correct_answers(
             try:
                 found[folder.run_id] = folder.predictions().correct(labels)
             except (BadRecordError, OSError) as error:
-                bad[path] = str(error)
+                bad[path] = reason_of(error)
     return found, bad
 
 
-def pairs(runs: Iterable[Run], axes: tuple[str, str], correct: Mapping[str, "Correct"]) -> list[Pair]:
-    """Compare the cells of each column with each other.
+def compare(runs: Iterable[Run], axes: tuple[str, str], correct: Mapping[str, "Correct"]) -> list[dict[str, Any]]:
+    """Compare the cells of each column with each other, seed by seed, on the same test images.
 
     Args:
         runs: of the table, in its order.
         axes: the fields of Run that make its rows and columns.
         correct: from `correct_answers`.
+
+    Returns:
+        One mapping per pair of cells: `column`, value of the table's second axis; `first`, `second`, the rows of the
+        two; `seeds`, which converged in both; and, for each seed, `only_first` and `only_second`, the number of test
+        images that only this net classifies correctly, and `p`, the p-value. `significant`: number of seeds whose
+        p-value is below 5 %.
     """
     cells: dict[Any, dict[Any, dict[int, Correct]]] = {}  # by column, row and seed
     for run in runs:
@@ -102,16 +76,17 @@ def pairs(runs: Iterable[Run], axes: tuple[str, str], correct: Mapping[str, "Cor
             row, column = (getattr(run, axis) for axis in axes)
             cells.setdefault(column, {}).setdefault(row, {})[run.seed] = answers
     return [
-        _pair(column, first, second, rows)
+        {"column": column, "first": first, "second": second, **_test(rows[first], rows[second])}
         for column, rows in cells.items()
         for first, second in combinations(rows, 2)
         if rows[first].keys() & rows[second].keys()
     ]
 
 
-def _pair(column: Any, first: Any, second: Any, rows: Mapping[Any, Mapping[int, "Correct"]]) -> Pair:
-    ours, theirs = rows[first], rows[second]
-    seeds = tuple(sorted(ours.keys() & theirs.keys()))
-    only_first = tuple(int((ours[seed] & ~theirs[seed]).sum()) for seed in seeds)
-    only_second = tuple(int((theirs[seed] & ~ours[seed]).sum()) for seed in seeds)
-    return Pair(column, first, second, seeds, only_first, only_second)
+def _test(first: Mapping[int, "Correct"], second: Mapping[int, "Correct"]) -> dict[str, Any]:
+    seeds = sorted(first.keys() & second.keys())
+    only_first = [int((first[seed] & ~second[seed]).sum()) for seed in seeds]
+    only_second = [int((second[seed] & ~first[seed]).sum()) for seed in seeds]
+    p = list(map(mcnemar, only_first, only_second))
+    significant = sum(value < 1 - LEVEL for value in p)
+    return {"seeds": seeds, "only_first": only_first, "only_second": only_second, "p": p, "significant": significant}

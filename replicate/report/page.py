@@ -3,135 +3,137 @@
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from importlib.resources import files
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
-from replicate.experiment import Experiment
-from replicate.report.axes import title
 from replicate.report.charts import charts
-from replicate.report.document import document, strict_json, unreadable
-from replicate.report.layers import measured_layers
-from replicate.report.markdown import decimal, last_line, letter, number_text, signed
-from replicate.report.mcnemar import Pair, correct_answers, pairs
-from replicate.report.origins import origins
-from replicate.report.page_view import accuracy_scale, cell_views, claim_views, largest_difference
-from replicate.report.reproduce import Source
-from replicate.report.summary import summarise
-from replicate.report.table import Table, assemble
-from replicate.run import Run
+from replicate.report.command_line import CommandLine
+from replicate.report.document import Document, document, strict_json, unreadable
+from replicate.report.frames import read_frames
+from replicate.report.init_report import init_report
+from replicate.report.mcnemar import compare, correct_answers
+from replicate.report.render import environment, package_file
+from replicate.report.table import Table
+from replicate.report.text import published_number
 from replicate.store.files import escape_control_chars, write_atomically
-from replicate.store.run_folder import Records
 
 if TYPE_CHECKING:
     from replicate.store.predictions import Labels
 
-ASSETS = files("replicate.report") / "assets"
 # Characters that end a script element or a line of JavaScript; JSON takes them escaped as well.
 ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+MIN_FULL_SHADE = 0.5  # points; smaller differences to the paper never get the full colour
 
 
 def write_report(
-    experiment: Experiment,
-    runs: tuple[Run, ...],
-    records: Records,
+    table: Table,
     out: Path,
-    source: Source,
+    command_line: CommandLine,
     labels_of: Callable[[str], "Labels | None"] = lambda dataset: None,
 ) -> list[Path]:
-    """Write `out/report/index.html`, the page, and `out/report/report.json`, all that it shows for other programs.
-
-    The JSON is that of `replicate.report.document` with two keys more: `charts`, of `replicate.report.charts`, and
-    `mcnemar`, a list of `replicate.report.mcnemar.Pair` with the p-value of each seed.
+    """Write `out/report/index.html`, the page, and `out/report/report.json`, which has the same content as data.
 
     Args:
-        experiment: names the axes, the published numbers and the claims.
-        runs: to report on.
-        records: what `out` holds of them; there may be none.
-        out: the output folder, which also holds the curves and what was measured in the layers.
-        source: how the report was asked for.
-        labels_of: test labels of a data set; None if it is not at hand.
-
-    Raises:
-        UsageError: the records were made on different data sets, a cell mixes settings, or a file of published numbers
-            or claims is wrong.
+        table: what to report on; it may hold no record.
+        out: the output folder, which also holds the curves, the measurements of the layers and the predictions.
+        command_line: how the report was asked for.
+        labels_of: test labels of a data set; None if it is not available.
     """
-    table = assemble(experiment, runs, records)
-    measured = measured_layers(table.results, out)
-    drawn = charts(table, out, measured)
-    correct, bad_predictions = correct_answers(table.results, out, labels_of)
-    compared = pairs(runs, table.axes, correct)
-    page = render(table, drawn, source, compared, {**measured.bad, **bad_predictions})
+    doc = page_document(table, out, command_line, labels_of)
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    content = {**document(table), "charts": drawn, "mcnemar": [{**asdict(pair), "p": pair.p} for pair in compared]}
-    texts = {"index.html": page, "report.json": strict_json(content, indent=None)}
+    texts = {"index.html": render_page(doc), "report.json": strict_json(doc, indent=None)}
     return [write_atomically(folder / name, text) for name, text in texts.items()]
 
 
-def render(
-    table: Table, drawn: Mapping[str, Any], source: Source, compared: Sequence[Pair], bad_files: Mapping[Path, str]
-) -> str:
-    """Lay out the page.
+def page_document(
+    table: Table, out: Path, command_line: CommandLine, labels_of: Callable[[str], "Labels | None"]
+) -> Document:
+    """Lay out everything that the page shows, as plain data; the arguments are those of `write_report`.
 
-    Args:
-        table: what it shows.
-        drawn: what its charts draw.
-        source: how it was asked for.
-        compared: pairs of cells, by McNemar's test.
-        bad_files: files next to records that could not be read, each with its reason.
+    Returns:
+        The mapping of `replicate.report.document`, with these additions: `charts` (see `replicate.report.charts`);
+        `mcnemar`, a list of `replicate.report.mcnemar.compare`; `command`, which makes all runs; and, for each of
+        `cells`, `command` and `init`, a list of `replicate.report.init_report`. `unreadable` also lists the files next
+        to the records.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_asset),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "title_of": title,
-        "signed": signed,
-        "decimal": decimal,
-        "letter": letter,
-        "number_text": number_text,
-        "last_line": last_line,
+    doc, frames = document(table), read_frames(table, out)
+    correct, bad_predictions = correct_answers(table.results, out, labels_of)
+    init_of = {run["run_id"]: run["init"] for run in doc["runs"]}
+    for cell in doc["cells"]:
+        cell["init"] = init_report(init_of[run_id] for run_id in cell["run_ids"])
+        cell["command"] = command_line.cell(table.axes, (cell["row"], cell["column"])) if cell["expected"] else ""
+    return {
+        **doc,
+        "unreadable": [*doc["unreadable"], *unreadable({**frames.bad, **bad_predictions})],
+        "charts": charts(table, frames),
+        "mcnemar": compare((result.run for result in table.results), table.axes, correct),
+        "command": command_line.whole(),
+    }
+
+
+def render_page(doc: Document) -> str:
+    """Render the page from the mapping of `page_document`, and from that only."""
+    scripts = [package_file("assets/uplot/uPlot.iife.min.js"), package_file("assets/page.js")]
+    jinja = environment(autoescape=True)
+    jinja.filters |= {
+        "published": published_number,
         "printable_lines": lambda text: "\n".join(map(escape_control_chars, text.splitlines())),
         "short": lambda value: "–" if value is None else f"{value:.3g}",
     }
-    scripts = [_asset("uplot/uPlot.iife.min.js"), _asset("page.js")]
-    return environment.get_template("page.html.j2").render(
-        table=table,
-        summary=summarise(table),
-        cells=cell_views(table, source),
-        claims=claim_views(table.judgements),
-        pairs=compared,
-        scale=accuracy_scale(table.entries.values()),
-        full_shade=largest_difference(table.entries.values()),
-        origins=origins(table.results),
-        unreadable=unreadable({**table.bad, **bad_files}),
-        command=source.whole(),
-        charts=drawn,
-        data=Markup(embedded(drawn)),
+    jinja.globals["position"] = position
+    return jinja.get_template("page.html.j2").render(
+        doc=doc,
+        runs={run["run_id"]: run for run in doc["runs"]},
+        scale=accuracy_scale(doc["cells"]),
+        full_shade=full_shade(doc["cells"]),
+        effect_scale=effect_scale(doc["claims"]),
+        data=Markup(embedded(doc["charts"])),
         # files of this package, none of them anybody's input
-        styles=[Markup(_asset(name)) for name in ("uplot/uPlot.min.css", "page.css")],
+        styles=[Markup(package_file(f"assets/{name}")) for name in ("uplot/uPlot.min.css", "page.css")],
         scripts=[Markup(script) for script in scripts],
         script_hashes=[_hash(script) for script in scripts],
-        licence=_asset("uplot/LICENSE"),
+        licence=package_file("assets/uplot/LICENSE"),
     )
 
 
 def embedded(value: object) -> str:
-    """JSON that can stand in a script element, whatever its strings hold."""
+    """JSON that is safe inside a script element, whatever its strings hold."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
 
 
-def _asset(name: str) -> str:
-    return ASSETS.joinpath(name).read_text(encoding="utf-8")
+def position(value: float, scale: tuple[float, float]) -> float:
+    """Where a value is on a scale, from 0 to 100 %; a scale of a single value has everything in the middle."""
+    low, high = scale
+    return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 2) if high > low else 50.0
+
+
+def accuracy_scale(cells: Iterable[Document]) -> tuple[float, float] | None:
+    """The range of our accuracies and of the published numbers that compare; None if no run has converged."""
+    ours: list[float] = []
+    paper: list[float] = []
+    for cell in cells:
+        ours += [] if cell["nc"] else cell["accuracies"]
+        comparable = cell["expected"] and cell["verdict"]["word"] != "not comparable"
+        paper += [cell["published"]] if comparable and isinstance(cell["published"], float) else []
+    return (min(ours + paper), max(ours + paper)) if ours else None
+
+
+def full_shade(cells: Iterable[Document]) -> float:
+    """The difference to the paper, in points, that gets the full colour; 0 if there is none at all."""
+    differences = [abs(cell["verdict"]["difference"]) for cell in cells if cell["verdict"]["difference"] is not None]
+    return max([MIN_FULL_SHADE, *differences]) if differences else 0.0
+
+
+def effect_scale(claims: Iterable[Document]) -> dict[str, tuple[float, float]]:
+    """The scale of all effects of a unit: 0 to 100 for %, and symmetric around zero for points."""
+    effects: list[dict[str, Any]] = [claim["effect"] for claim in claims if claim["effect"]]
+    points = [effect for effect in effects if effect["unit"] != "%"]
+    reach = max([1.0, *(abs(end) for effect in points for end in (effect["value"], *(effect["interval"] or ())))])
+    return {"%": (0.0, 100.0), "points": (-reach, reach)}
 
 
 def _hash(script: str) -> str:

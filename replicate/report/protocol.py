@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from replicate.errors import UsageError
-from replicate.report.axes import title
+from replicate.report.text import display_name
 from replicate.run import Run
 from replicate.store.result import Result
 
@@ -31,41 +31,25 @@ class Protocol:
     seeds: tuple[int, ...]
     classes: int | None
 
-    def schedule(self) -> str:
-        """The length of training and its learning rates, in one line."""
-        parts = [
-            f"{self._value('iterations')} iterations of {self._value('batch_size')} images",
-            f"learning rate {self._value('lr')}, times {self._value('lr_factor')} at {self._value('milestones')}",
-            f"momentum {self._value('momentum')}",
-            f"weight decay {self._value('weight_decay')}",
-        ]
-        return "; ".join(parts)
-
-    def summary(self) -> str:
-        """Data set, network, length and precision, in one short line for captions."""
-        model, width = self._value("model"), self._value("width")
-        iterations, precision = self._value("iterations"), self._value("precision")
-        return f"{self.data_label}, {model} at width {width}, {iterations} iterations, {precision}"
-
-    def preprocessing(self) -> str:
-        """The preprocessing of the images, and the factor on what it gives."""
-        return f"{self._value('preprocessing')}, times {self._value('input_scale')}"
-
-    def network(self) -> str:
-        """The architecture and its width."""
-        return f"{self._value('model')}, width {self._value('width')}"
-
-    def precision(self) -> str:
-        """The precision of training."""
-        return self._value("precision")
+    def texts(self) -> dict[str, str]:
+        """The protocol for people: `schedule`, `preprocessing`, `network`, `precision`, and `summary` for captions."""
+        value = {field.name: "(an axis of the table)" for field in fields(Run)}
+        value |= {name: display_name(setting) for name, setting in self.settings.items()}
+        templates = {
+            "schedule": "{iterations} iterations of {batch_size} images; learning rate {lr}, times {lr_factor} at "
+            "{milestones}; momentum {momentum}; weight decay {weight_decay}",
+            "preprocessing": "{preprocessing}, times {input_scale}",
+            "network": "{model}, width {width}",
+            "precision": "{precision}",
+            "summary": "{model} at width {width}, {iterations} iterations, {precision}",
+        }
+        texts = {name: template.format_map(value) for name, template in templates.items()}
+        return {**texts, "summary": f"{self.data_label}, {texts['summary']}"}  # a label may hold braces
 
     def departures(self, run: Run) -> str:
         """The settings of a run that are not those of most cells: `momentum 0.5`; empty if there are none."""
         odd = {name: getattr(run, name) for name, value in self.settings.items() if getattr(run, name) != value}
-        return ", ".join(f"{name} {title(value)}" for name, value in odd.items())
-
-    def _value(self, field: str) -> str:
-        return title(self.settings[field]) if field in self.settings else "(an axis of the table)"
+        return ", ".join(f"{name} {display_name(value)}" for name, value in odd.items())
 
 
 def protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterable[str]) -> Protocol:

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import yaml
 
 from replicate.errors import UsageError
-from replicate.report.axes import title
-from replicate.report.statistics import LEVEL, Cell, Pooled, prediction_half_width
+from replicate.report.cell import Cell
+from replicate.report.statistics import LEVEL, Pooled, prediction_half_width
+from replicate.report.text import display_name
 from replicate.run import Run, check_settings
 from replicate.store.files import read_bytes
 from replicate.yamlfile import parse
@@ -125,7 +126,7 @@ def _number(entry: str) -> Published:
     return value
 
 
-def incomparable(run: Run) -> str:
+def why_not_comparable(run: Run) -> str:
     """Say why a run's number does not compare with the published one; empty if it does.
 
     It compares if nothing but the precision departs from the protocol behind the published number: CIFAR-10, width 1,
@@ -139,7 +140,7 @@ def incomparable(run: Run) -> str:
         for name in recipe.settings:
             del departures[name]
     return "; ".join(
-        f"{name} {title(value)} ({'inferred' if name in INFERRED else 'paper'}: {title(PROTOCOL[name])})"
+        f"{name} {display_name(value)} ({'inferred' if name in INFERRED else 'paper'}: {display_name(PROTOCOL[name])})"
         for name, value in departures.items()
     )
 
@@ -157,7 +158,7 @@ def recipe_note(run: Run) -> str | None:
     recipe = RELEASED.get((run.init, run.activation))
     if recipe is None or all(getattr(run, name) == value for name, value in recipe.settings.items()):
         return None
-    settings = ", ".join(f"{name} {title(value)}" for name, value in recipe.settings.items())
+    settings = ", ".join(f"{name} {display_name(value)}" for name, value in recipe.settings.items())
     made = "" if recipe.comparable else ", made so that it trains"
     return (
         f"The released code trains this cell by a recipe of its own{made} ({settings}); here it is trained uniformly."
@@ -193,7 +194,7 @@ def verdict(cell: Cell, published: Published | None, spread: Pooled | None) -> V
     half = None if mean is None or spread is None else prediction_half_width(spread, cell.converged)
     if published is None:
         return Verdict("", "no published number", half_width=half)
-    if reason := incomparable(cell.run):
+    if reason := why_not_comparable(cell.run):
         return Verdict("not comparable", reason, half_width=half)
     difference = None if mean is None or published == "n/c" else mean - published
     if cell.n < MIN_RUNS:

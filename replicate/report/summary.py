@@ -1,77 +1,78 @@
-"""What a report says first: how far it is, what it found, and what to beware of. A table in, sentences out."""
+"""What a report says first: how far it is, what was found, and its caveats. A table in, numbers and sentences out."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any
 
-from replicate.report.markdown import incomparable_lines
-from replicate.report.published import JUDGED, MIN_RUNS
-
-if TYPE_CHECKING:
-    from replicate.report.table import Table
+from replicate.report.published import JUDGED, MIN_RUNS, expected_outside
+from replicate.report.table import Table
+from replicate.report.text import count
 
 ORDER = (*JUDGED, "not judged", "not comparable", "supported", "contradicted", "undecided")
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The head of a report.
+def summary(table: Table) -> dict[str, Any]:
+    """Sum up a table.
 
-    Args:
-        finished: runs that yielded a result, a failure to converge included.
-        expected: runs asked for.
-        errors: runs that crashed.
-        published: verdict on a published number -> number of cells.
-        claims: verdict on a claim -> number of claims.
-        cautions: sentences on what limits the rest.
+    Returns:
+        - `expected`, `finished`, `converged`, `diverged`, `errors`: numbers of runs.
+        - `published`, `claims`: verdict -> number of published numbers, and of claims, that got it.
+        - `expected_outside`: how many published numbers are expected outside their interval by chance; None if none is
+          judged.
+        - `not_comparable`: why cells do not compare with the published numbers, one sentence per reason.
+        - `caveats`: sentences on what limits the rest.
     """
+    verdicts = [entry.verdict for entry in table.entries.values()]
+    words = [entry.verdict.word for entry in table.entries.values() if entry.cell and entry.verdict.word]
+    totals = {
+        name: sum(getattr(cell, name) for cell in table.cells)
+        for name in ("expected", "finished", "converged", "diverged", "errors")
+    }
+    return {
+        **totals,
+        "published": _in_order(words) if table.reference else {},
+        "claims": _in_order(judgement.verdict for judgement in table.judgements),
+        "expected_outside": expected_outside(verdicts) if any(v.word in JUDGED for v in verdicts) else None,
+        "not_comparable": _not_comparable(table),
+        "caveats": _caveats(table, totals["finished"], totals["expected"], totals["errors"]),
+    }
 
-    finished: int
-    expected: int
-    errors: int
-    published: Mapping[str, int]
-    claims: Mapping[str, int]
-    cautions: tuple[str, ...]
 
-
-def summarise(table: "Table") -> Summary:
-    """Sum up a table."""
-    cells = [entry.cell for entry in table.entries.values() if entry.cell]
-    finished, expected = sum(cell.finished for cell in cells), sum(cell.expected for cell in cells)
-    errors = sum(cell.errors for cell in cells)
-    cautions = []
+def _caveats(table: Table, finished: int, expected: int, errors: int) -> list[str]:
+    caveats = []
     if not finished:
-        cautions.append("No run has finished yet, so there is nothing to show but what is to do.")
+        caveats.append("No run has finished yet.")
     elif finished < expected:
-        cautions.append(f"{expected - finished} of {expected} runs have not finished; the numbers may still move.")
-    most = max((cell.n for cell in cells), default=0)
-    if most == 1:
-        cautions.append(
-            f"No cell has more than one run: no spread is known, and no number is judged below {MIN_RUNS} runs."
-        )
-    elif 1 < most < MIN_RUNS:
-        cautions.append(f"No cell has more than {most} runs, and no number is judged below {MIN_RUNS}.")
+        caveats.append(f"{expected - finished} of {expected} runs have not finished, so the numbers may still change.")
+    most = max((cell.n for cell in table.cells), default=0)
+    if 0 < most < MIN_RUNS:
+        few = f"No cell has more than {count(most, 'run')}"
+        caveats.append(f"{few}; published numbers are judged only with at least {MIN_RUNS}.")
     if errors:
-        cautions.append(f"{errors} run{'s' * (errors > 1)} ended in an error; see what is missing.")
+        caveats.append(f"{count(errors, 'run')} ended in an error; see “What is missing”.")
     if finished:
-        cautions += incomparable_lines(table)
+        caveats += _not_comparable(table)
     commits = {(result.commit, result.dirty) for result in table.results}
     if len(commits) > 1:
-        cautions.append(f"The runs were made by {len(commits)} different states of the code.")
+        caveats.append(f"The runs were made by {len(commits)} different versions of the code.")
     if any(dirty for _, dirty in commits):
-        cautions.append("Some runs were made by code that differs from the commit they name.")
-    words = [entry.verdict.word for entry in table.entries.values() if entry.cell and entry.verdict.word]
-    return Summary(
-        finished=finished,
-        expected=expected,
-        errors=errors,
-        published=_ordered(words) if table.reference else {},
-        claims=_ordered(judgement.verdict for judgement in table.judgements),
-        cautions=tuple(cautions),
-    )
+        caveats.append("Some runs were made by code that differs from the commit they name.")
+    return caveats
 
 
-def _ordered(words: Iterable[str]) -> dict[str, int]:
+def _not_comparable(table: Table) -> list[str]:
+    judged = [entry for entry in table.entries.values() if entry.cell and entry.verdict.word]
+    names_by_reason: dict[str, list[str]] = {}
+    for entry in judged:
+        if entry.cell and entry.verdict.word == "not comparable":
+            names_by_reason.setdefault(entry.verdict.reason, []).append(entry.cell.name)
+    lines = []
+    for reason, names in names_by_reason.items():
+        which = "" if len(names) == len(judged) else f" ({', '.join(names)})"
+        lines.append(f"Not comparable with the paper{which}: {reason}.")
+    return lines
+
+
+def _in_order(words: Iterable[str]) -> dict[str, int]:
     counts = Counter(words)
     return {word: counts[word] for word in ORDER if counts[word]}

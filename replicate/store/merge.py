@@ -140,7 +140,7 @@ def _read(folder: RunFolder, report: MergeReport, watch: LeaseWatch | None = Non
         # A link in somebody else's folder could have any file of this machine copied into results that are passed on.
         for path in (folder.path, *(folder.path / name for name in (RESULT, *OTHERS))):
             if path.is_symlink():
-                raise BadRecordError(f"{path}: a symbolic link")
+                raise BadRecordError("a symbolic link", path)
         result = read_result(folder.result)
         info = watch.look(folder) if watch and not result.final else None
         if info is not None and not info.expired:

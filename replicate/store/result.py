@@ -36,7 +36,21 @@ def status_of(accuracy: float, classes: int | None) -> Status:
 
 
 class BadRecordError(ValueError):
-    """A file that this program did not finish writing, or did not write for this run."""
+    """A file that this program did not finish writing, or did not write for this run.
+
+    Args:
+        reason: what is wrong.
+        path: the file; the message names it.
+    """
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.reason = reason
+
+
+def reason_of(error: BadRecordError | OSError) -> str:
+    """Why a file could not be used, without its path."""
+    return error.reason if isinstance(error, BadRecordError) else error.strerror or str(error)
 
 
 def _one_line(text: str) -> str:
@@ -174,11 +188,11 @@ def read_result(path: Path) -> Result:
         if result.status in STATUSES[:2] and result.test_accuracy is None:
             raise BadRecordError("a finished run without a test accuracy")
     except ValidationError as error:
-        raise BadRecordError(f"{path}: not a whole result: {explain(error)}") from None
+        raise BadRecordError(f"not a whole result: {explain(error)}", path) from None
     except BadRecordError as error:
-        raise BadRecordError(f"{path}: {error}") from None
+        raise BadRecordError(error.reason, path) from None
     except (UsageError, TypeError, ValueError, KeyError, RecursionError) as error:
-        raise BadRecordError(f"{path}: not a whole result: {error}") from None
+        raise BadRecordError(f"not a whole result: {error}", path) from None
     return result
 
 

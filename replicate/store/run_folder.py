@@ -11,7 +11,7 @@ from replicate.store import curve, layers
 from replicate.store.curve import Point
 from replicate.store.files import read_bytes
 from replicate.store.layers import Snapshot
-from replicate.store.result import BadRecordError, Result, read_result
+from replicate.store.result import BadRecordError, Result, read_result, reason_of
 
 if TYPE_CHECKING:
     from replicate.store.predictions import Predictions
@@ -87,7 +87,7 @@ class RunFolder:
         try:
             return layers.parse_layers(read_bytes(path, layers.MAX_BYTES), result.run.run_id, result.fingerprint)
         except BadRecordError as error:
-            raise BadRecordError(f"{path}: {error}") from None
+            raise BadRecordError(error.reason, path) from None
 
     def predictions(self) -> "Predictions":
         """Read the predictions.
@@ -103,7 +103,7 @@ class RunFolder:
         try:
             return parse_predictions(read_bytes(path, MAX_BYTES))
         except BadRecordError as error:
-            raise BadRecordError(f"{path}: {error}") from None
+            raise BadRecordError(error.reason, path) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def collect(out: Path, runs: Iterable[Run]) -> Records:
         except FileNotFoundError:
             continue
         except (BadRecordError, OSError) as error:
-            bad[folder.result] = str(error)
+            bad[folder.result] = reason_of(error)
     return Records(results, bad, count_others(out, folders))
 
 

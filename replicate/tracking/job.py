@@ -1,18 +1,16 @@
 """The report job: a W&B run that holds an experiment's table, figures and verdicts, and says from which records."""
 
-import csv
 import hashlib
-import io
 import json
 import re
-from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from replicate.experiment import Experiment
+from replicate.report.document import Document, document
 from replicate.report.figures import draw
-from replicate.report.table import Table, build
+from replicate.report.render import cell_rows, cells_csv, runs_csv, write_table
+from replicate.report.table import build
 from replicate.run import Run
 from replicate.store.run_folder import Records, RunFolder
 from replicate.tracking.runs import PROJECT, discard, offline_runs, record_artifact, staged_in, was_synced
@@ -40,12 +38,12 @@ def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, 
         UsageError: as of the table: no run has finished, or the records do not go together.
     """
     table = build(experiment, runs, records, out)
-    said = verdicts(table)
-    identity = report_id(experiment, table, said)
+    doc = document(table)
+    identity = report_id(doc)
     if any(was_synced(path) and path.name.endswith(f"-{identity}") for path in offline_runs(out)):
         return None
     out = out.resolve()  # what is uploaded later is looked for from elsewhere
-    files = [*table.write(out), *draw(experiment, runs, records, out, out / "figures")]
+    files = [*write_table(doc, out), *draw(table, out, out / "figures")]
     import wandb  # here, because it takes a second to import and most commands need none of it
 
     discard(out, f"report-{_plain(experiment.name)}-{8 * '?'}")
@@ -68,35 +66,33 @@ def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, 
                 folder = RunFolder.of(out, result.run).path
                 _use(run, record_artifact(result.run, result.fingerprint, folder), mode)
         pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
-        run.log({"accuracy": _accuracy(table), "claims": _claims(table), **pictures})
-        run.summary.update(_summary(table))
+        run.log({"accuracy": _accuracy(doc), "claims": _claims(doc), **pictures})
+        run.summary.update(_summary(doc))
         artifact = wandb.Artifact(f"report-{_plain(experiment.name)}", type="report")
         for path in files:
             artifact.add_file(str(path), name=str(path.relative_to(out)))
         with artifact.new_file("verdicts.json", encoding="utf-8") as file:
-            file.write(said)
+            file.write(verdicts(doc))
         run.log_artifact(artifact)
     return identity
 
 
-def report_id(experiment: Experiment, table: Table, said: str) -> str:
+def report_id(doc: Document) -> str:
     """The id of a report's W&B run: the same for the same numbers, verdicts and runs."""
-    digest = hashlib.sha256((table.csv() + table.runs_csv() + said).encode()).hexdigest()
-    return f"report-{_plain(experiment.name)}-{digest[:8]}"
+    digest = hashlib.sha256((cells_csv(doc) + runs_csv(doc) + verdicts(doc)).encode()).hexdigest()
+    return f"report-{_plain(doc['experiment'])}-{digest[:8]}"
 
 
-def verdicts(table: Table) -> str:
+def verdicts(doc: Document) -> str:
     """The verdicts on published numbers and claims as JSON."""
+    row, column = doc["axes"]
     numbers = [
-        {table.axes[0]: row, table.axes[1]: column, "published": entry.published, **asdict(entry.verdict)}
-        for (row, column), entry in table.entries.items()
-        if entry.verdict.word
+        {row: cell["row"], column: cell["column"], "published": cell["published"], **cell["verdict"]}
+        for cell in doc["cells"]
+        if cell["verdict"]["word"]
     ]
-    claims = [
-        {"id": one.claim.id, "text": one.claim.text, "verdict": one.verdict, "reason": one.reason}
-        for one in table.judgements
-    ]
-    content = {"experiment": table.name, "fingerprint": table.protocol.fingerprint}
+    claims = [{key: claim[key] for key in ("id", "text", "verdict", "reason")} for claim in doc["claims"]]
+    content = {"experiment": doc["experiment"], "fingerprint": doc["protocol"]["fingerprint"]}
     return json.dumps(content | {"numbers": numbers, "claims": claims}, indent=1) + "\n"
 
 
@@ -109,43 +105,41 @@ def _use(run: Any, artifact: Any, mode: str) -> None:
         run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
 
-def _accuracy(table: Table) -> Any:
+def _accuracy(doc: Document) -> Any:
     import wandb
 
-    rows = list(csv.DictReader(io.StringIO(table.csv())))
-    columns = {name: _values([row[name] for row in rows]) for name in rows[0]}
+    rows = cell_rows(doc)
+    columns = {name: _one_type([row[name] for row in rows]) for name in rows[0]}
     return wandb.Table(columns=list(columns), data=[list(row) for row in zip(*columns.values(), strict=True)])
 
 
-def _claims(table: Table) -> Any:
+def _claims(doc: Document) -> Any:
     import wandb
 
     rows: list[Any] = [
-        [one.claim.id, one.claim.text, one.verdict, one.reason, one.effect.value if one.effect else None]
-        for one in table.judgements
+        [*(claim[key] for key in ("id", "text", "verdict", "reason")), claim["effect"] and claim["effect"]["value"]]
+        for claim in doc["claims"]
     ]
     return wandb.Table(columns=["id", "claim", "verdict", "reason", "effect"], data=rows)
 
 
-def _summary(table: Table) -> dict[str, object]:
-    words = Counter(entry.verdict.word for entry in table.entries.values() if entry.verdict.word)
-    claims = Counter(one.verdict for one in table.judgements)
+def _summary(doc: Document) -> dict[str, object]:
+    said = doc["summary"]
     return {
-        "finished": sum(result.status != "error" for result in table.results),
-        "missing": len(table.missing),
-        "data": table.protocol.data_label,
-        "fingerprint": table.protocol.fingerprint,
-        **{f"verdicts/{word}": count for word, count in words.items()},
-        **{f"judged/{word}": count for word, count in claims.items()},
+        "finished": said["finished"],
+        "missing": len(doc["missing"]),
+        "data": doc["protocol"]["data_label"],
+        "fingerprint": doc["protocol"]["fingerprint"],
+        **{f"verdicts/{word}": count for word, count in said["published"].items()},
+        **{f"judged/{word}": count for word, count in said["claims"].items()},
     }
 
 
-def _values(texts: list[str]) -> list[Any]:
-    """A column's values: numbers if all are, else texts, for W&B's tables mix no types; None for what is empty."""
-    try:
-        return [float(text) if text else None for text in texts]
-    except ValueError:  # such as the paper's `n/c` among its numbers
-        return [text or None for text in texts]
+def _one_type(values: list[Any]) -> list[Any]:
+    """A column's values as text if any is text, such as the paper's `n/c`: W&B's tables mix no types."""
+    known = [None if value == "" else value for value in values]
+    mixed = any(isinstance(value, str) for value in known)
+    return [str(value) if mixed and value is not None else value for value in known]
 
 
 def _plain(name: str) -> str:

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
+from replicate.experiment import Experiment
+from replicate.report.document import document, strict_json
+from replicate.report.render import markdown
+from replicate.report.table import build
+from replicate.run import Run
 from replicate.store.files import escape_control_chars
 from replicate.store.predictions import Labels
 from replicate.store.result import BadRecordError, Result, status_of
@@ -13,30 +17,22 @@ from replicate.store.run_folder import Records, RunFolder
 LabelsOf = Callable[[str], Labels]  # test labels of a data set, by the name that a run gives it
 
 
-class Table(Protocol):
-    """A table of records."""
-
-    def markdown(self) -> str:
-        """The table for people."""
-
-    def json(self) -> str:
-        """All that it says."""
-
-
 def score(
+    experiment: Experiment,
+    runs: tuple[Run, ...],
     records: Records,
     out: Path,
     labels_of: LabelsOf,
-    table_of: Callable[[Records], Table],
     say: Callable[[str], None],
 ) -> int:
     """Print the table that follows from predictions and labels, and say whether it is that of the records.
 
     Args:
-        records: what `out` holds of the runs.
+        experiment: names the table.
+        runs: those of the table.
+        records: what `out` holds of them.
         out: the output folder.
         labels_of: test labels of a data set.
-        table_of: lays out records.
         say: prints.
 
     Returns:
@@ -46,12 +42,12 @@ def score(
         UsageError: the labels of a data set cannot be had, or no run has finished.
     """
     computed, differences = scored(records, out, labels_of)
-    table = table_of(computed)
-    say(table.markdown())
+    recomputed, recorded = (document(build(experiment, runs, found, out)) for found in (computed, records))
+    say(markdown(recomputed))
     for line in differences:
         say(escape_control_chars(line))
     tested = sum(result.test_accuracy is not None for result in records.results.values())
-    if differences or table.json() != table_of(records).json():
+    if differences or strict_json(recomputed) != strict_json(recorded):
         say(f"predictions do not confirm {len(differences)} of {tested} records")
         return 1
     say(f"predictions confirm {tested} of {tested} records; the table from them is the same, byte for byte")

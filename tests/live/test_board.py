@@ -3,7 +3,7 @@
 from live_records import ended
 
 from replicate.experiment import Experiment
-from replicate.live.board import Progress, Tally, board
+from replicate.live.board import CellProgress, Progress, board
 
 
 def test_cells_and_totals(experiment: Experiment) -> None:
@@ -28,11 +28,11 @@ def test_cells_and_totals(experiment: Experiment) -> None:
     assert (now.rows, now.columns) == (("lsuv", "msra"), ("tanh", "maxout"))
     assert tuple(now.cells) == cells
     tanh, maxout, msra = now.cells.values()
-    assert tanh == Tally(3, (90.0, 92.0), 1, 0, 0, (), ())
+    assert tanh == CellProgress(3, (0, 1), (90.0, 92.0), 1, 0, 0, here=(), elsewhere=())
     assert (tanh.finished, tanh.failed, tanh.nc, tanh.mean, tanh.waiting) == (3, 1, False, 91.0, 0)
-    assert maxout == Tally(3, (), 0, 1, 1, (0.25,), ())
+    assert maxout == CellProgress(3, (), (), 0, 1, 1, here=(0.25,), elsewhere=())
     assert (maxout.finished, maxout.nc, maxout.mean, maxout.waiting) == (1, True, None, 0)
-    assert msra == Tally(3, (), 0, 0, 1, (), (0.5,))
+    assert msra == CellProgress(3, (), (), 0, 0, 1, here=(), elsewhere=(0.5,))
     assert (msra.finished, msra.nc, msra.running, msra.waiting) == (0, False, 1, 1)
     whole = now.whole
     assert (whole.expected, whole.finished, whole.errors, whole.running, whole.waiting) == (9, 4, 2, 2, 1)
@@ -50,9 +50,3 @@ def test_it_is_over_when_nothing_runs_or_waits(experiment: Experiment) -> None:
     assert not board(runs, "init", "activation", done, {names[1]: Progress()}, {}).over
     assert not board(runs, "init", "activation", {names[0]: done[names[0]]}, {}, {}).over
     assert board(runs, "init", "activation", {names[0]: None, names[1]: None}, {}, {}).whole.errors == 2
-
-
-def test_half_that_failed_is_no_nc_and_more_is() -> None:
-    assert not Tally(4, (90.0, 90.0), 1, 1, 0, (), ()).nc
-    assert Tally(4, (90.0,), 1, 1, 0, (), ()).nc
-    assert not Tally(4, (), 0, 0, 0, (), ()).nc

@@ -14,7 +14,7 @@ from workers import put
 
 from replicate.experiment import Experiment
 from replicate.live import screen
-from replicate.live.board import Progress, Tally
+from replicate.live.board import CellProgress, Progress
 from replicate.live.forecast import Pace
 from replicate.live.screen import Screen, display_for
 from replicate.matrix.display import Display
@@ -50,7 +50,7 @@ def test_the_grid_follows_the_events_of_this_command(experiment: Experiment, tmp
     put(failed, tmp_path / "runs" / runs[0].run_id)
     with Screen(console, experiment, runs, tmp_path) as shown:
         shown.begin(0, 9)
-        assert shown.board.whole == Tally(9, (), 0, 0, 0, (), ())
+        assert shown.board.whole == CellProgress(9, (), (), 0, 0, 0, here=(), elsewhere=())
         shown.started(runs[0], GPU)
         shown.started(runs[1], GPU)
         shown.progressed(runs[0], 25, 11.5)
@@ -64,7 +64,7 @@ def test_the_grid_follows_the_events_of_this_command(experiment: Experiment, tmp
         shown.ended(runs[1], failed)
         shown.started(runs[2], GPU)
         shown.left(runs[2])  # stopped
-        assert shown.board.whole == Tally(9, (90.0,), 0, 0, 1, (), ())
+        assert shown.board.whole == CellProgress(9, (0,), (90.0,), 0, 0, 1, here=(), elsewhere=())
         shown.ended(runs[3], None)
         assert shown.board.whole.errors == 2
         shown.note("something to know")
@@ -92,7 +92,7 @@ def test_what_other_commands_do_is_seen(
         assert shown.board.under_way[0].progress == Progress(50, 20.0, "gpu 5", holder, elsewhere=True)
         put(ended(runs[0], accuracy=91.0), folder)
         release(RunFolder(folder), holding.token)
-        wait_for(lambda: shown.board.whole == Tally(9, (91.0,), 0, 0, 0, (), ()))
+        wait_for(lambda: shown.board.whole == CellProgress(9, (0,), (91.0,), 0, 0, 0, here=(), elsewhere=()))
 
 
 def test_a_claim_of_our_own_is_not_elsewhere(experiment: Experiment, tmp_path: Path) -> None:

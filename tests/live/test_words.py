@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from replicate.live.board import Board, Tally
-from replicate.live.words import cell, duration, legend, totals
+from replicate.live.board import Board, CellProgress
+from replicate.live.words import cell_lines, duration, legend, totals
 
-NOTHING = Tally(5, (), 0, 0, 0, (), ())
+NOTHING = CellProgress(5, (), (), 0, 0, 0, here=(), elsewhere=())
 ONE = replace(NOTHING, expected=1)
 
 
 @pytest.mark.parametrize(
-    ("tally", "lines"),
+    ("cell", "lines"),
     [
         (NOTHING, ["0/5"]),
         (replace(NOTHING, accuracies=(92.0, 92.2, 92.1)), ["3/5 92.1 %"]),
@@ -35,37 +35,37 @@ ONE = replace(NOTHING, expected=1)
         (replace(ONE, errors=1), ["error"]),
     ],
 )
-def test_a_cell(tally: Tally, lines: list[str]) -> None:
-    assert [text for text, _ in cell(tally)] == lines
+def test_a_cell(cell: CellProgress, lines: list[str]) -> None:
+    assert [text for text, _ in cell_lines(cell)] == lines
 
 
 def test_states_differ_without_their_colour() -> None:
     states = ({}, {"accuracies": (90.0,)}, {"not_converged": 1}, {"diverged": 1}, {"errors": 1}, {"here": (0.9,)})
-    told = [cell(replace(ONE, **state))[0][0] for state in (*states, {"elsewhere": (0.9,)})]
-    assert len(set(told)) == len(told)
+    shown = [cell_lines(replace(ONE, **state))[0][0] for state in (*states, {"elsewhere": (0.9,)})]
+    assert len(set(shown)) == len(shown)
 
 
-def shown(whole: Tally, speed: float | None = None, left: float | None = None) -> Board:
+def board(whole: CellProgress, speed: float | None = None, left: float | None = None) -> Board:
     return Board(("lsuv",), ("relu",), {("lsuv", "relu"): whole}, whole, (), speed, left)
 
 
 def test_totals() -> None:
-    many = Tally(115, (90.0,) * 40, 2, 1, 1, (0.1,) * 6, (0.1,) * 2)
-    assert totals(shown(many)) == "115 runs: 43 done, 1 error, 8 running, 63 waiting"
-    said = totals(shown(many, 32_400.4, 51_600))
+    many = CellProgress(115, (0,) * 40, (90.0,) * 40, 2, 1, 1, here=(0.1,) * 6, elsewhere=(0.1,) * 2)
+    assert totals(board(many)) == "115 runs: 43 done, 1 error, 8 running, 63 waiting"
+    said = totals(board(many, 32_400.4, 51_600))
     assert said == "115 runs: 43 done, 1 error, 8 running, 63 waiting; 32,400 images/s; 14 h 20 min left"
-    assert totals(shown(ONE)) == "1 run: 0 done, 1 waiting"
+    assert totals(board(ONE)) == "1 run: 0 done, 1 waiting"
 
 
 def test_the_legend_explains_what_is_there() -> None:
-    assert legend(shown(ONE)) == "%: test accuracy"
-    assert legend(shown(replace(ONE, here=(0.1,)))) == "▸ running: how far; %: test accuracy"
+    assert legend(board(ONE)) == "%: test accuracy"
+    assert legend(board(replace(ONE, here=(0.1,)))) == "▸ running: how far; %: test accuracy"
     elsewhere = replace(ONE, elsewhere=(0.1,))
-    assert legend(shown(elsewhere)) == "▹ running by another command: how far; %: test accuracy"
+    assert legend(board(elsewhere)) == "▹ running by another command: how far; %: test accuracy"
     both = replace(NOTHING, here=(0.5,), elsewhere=(0.1,))
     text = "▸ running, ▹ by another command: how far; 3/5: done; %: mean test accuracy"
     assert len(text) <= 80
-    assert legend(shown(both)) == text
+    assert legend(board(both)) == text
 
 
 @pytest.mark.parametrize(

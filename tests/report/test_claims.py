@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from replicate.errors import UsageError
+from replicate.report.cell import Cell
 from replicate.report.claims import Claim, judge, load_claims
-from replicate.report.statistics import Cell, welch
+from replicate.report.statistics import welch
 from replicate.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -42,19 +43,26 @@ GOOD = "- {id: a, text: A, kind: best, cells: [{init: lsuv}], among: {activation
         ("[", "cannot read the claims"),
         ("a: 1", "claims must be a list"),
         ("- 1", "claim 1: a claim must be a mapping"),
-        (GOOD + GOOD, "claim a: the id stands there twice"),
-        (GOOD.replace("among", "amng"), "claim a: unknown key of a claim 'amng' (did you mean 'among'?)"),
-        (GOOD.replace("kind: best", "kind: bst"), "unknown kind 'bst' (did you mean 'best'?)"),
-        (GOOD.replace("text: A", "text: 1"), "text must be given as text"),
+        (GOOD + GOOD, "claim a: the id occurs twice"),
+        (GOOD.replace("among", "amng"), "claim a: unknown key in a claim 'amng' (did you mean 'among'?)"),
+        (
+            GOOD.replace("kind: best", "kind: bst"),
+            "unknown kind 'bst' (did you mean 'best'?)",
+        ),
+        (GOOD.replace("among", "5: 1, among"), "claim a: unknown key in a claim 5; choose from: id, text, kind"),
+        (GOOD.replace("text: A", "text: 1"), "text must be text, not 1"),
         (GOOD.replace("init: lsuv", "init: lsvu"), "unknown init 'lsvu'"),
-        (GOOD.replace("activation: relu", "activaton: relu"), "unknown field of a run 'activaton'"),
-        (GOOD.replace("init: lsuv", "seed: 0"), "cells names a seed"),
-        (GOOD.replace("[{init: lsuv}]", "[]"), "cells must be a list of at least one"),
-        (GOOD.replace("{init: lsuv}", "lsuv"), "cells must hold `{field: value}`, not 'lsuv'"),
+        (
+            GOOD.replace("activation: relu", "activaton: relu"),
+            "unknown key in among 'activaton'",
+        ),
+        (GOOD.replace("init: lsuv", "seed: 0"), "a cell holds all of its seeds, so leave seed out"),
+        (GOOD.replace("[{init: lsuv}]", "[]"), "cells is empty; give at least one value"),
+        (GOOD.replace("{init: lsuv}", "lsuv"), "cells.0 must be a mapping of `key: value` lines, not 'lsuv'"),
         (GOOD.replace("[{init: lsuv}]", "[{init: lsuv}, {init: msra}]"), "best is claimed of one cell, not of 2"),
         (GOOD.replace(", among: {activation: relu}", ""), "best needs among"),
         (GOOD.replace("best", "descending"), "descending needs at least two cells"),
-        (GOOD.replace("best", "never_converges"), "among has no place in never_converges"),
+        (GOOD.replace("best", "never_converges"), "never_converges takes no among"),
     ],
 )
 def test_wrong_content_names_the_file_and_the_claim(tmp_path: Path, text: str, message: str) -> None:

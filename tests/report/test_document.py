@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate.experiment import Experiment
-from replicate.report.document import document, strict_json, unreadable
+from replicate.report.cell import Cell
+from replicate.report.document import cell_texts, document, strict_json
 from replicate.report.table import Table, assemble
 from replicate.store.result import Result
 from replicate.store.run_folder import Records
@@ -19,7 +20,7 @@ from replicate.store.run_folder import Records
 def table(small: Experiment, small_results: list[Result], make_records: Callable[..., Records]) -> Table:
     odd = [{"layer": "conv1", "piece": 0, "variance": None}]
     made = [replace(small_results[0], init=odd), *small_results[1:]]
-    bad = {Path("/home/me/out/runs/x/result.json"): "/home/me/out/runs/x/result.json: not a whole result"}
+    bad = {Path("/home/me/out/runs/x/result.json"): "not a whole result"}
     return assemble(small, small.runs(), make_records(made, others=2, bad=bad))
 
 
@@ -43,18 +44,51 @@ def test_cells_claims_and_provenance(table: Table) -> None:
     assert read["axes"] == ["init", "activation"]
     assert read["rows"][1] == {"value": "orthonormal_msra", "title": "OrthoNorm-MSRA scaled"}
     first, relu, dash, failed = read["cells"]
-    assert (first["row"], first["column"], first["mean"], first["published"]) == ("lsuv", "maxout", 94.0, 93.94)
+    assert [first[key] for key in ("row", "column", "mean", "published")] == ["lsuv", "maxout", 94.0, 93.94]
     # t of 2 degrees of freedom 4.303, standard deviation 0.2, three runs
     assert first["interval"] == pytest.approx([94 - 4.3027 * 0.2 / 3**0.5, 94 + 4.3027 * 0.2 / 3**0.5], abs=1e-4)
     assert (first["verdict"]["word"], first["settings"]["iterations"]) == ("consistent", 90_000)
     assert "seed" not in first["settings"]
-    assert (relu["converged"], relu["not_converged"], relu["seeds"]) == (2, 1, (0, 1))
-    assert dash == {"row": "orthonormal_msra", "column": "maxout", "published": None, "expected": 0}
+    assert (relu["converged"], relu["not_converged"], relu["seeds"]) == (2, 1, [0, 1])
+    assert [dash[key] for key in ("expected", "mean", "nc", "settings")] == [0, None, None, None]
+    # variances 0.04 with 2 and 0.02 with 1 degrees of freedom
+    assert read["pooled"] == {"sd": pytest.approx((0.1 / 3) ** 0.5), "df": 3}
+    assert first["verdict"]["half_width"] == pytest.approx(3.182446 * (0.1 / 3) ** 0.5 * (4 / 3) ** 0.5)
+    assert first["run_ids"] == [run["run_id"] for run in read["runs"] if run["run_id"].startswith("lsuv-maxout")]
     assert (failed["nc"], failed["mean"], failed["diverged"], failed["missing"]) == (True, None, 1, 2)
     assert {claim["id"] for claim in read["claims"]} >= {"lsuv-best-maxout", "lsuv-order"}
     assert read["provenance"]["devices"] == [
         {"name": "cpu", "kind": "CPU", "runs": 7, "hours": pytest.approx(7 * 12.5 / 3600)}
     ]
+
+
+def test_json_reads_back_as_the_document(table: Table) -> None:
+    doc = document(table)
+    assert json.loads(strict_json(doc)) == doc
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "counts", "text"),
+    [
+        ((93.7, 93.8, 94.0, 94.1), {"not_converged": 1}, "93.9 ± 0.2 | n=4, 1 n/c |"),
+        ((93.9,), {"expected": 1}, "93.9 | n=1 |"),
+        ((), {"not_converged": 3, "diverged": 2}, "n/c | 5/5 |"),
+        ((), {}, "… 0/5 | |"),
+        ((93.7, 94.1), {}, "93.9 ± 0.3 | n=2 | … 2/5"),
+        ((), {"errors": 5}, "… 0/5 | 5 errors |"),
+        ((93.7, 94.1), {"errors": 1, "diverged": 2}, "93.9 ± 0.3 | n=2, 2 n/c, 1 error | … 4/5"),
+        ((), {"diverged": 3, "errors": 2}, "n/c | 3/3, 2 errors | … 3/5"),
+    ],
+)
+def test_a_cell_as_text(
+    make_cell: Callable[..., Cell], accuracies: tuple[float, ...], counts: dict[str, int], text: str
+) -> None:
+    shown = cell_texts(make_cell("lsuv", "relu", accuracies, **counts))
+    assert [shown[key] for key in ("number", "counts", "progress")] == [part.strip() for part in text.split("|")]
+
+
+def test_a_cell_that_the_experiment_leaves_out_is_a_dash() -> None:
+    assert cell_texts(None)["number"] == "–"
 
 
 def test_a_table_of_nothing_is_a_document_too(small: Experiment, make_records: Callable[..., Records]) -> None:
@@ -78,7 +112,3 @@ def test_any_value_is_strict_json(value: object) -> None:
         return None if isinstance(item, float) and not math.isfinite(item) else item
 
     assert json.loads(strict_json(value), parse_constant=refuse) == expected(value)
-
-
-def test_other_reasons_stand_as_they_are() -> None:
-    assert unreadable({Path("a/b/layers.json"): "denied"}) == [("b/layers.json", "denied")]

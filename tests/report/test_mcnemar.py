@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate.report.mcnemar import Pair, correct_answers, mcnemar, pairs
+from replicate.report.mcnemar import compare, correct_answers, mcnemar
 from replicate.run import Run
 from replicate.store.predictions import Predictions, labels_sha256
 from replicate.store.result import Result
@@ -49,14 +49,21 @@ def test_pairs_of_a_column_share_seeds() -> None:
         for run in runs
         if (run.init, run.activation, run.seed) in texts
     }
-    assert pairs(runs, AXES, correct) == [
-        Pair("relu", "lsuv", "xavier", (0, 1), (2, 1), (1, 1)),
-        Pair("relu", "lsuv", "msra", (1,), (0,), (0,)),
-        Pair("relu", "xavier", "msra", (1,), (1,), (1,)),
+    compared = compare(runs, AXES, correct)
+    keys = ("column", "first", "second", "seeds", "only_first", "only_second")
+    assert [tuple(pair[key] for key in keys) for pair in compared] == [
+        ("relu", "lsuv", "xavier", [0, 1], [2, 1], [1, 1]),
+        ("relu", "lsuv", "msra", [1], [0], [0]),
+        ("relu", "xavier", "msra", [1], [1], [1]),
     ]
-    pair = Pair("relu", "lsuv", "xavier", (0, 1), (20, 5), (3, 5))
-    assert pair.p == (mcnemar(20, 3), 1.0)
-    assert pair.significant == 1
+    assert compared[0]["p"] == [mcnemar(2, 1), 1.0]
+
+
+def test_seeds_below_five_percent_are_counted() -> None:
+    runs = [Run(init, "relu", seed) for init in ("lsuv", "msra") for seed in (0, 1)]
+    texts = ("r" * 20 + "w" * 3, "r" * 5 + "w" * 5, "w" * 20 + "r" * 3, "w" * 5 + "r" * 5)
+    (pair,) = compare(runs, AXES, {run.run_id: answers(text) for run, text in zip(runs, texts, strict=True)})
+    assert (pair["only_first"], pair["only_second"], pair["significant"]) == ([20, 5], [3, 5], 1)
 
 
 def test_answers_of_converged_runs_with_predictions(tmp_path: Path, make_result: Callable[..., Result]) -> None:

@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, Page
 from workers import put
 
 from replicate.experiment import Experiment
+from replicate.report.command_line import CommandLine
 from replicate.report.page import write_report
-from replicate.report.reproduce import Source
+from replicate.report.table import assemble
 from replicate.store.result import Result
 from replicate.store.run_folder import collect
 
@@ -81,8 +82,8 @@ def experiment(seeds: int) -> Experiment:
 
 def write(out: Path, asked: Experiment) -> Path:
     runs = asked.runs()
-    source = Source(Path("experiments/small.yaml"))
-    page, _ = write_report(asked, runs, collect(out, runs), out, source, lambda dataset: LABELS)
+    command_line = CommandLine(Path("experiments/small.yaml"))
+    page, _ = write_report(assemble(asked, runs, collect(out, runs)), out, command_line, lambda dataset: LABELS)
     return page
 
 
@@ -295,8 +296,8 @@ def test_nothing_and_one_seed_make_pages_that_say_so(browser: Browser, tmp_path:
     fill(tmp_path / "one", experiment(1).runs(), points=3, layers=False)
     one = show(browser, write(tmp_path / "one", experiment(1)))
     text = one.page.locator("main").inner_text()
-    assert "No cell has more than one run" in text
-    assert "no record holds what happened in the layers later" in text
+    assert "No cell has more than 1 run" in text
+    assert "no record has measurements of the layers during training" in text
     assert one.said == []
     for found in (empty, one):
         found.page.context.close()

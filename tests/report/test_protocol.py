@@ -14,20 +14,21 @@ RUNS = (Run("lsuv", "relu"), Run("lsuv", "tanh"), Run("xavier", "relu", seed=1, 
 
 def test_the_header_names_what_most_runs_share(make_result: Callable[..., Result]) -> None:
     header = protocol(RUNS, [make_result(run, 90.0) for run in RUNS], AXES)
-    assert header.summary() == "CIFAR-10, fitnet4 at width 1, 90,000 iterations, bf16-mixed"
-    assert header.schedule() == (
+    texts = header.texts()
+    assert texts["summary"] == "CIFAR-10, fitnet4 at width 1, 90,000 iterations, bf16-mixed"
+    assert texts["schedule"] == (
         "90,000 iterations of 128 images; learning rate 0.01, times 0.1 at 40,000 / 60,000 / 80,000; momentum 0.9; "
         "weight decay 0.0005"
     )
-    assert header.preprocessing() == "gcn-mean-image, times 0.7"
-    assert (header.network(), header.precision(), header.seeds) == ("fitnet4, width 1", "bf16-mixed", (0, 1))
+    assert texts["preprocessing"] == "gcn-mean-image, times 0.7"
+    assert (texts["network"], texts["precision"], header.seeds) == ("fitnet4, width 1", "bf16-mixed", (0, 1))
     assert [header.departures(run) for run in RUNS] == ["", "", "momentum 0.5"]
 
 
 def test_an_axis_is_no_shared_setting(make_result: Callable[..., Result]) -> None:
     runs = [Run("lsuv", "relu", width=0.5), Run("lsuv", "relu", width=0.25)]
     header = protocol(runs, [make_result(run, 90.0) for run in runs], ("width", "activation"))
-    assert header.network() == "fitnet4, width (an axis of the table)"
+    assert header.texts()["network"] == "fitnet4, width (an axis of the table)"
     assert header.departures(runs[1]) == ""
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.report.published import expected_outside, incomparable, read_reference, recipe_note, verdict
-from replicate.report.statistics import Cell, Pooled, pooled
+from replicate.report.cell import Cell
+from replicate.report.published import expected_outside, read_reference, recipe_note, verdict, why_not_comparable
+from replicate.report.statistics import Pooled, pooled
 from replicate.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -65,31 +66,31 @@ def test_a_file_that_is_no_text_or_not_there(tmp_path: Path) -> None:
 
 
 def test_every_cell_of_the_uniform_table_compares() -> None:
-    assert {incomparable(run) for run in Experiment.load(ROOT / "experiments" / "table3.yaml").runs()} == {""}
+    assert {why_not_comparable(run) for run in Experiment.load(ROOT / "experiments" / "table3.yaml").runs()} == {""}
 
 
 def test_as_released_compares_but_for_the_recipe_made_to_train() -> None:
     runs = Experiment.load(ROOT / "experiments" / "table3-as-released.yaml").runs()
-    assert {(run.init, run.activation) for run in runs if incomparable(run)} == {("msra", "maxout")}
+    assert {(run.init, run.activation) for run in runs if why_not_comparable(run)} == {("msra", "maxout")}
     assert {recipe_note(run) for run in runs} == {None}
 
 
 @pytest.mark.parametrize("name", ["table3-short", "pilot", "smoke"])
 def test_no_cell_of_a_shrunk_table_compares(name: str) -> None:
-    assert all(incomparable(run) for run in Experiment.load(ROOT / "experiments" / f"{name}.yaml").runs())
+    assert all(why_not_comparable(run) for run in Experiment.load(ROOT / "experiments" / f"{name}.yaml").runs())
 
 
 def test_the_reasons_name_ours_and_the_papers() -> None:
     run = Run("lsuv", "relu", dataset="folder:cifar10-jpeg", width=0.25, iterations=3000, milestones=(1000,))
-    assert incomparable(run) == (
+    assert why_not_comparable(run) == (
         "width 0.25 (paper: 1); dataset folder:cifar10-jpeg (paper: cifar10); iterations 3,000 (paper: 90,000); "
         "milestones 1,000 (paper: 40,000 / 60,000 / 80,000)"
     )
-    assert incomparable(Run("lsuv", "relu", precision="32-true")) == ""
-    assert incomparable(Run("lsuv", "relu", momentum=0.5)) == "momentum 0.5 (paper: 0.9)"
-    assert incomparable(Run("lsuv", "relu", input_scale=1.0)) == "input_scale 1 (inferred: 0.7)"
-    assert incomparable(Run("xavier", "maxout", momentum=0.5)) == ""
-    assert incomparable(Run("xavier", "maxout", momentum=0.5, width=0.5)) == "width 0.5 (paper: 1)"
+    assert why_not_comparable(Run("lsuv", "relu", precision="32-true")) == ""
+    assert why_not_comparable(Run("lsuv", "relu", momentum=0.5)) == "momentum 0.5 (paper: 0.9)"
+    assert why_not_comparable(Run("lsuv", "relu", input_scale=1.0)) == "input_scale 1 (inferred: 0.7)"
+    assert why_not_comparable(Run("xavier", "maxout", momentum=0.5)) == ""
+    assert why_not_comparable(Run("xavier", "maxout", momentum=0.5, width=0.5)) == "width 0.5 (paper: 1)"
 
 
 def test_the_released_recipes_are_noted_where_they_are_not_followed() -> None:

@@ -12,11 +12,12 @@ from workers import put
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
+from replicate.report.document import document
 from replicate.report.table import build
 from replicate.run import Run
 from replicate.store.result import Result
 from replicate.store.run_folder import Records, collect
-from replicate.tracking.job import log_report, report_id, verdicts
+from replicate.tracking.job import log_report, report_id
 from replicate.tracking.runs import offline_runs, record_artifact, wandb_id
 
 Make = Callable[..., Result]
@@ -87,8 +88,8 @@ def test_table_figures_and_verdicts_with_their_lineage(
     # What was uploaded is not logged again; new numbers are another report.
     next(folder.glob("*.wandb")).with_suffix(".wandb.synced").touch()
     assert log_report(experiment, runs, records, out, "offline") is None
-    changed = build(experiment, runs, fill(out, [replace(done[0], test_accuracy=61.0), done[1]]), out)
-    assert report_id(experiment, changed, verdicts(changed)) != identity
+    changed = fill(out, [replace(done[0], test_accuracy=61.0), done[1]])
+    assert report_id(document(build(experiment, runs, changed, out))) != identity
 
 
 def _logged(found: list[Any], path: str) -> Path:

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from workers import put, record
 
+from replicate.experiment import Experiment
 from replicate.options import Options
-from replicate.run import Run
 from replicate.store.predictions import Predictions, labels_sha256
 from replicate.store.result import Result
-from replicate.store.run_folder import Records, RunFolder, collect
+from replicate.store.run_folder import RunFolder, collect
 from replicate.verify.score import score, scored
 
 LABELS = np.repeat(np.arange(10), 3)
-RUNS = tuple(Run("lsuv", "tanh", seed=seed, dataset="folder:shapes") for seed in range(3))
+EXPERIMENT = Experiment(
+    "shapes", {"seed": (0, 1, 2)}, {"init": "lsuv", "activation": "tanh", "dataset": "folder:shapes"}
+)
+RUNS = EXPERIMENT.runs()
 
 
 def predicted(right: int) -> np.ndarray:
@@ -46,26 +49,13 @@ def labels_of(dataset: str) -> np.ndarray:
     return LABELS
 
 
-class Listing:
-    """A table that is the list of its records."""
-
-    def __init__(self, records: Records) -> None:
-        self.text = "\n".join(f"{result.test_accuracy}" for result in records.results.values())
-
-    def markdown(self) -> str:
-        return self.text
-
-    def json(self) -> str:
-        return self.text
-
-
 def test_records_that_agree(tmp_path: Path, results: list[Result]) -> None:
     records = collect(tmp_path, RUNS)
     assert scored(records, tmp_path, labels_of) == (records, [])
     said: list[str] = []
-    assert score(records, tmp_path, labels_of, Listing, said.append) == 0
-    assert said == [
-        "40.0\n13.333333333333334\nNone",
+    assert score(EXPERIMENT, RUNS, records, tmp_path, labels_of, said.append) == 0
+    assert "n/c (2/3)" in said[0]
+    assert said[1:] == [
         "predictions confirm 2 of 2 records; the table from them is the same, byte for byte",
     ]
 
@@ -76,7 +66,7 @@ def test_a_record_that_differs_is_named_with_both_accuracies(tmp_path: Path, res
     computed, _ = scored(records, tmp_path, labels_of)
     assert computed.results[RUNS[1].run_id] == results[1]
     said: list[str] = []
-    assert score(records, tmp_path, labels_of, Listing, said.append) == 1
+    assert score(EXPERIMENT, RUNS, records, tmp_path, labels_of, said.append) == 1
     assert said[1:] == [
         f"{RUNS[1].run_id}: its record says 50.0 % (converged), its predictions 13.333333333333334 % (not converged)",
         "predictions do not confirm 1 of 2 records",

@@ -1,4 +1,4 @@
-"""The commands that make a cell's runs again."""
+"""The commands that repeat the runs of a report, and of one cell."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CommandLine:
     """How a report was asked for.
 
     Args:

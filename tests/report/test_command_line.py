@@ -5,22 +5,22 @@ import pytest
 
 from replicate.cli import make_parser
 from replicate.commands import Selection
-from replicate.report.reproduce import Source
+from replicate.report.command_line import CommandLine
 from replicate.run import Run
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_cell_is_named_by_its_axes() -> None:
-    source = Source(Path("experiments/table3.yaml"))
-    assert source.whole() == "replicate matrix experiments/table3.yaml"
-    assert source.cell(("init", "activation"), ("lsuv", "relu")) == (
+    command_line = CommandLine(Path("experiments/table3.yaml"))
+    assert command_line.whole() == "replicate matrix experiments/table3.yaml"
+    assert command_line.cell(("init", "activation"), ("lsuv", "relu")) == (
         "replicate matrix experiments/table3.yaml --only init=lsuv activation=relu"
     )
 
 
 def test_folders_are_nobody_elses_business() -> None:
-    assert Source(Path("/home/me/secret/experiments/a.yaml")).whole() == "replicate matrix experiments/a.yaml"
+    assert CommandLine(Path("/home/me/secret/experiments/a.yaml")).whole() == "replicate matrix experiments/a.yaml"
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_the_command_gives_exactly_the_runs_of_the_cell(
     settings: tuple[str, ...], only: tuple[str, ...], axes: tuple[str, str], place: tuple[object, object]
 ) -> None:
     file = ROOT / "experiments" / "table3.yaml"
-    source = Source(file, settings, only)
+    command_line = CommandLine(file, settings, only)
 
     def runs(command: str) -> set[Run]:
         words = shlex.split(command)[1:]
         words[1] = str(file)
         return set(Selection.of(make_parser().parse_args(words)).runs)
 
-    everything = runs(source.whole())
+    everything = runs(command_line.whole())
     wanted = {run for run in everything if tuple(getattr(run, axis) for axis in axes) == place}
     assert wanted
-    assert runs(source.cell(axes, place)) == wanted
+    assert runs(command_line.cell(axes, place)) == wanted

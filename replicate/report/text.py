@@ -1,0 +1,75 @@
+"""Values and numbers as text, for tables, figures, the page and the terminal."""
+
+from collections.abc import Sequence
+
+# As the paper and its field write them. Other values are shown as they are.
+DISPLAY_NAMES = {
+    "lsuv": "LSUV",
+    "orthonormal": "OrthoNorm",
+    "orthonormal_msra": "OrthoNorm-MSRA scaled",
+    "xavier": "Xavier",
+    "msra": "MSRA",
+    "relu": "ReLU",
+    "vlrelu": "VLReLU",
+}
+
+
+def display_name(value: object) -> str:
+    """The value of a Run's field for people: `LSUV`, `40,000 / 60,000`, `0.25`, `none`."""
+    if isinstance(value, tuple | list):
+        return " / ".join(map(display_name, value)) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return DISPLAY_NAMES.get(str(value), str(value))
+
+
+def cell_name(row: object, column: object) -> str:
+    """A cell for people: `LSUV × maxout`."""
+    return f"{display_name(row)} × {display_name(column)}"
+
+
+def snapshot_name(iteration: int) -> str:
+    """A point in training: `after initialisation`, `after 1,000 iterations`."""
+    return f"after {iteration:,} iterations" if iteration else "after initialisation"
+
+
+def decimal(value: float | None) -> str:
+    """A number with two decimals; empty for None."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign and two decimals; empty for None."""
+    return "" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def published_number(value: float | str | None) -> str:
+    """A published number with the paper's two decimals, `n/c`, or a dash for None."""
+    return "–" if value is None else value if isinstance(value, str) else f"{value:.2f}"
+
+
+def interval_text(interval: Sequence[float] | None, with_sign: bool = False) -> str:
+    """Both ends of an interval; empty for None."""
+    text = signed if with_sign else decimal
+    return f"{text(interval[0])} to {text(interval[1])}" if interval else ""
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number of things: `1 run`, `2,000 runs`, `1 run has`; `many` is needed where it is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def footnote_mark(index: int) -> str:
+    """The mark of a footnote: a, b, c, …, z, 27, 28, …"""
+    return chr(ord("a") + index) if index < 26 else str(index + 1)
+
+
+def last_line(traceback: str | None) -> str:
+    """The line of a traceback that names the exception."""
+    return ((traceback or "").strip().splitlines() or ["no traceback"])[-1].strip()
