@@ -17,7 +17,6 @@ from replicate.report.init_report import init_report
 from replicate.report.mcnemar import compare, correct_answers
 from replicate.report.render import environment, package_file
 from replicate.report.table import Table
-from replicate.report.text import published_number
 from replicate.store.files import escape_control_chars, write_atomically
 
 if TYPE_CHECKING:
@@ -80,7 +79,6 @@ def render_page(doc: Document) -> str:
     scripts = [package_file("assets/uplot/uPlot.iife.min.js"), package_file("assets/page.js")]
     jinja = environment(autoescape=True)
     jinja.filters |= {
-        "published": published_number,
         "printable_lines": lambda text: "\n".join(map(escape_control_chars, text.splitlines())),
         "short": lambda value: "–" if value is None else f"{value:.3g}",
     }
