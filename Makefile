@@ -1,4 +1,4 @@
-# Everything starts here: `make help` lists the targets. Each sets up .venv first, if it is not there yet.
+# `make help` lists the targets. Each sets up .venv first if it is missing.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -29,7 +29,7 @@ RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic) $(if $(S
 	$(if $(DEVICES_PER_RUN),--devices-per-run $(DEVICES_PER_RUN))
 EACH = $(if $(PER_DEVICE),--per-device $(PER_DEVICE))
 
-# Runs that ended in an error (1) do not keep the others from their table; wrong usage (2) and a stop (3) do.
+# After runs that ended in an error (1) the table is still written; not after wrong usage (2) or a stop (3).
 define whole
 @set -e; code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(MIRROR) $(EACH) $(2) || code=$$?; \
 if [ $$code -le 1 ]; then \
@@ -60,43 +60,45 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 	fi
 	@touch $@
 
-smoke: .venv/.installed  ## the whole grid at toy size on embedded images, in about a minute: does everything work?
+smoke: .venv/.installed  ## run the whole grid at toy size (about a minute) to check the installation
 	$(call whole,smoke,--wandb off)
 
-chaos: .venv/.installed  ## a storm of faults over the smoke matrix, compared with one in peace; writes results/chaos.md
+chaos: .venv/.installed  ## run the smoke matrix under random faults and compare the results; writes results/chaos.md
 	$(BIN)/python experiments/chaos.py --interval 2 --page results/chaos.md
 
-test: .venv/.installed  ## run the tests, by two processes
+test: .venv/.installed  ## run the tests in two processes
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-clusters: .venv/.installed  ## run the tests on clusters of this machine (SLURM, Ray), which take minutes
+test-clusters: .venv/.installed  ## run the tests on SLURM and Ray clusters of this machine (some minutes)
 	$(BIN)/python -m pytest -rs -m cluster tests/matrix
 
-schema: .venv/.installed  ## write experiments/schema.json, with which editors check experiment files
+schema: .venv/.installed  ## write experiments/schema.json, which editors use to check experiment files
 	$(BIN)/python -c "from replicate.experiment import json_schema; print(json_schema(), end='')" > experiments/schema.json
 
-lint: .venv/.installed  ## check style and types
+lint: .venv/.installed  ## check style, types, imports and wording
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict replicate
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 
 format: .venv/.installed  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-table3: .venv/.installed  ## Table 3 by the paper's protocol, seeds 0 to 4
+table3: .venv/.installed  ## run Table 3 by the paper's protocol, seeds 0 to 4
 	$(call whole,table3)
 
-table3-short: .venv/.installed  ## Table 3 with every iteration count divided by 5, seeds 0 to 2
+table3-short: .venv/.installed  ## run Table 3 with every iteration count divided by 5, seeds 0 to 2
 	$(call whole,table3-short)
 
-table3-as-released: .venv/.installed  ## Table 3 with the two recipes that the released code gives to maxout cells
+table3-as-released: .venv/.installed  ## run Table 3 with the released code's two recipes for maxout cells
 	$(call whole,table3-as-released)
 
-pilot: .venv/.installed  ## the whole table on a laptop's CPU, small and short: an evening
+pilot: .venv/.installed  ## run the whole table small and short on a laptop's CPU (an evening)
 	$(call whole,pilot)
 
-run: .venv/.installed  ## one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
+run: .venv/.installed  ## do one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
 	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(RESOURCES) $(MIRROR) \
 		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET)) $(SET)
 
@@ -106,17 +108,17 @@ table: .venv/.installed  ## write the table of EXPERIMENT (table3) from the reco
 figures: .venv/.installed  ## draw the figures of EXPERIMENT from the records in OUT
 	@$(REPLICATE) figures experiments/$(EXPERIMENT).yaml $(SELECT)
 
-report: .venv/.installed  ## write OUT/report/index.html, all that was found of EXPERIMENT on one page
+report: .venv/.installed  ## write OUT/report/index.html, a page with all results of EXPERIMENT
 	@$(REPLICATE) report experiments/$(EXPERIMENT).yaml $(SELECT)
 
-status: .venv/.installed  ## show what is done of EXPERIMENT, and what is left
+status: .venv/.installed  ## show which runs of EXPERIMENT are done, running and waiting
 	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)
 
-verify: .venv/.installed  ## run a sample of EXPERIMENT's finished runs again and compare, such as: make verify SAMPLE=5
+verify: .venv/.installed  ## repeat a sample of EXPERIMENT's finished runs and compare, such as: make verify SAMPLE=5
 	$(REPLICATE) verify experiments/$(EXPERIMENT).yaml $(SELECT) $(RESOURCES) $(EACH) \
 		$(if $(SAMPLE),--sample $(SAMPLE))
 
-score: .venv/.installed  ## compute EXPERIMENT's table from its predictions, and compare it with the records in OUT
+score: .venv/.installed  ## compute EXPERIMENT's table from stored predictions, and compare it with the records
 	@$(REPLICATE) score experiments/$(EXPERIMENT).yaml $(SELECT)
 
 collect: .venv/.installed  ## merge output folders into OUT, such as: make collect DIRS="a b" OUT=results/local/table3
@@ -131,10 +133,10 @@ dashboard: .venv/.installed  ## save a W&B workspace for the runs of EXPERIMENT
 doctor: .venv/.installed  ## check devices, disk, data and W&B, and suggest fixes
 	@$(REPLICATE) doctor $(FOLDERS)
 
-bench: .venv/.installed  ## measure the speed of training next to a plain Lightning loop
+bench: .venv/.installed  ## measure the speed of training and of a plain Lightning loop
 	$(BIN)/python experiments/bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")
 
-audit: .venv/.installed  ## look up the locked dependencies among known vulnerabilities
+audit: .venv/.installed  ## check the locked dependencies for known vulnerabilities
 	@$(BIN)/python .ci/audit.py
 
 lock:  ## resolve the dependencies again (needs uv)

@@ -19,14 +19,14 @@ def judge(dependencies: list[dict[str, Any]]) -> tuple[int, str]:
         dependencies: of its JSON: name and version of each with its vulnerabilities `vulns`, or a `skip_reason`.
 
     Returns:
-        The exit code, and what to say: a line a finding, and one of totals.
+        The exit code, and what to say: one line per finding, and one of totals.
     """
     asked = [one for one in dependencies if "skip_reason" not in one]
     lines = []
     for one in asked:
         for found in one["vulns"]:
             fixed = ", ".join(found["fix_versions"]) or "no version yet"
-            lines.append(f"{one['name']} {one['version']}: {found['id']} (mended in {fixed})")
+            lines.append(f"{one['name']} {one['version']}: {found['id']} (fixed in {fixed})")
     skipped = len(dependencies) - len(asked)
     if not asked:
         return 0, f"the advisory service knows none of the {skipped} dependencies; nothing was audited"

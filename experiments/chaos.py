@@ -1,19 +1,18 @@
-"""A storm over a matrix: faults at random while it works, then a comparison with an undisturbed one.
+"""Random faults during a matrix, and a comparison with an undisturbed one.
 
-`python experiments/chaos.py` (`make chaos`) trains the smoke matrix once in peace. Then, in rounds, each in a folder of
-its own, it trains it again while schedulers and workers are killed, stopped and doubled, disks fill, and files are torn
-or overwritten, until all runs are finished; a last call in peace mends what the storm broke. Every round must end with
-the same accuracy, training loss, curve.csv and predictions.npz, bit for bit. What counts:
+`python experiments/chaos.py` (`make chaos`) trains the smoke matrix once without faults. Then, in rounds, each in its
+own folder, it trains the matrix again while schedulers and workers are killed, stopped and started twice, disks fill,
+and files are truncated or overwritten, until all runs are finished; a last, undisturbed call repairs the rest.
+Every round must end with the same accuracy, training loss, curve.csv and predictions.npz, bit for bit. It counts:
 
 - lost: a run that has no finished record after the last call;
-- doubled: a training of a run that another process is training (a lock of the system's own on a file per run tells, not
-  the claims), of one that has a finished record, or one more finish than there were records to make;
-- differing: a finished run whose numbers or curve are not those of the undisturbed one.
+- doubled: a training of a run that another process is training (known from a file lock per run, not from the leases),
+  or of a run that has a finished record; or one more finish than there were records to write;
+- differing: a finished run whose numbers or curve differ from those of the undisturbed matrix.
 
-Curves are torn while their run is unfinished: nothing reads a finished run's curve but the figures.
+Curves are damaged only while their run is unfinished: of a finished run's curve, only the figures are made.
 """
 
-import argparse
 import os
 import random
 import sys
@@ -22,14 +21,78 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from storm import FAULTS, ROOT, Storm, content_of
+from chaos_round import FAULTS, ROOT, Round, content_of
+from script import make_app, run_app
 
-from replicate import provenance
+from replicate import cli, provenance
+from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
 from replicate.run import Run
-from replicate.settings import assignments
 from replicate.store.files import write_atomically
 from replicate.store.run_folder import collect
+from replicate.yamlfile import assignments
+
+app = make_app("chaos", __doc__)
+
+
+@app.default
+def chaos(
+    *,
+    file: Path = ROOT / "experiments" / "smoke.yaml",
+    set: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = (),
+    faults: int = 200,
+    seed: int = 0,
+    interval: float = 1.0,
+    seconds: float = 3600.0,
+    page: Path | None = None,
+) -> int:
+    """Inject faults, compare, and print a page. The exit code is 1 if anything was lost, doubled or differs.
+
+    Args:
+        file: Experiment file.
+        set: As in `replicate matrix`.
+        only: As in `replicate matrix`.
+        kinds: Kinds of faults (default: all).
+        faults: Number of faults in all.
+        seed: Seed of the choice of the faults. Their timing also depends on the machine.
+        interval: Mean seconds between two faults.
+        seconds: No new faults after this time.
+        page: Markdown file to write.
+    """
+    for kind in kinds:
+        if kind not in FAULTS:
+            raise unknown("kind of fault", kind, FAULTS)
+    begin, rng = time.monotonic(), random.Random(seed)
+    runs = Experiment.load(file).with_settings(assignments("--set", set)).runs(assignments("--only", only))
+    narrowed = [*(["--set", *set] if set else []), *(["--only", *only] if only else [])]
+    command = ["matrix", str(file), "--devices", "cpu", "--wandb", "off", "--checkpoint-seconds", "0.5", *narrowed]
+    rounds: list[Round] = []
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        undisturbed = Path(name) / "undisturbed"
+        cli.main([*command, "--out", str(undisturbed)])
+        print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
+        expected = {run: outcome(undisturbed, run) for run in runs}
+        lost = differing = 0
+        while (happened := sum(one.faults.total() for one in rounds)) < faults:
+            if time.monotonic() - begin > seconds:
+                break
+            rounds.append(one := Round(Path(name) / str(len(rounds)), command, runs, rng, kinds))
+            one.inject(faults - happened, interval, begin + seconds)
+            one.finish()
+            found = {run: outcome(one.out, run) for run in runs}
+            lost += sum(found[run] is None for run in runs)
+            differing += sum(found[run] not in (None, expected[run]) for run in runs)
+            state = f"{lost} lost, {one.doubled()} doubled, {differing} differing"
+            print(f"round {len(rounds)}: {one.faults.total()} faults, {state}", flush=True)
+        doubled = sum(one.doubled() for one in rounds)
+        began = sum(content_of(one.log / run.run_id).count(b"began") for one in rounds for run in runs)
+    text = markdown(rounds, len(runs), began, (lost, doubled, differing), seed, time.monotonic() - begin)
+    print(text)
+    if page is not None:
+        write_atomically(page, text)
+    return int(lost + doubled + differing > 0 or None in expected.values())
 
 
 def outcome(out: Path, run: Run) -> tuple[object, ...] | None:
@@ -41,69 +104,32 @@ def outcome(out: Path, run: Run) -> tuple[object, ...] | None:
     return result.status, result.test_accuracy, result.train_loss, result.iteration, *files
 
 
-def main(words: list[str] | None = None) -> int:
-    """Storm, compare, tell; exit code 1 if anything was lost, doubled or differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=ROOT / "experiments" / "smoke.yaml", help="experiment (smoke)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as of `replicate matrix`")
-    parser.add_argument("--only", nargs="+", default=[], metavar="KEY=VALUE", help="as of `replicate matrix`")
-    parser.add_argument("--kinds", nargs="+", choices=FAULTS, default=[], metavar="KIND", help="of faults (all)")
-    parser.add_argument("--faults", type=int, default=200, help="in all (200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the storm's choices (0); when they hit is not its own")
-    parser.add_argument("--interval", type=float, default=1.0, help="mean seconds between faults (1)")
-    parser.add_argument("--seconds", type=float, default=3600.0, help="no new faults after so long (3600)")
-    parser.add_argument("--page", type=Path, help="Markdown file to write")
-    args = parser.parse_args(words)
-    begin, dice = time.monotonic(), random.Random(args.seed)
-    runs = (
-        Experiment.load(args.file).with_settings(assignments("--set", args.set)).runs(assignments("--only", args.only))
-    )
-    narrowed = [*(["--set", *args.set] if args.set else []), *(["--only", *args.only] if args.only else [])]
-    command = ["matrix", str(args.file), "--devices", "cpu", "--wandb", "off", "--checkpoint-seconds", "0.5", *narrowed]
-    storms: list[Storm] = []
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        peace = Storm(Path(name) / "peace", command, runs, dice)
-        peace.finish()
-        print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
-        expected = {run: outcome(peace.out, run) for run in runs}
-        lost = differing = 0
-        while (happened := sum(storm.faults.total() for storm in storms)) < args.faults:
-            if time.monotonic() - begin > args.seconds:
-                break
-            storms.append(storm := Storm(Path(name) / str(len(storms)), command, runs, dice, args.kinds))
-            storm.rage(args.faults - happened, args.interval, begin + args.seconds)
-            storm.finish()
-            found = {run: outcome(storm.out, run) for run in runs}
-            lost += sum(found[run] is None for run in runs)
-            differing += sum(found[run] not in (None, expected[run]) for run in runs)
-            state = f"{lost} lost, {storm.doubled()} doubled, {differing} differing"
-            print(f"round {len(storms)}: {storm.faults.total()} faults, {state}", flush=True)
-        doubled = sum(storm.doubled() for storm in [peace, *storms])
-        began = sum(content_of(storm.log / run.run_id).count(b"began") for storm in storms for run in runs)
-    page = write(storms, len(runs), began, (lost, doubled, differing), args.seed, time.monotonic() - begin)
-    print(page)
-    if args.page is not None:
-        write_atomically(args.page, page)
-    return int(lost + doubled + differing > 0 or None in expected.values())
+def markdown(rounds: list[Round], runs: int, began: int, found: tuple[int, int, int], seed: int, seconds: float) -> str:
+    """Report the rounds in Markdown.
 
-
-def write(storms: list[Storm], runs: int, began: int, found: tuple[int, int, int], seed: int, seconds: float) -> str:
-    """Tell of the storms in Markdown."""
-    total = sum((storm.faults for storm in storms), Counter[str]())
+    Args:
+        rounds: the rounds with faults.
+        runs: number of runs in each.
+        began: number of trainings that were started or resumed.
+        found: runs that were lost, doubled, and differ.
+        seed: seed of the faults.
+        seconds: time that everything took.
+    """
+    total = sum((one.faults for one in rounds), Counter[str]())
     lines = [f"| {kind} | {count} |" for kind, count in sorted(total.items())]
-    rounds = f"{len(storms)} round{'s' * (len(storms) != 1)}"
+    number = f"{len(rounds)} round{'s' * (len(rounds) != 1)}"
     cores = len(os.sched_getaffinity(0))
     return "\n".join([
-        "# A storm over the smoke matrix", "",
-        f"`{' '.join(['python', 'experiments/chaos.py', *sys.argv[1:]])}`: seed {seed}, {rounds} of {runs} "
-        f"runs, {began} trainings begun or gone on with, {seconds:.0f} s on {cores} cores of {provenance.cpu_name()}.",
+        "# Random faults during the smoke matrix", "",
+        f"`{' '.join(['python', 'experiments/chaos.py', *sys.argv[1:]])}`: seed {seed}, {number} of {runs} "
+        f"runs, {began} trainings started or resumed, {seconds:.0f} s on {cores} cores of {provenance.cpu_name()}.",
         "",
         "| Fault | Times |", "|---|---|", *lines, f"| **all** | **{total.total()}** |", "",
-        f"Beside an undisturbed matrix: **{found[0]} lost, {found[1]} doubled, {found[2]} with differing bits** "
-        "(status, accuracy, training loss, iteration, curve.csv, predictions.npz). What counts stands in the script's "
-        "first lines.", "",
+        f"Compared with an undisturbed matrix: **{found[0]} lost, {found[1]} doubled, {found[2]} with differing bits** "
+        "(status, accuracy, training loss, iteration, curve.csv, predictions.npz). The script's docstring defines "
+        "these.", "",
     ])  # fmt: skip
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_app(app, errors=(UsageError,)))

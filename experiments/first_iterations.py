@@ -1,7 +1,7 @@
-"""The first iterations of the cells in doubt, at a few scales of the input; a part of input_scale.py.
+"""The first iterations of the cells in doubt, at a few scales of the input. See input_scale.py.
 
-In doubt are the cells that fail here but not in the paper, and MSRA with maxout, which fails in both. They are trained
-at full width in float32 on the CPU; nothing of it is a result of Table 3.
+The cells in doubt are those that fail here but not in the paper, and MSRA with maxout, which fails in both. They are
+trained at full width in float32 on the CPU. None of this is a result of Table 3.
 """
 
 import math
@@ -24,7 +24,7 @@ LAST = 10  # iterations in the mean loss at the end
 
 
 def losses_of(run: Run, dataset: Dataset) -> tuple[float, list[float]]:
-    """Variance of the first logits, and the loss of each iteration, up to the first that is not finite."""
+    """Return the variance of the first logits, and each iteration's loss up to the first non-finite one."""
     data, net = build_data(run, dataset, "cpu"), build_net(run, len(dataset.classes), "cpu")
     init_net_(net, run, data)
     model = Classifier(net, run).train()
@@ -32,7 +32,7 @@ def losses_of(run: Run, dataset: Dataset) -> tuple[float, list[float]]:
     found: list[float] = []
     variance = math.nan
     for images, labels in islice(data.batches, run.iterations):
-        logits = model(images)
+        logits = net(images)
         loss = F.cross_entropy(logits, labels)
         variance = variance if found else logits.var(correction=0).item()
         found.append(loss.item())
@@ -47,7 +47,15 @@ def losses_of(run: Run, dataset: Dataset) -> tuple[float, list[float]]:
 def first_iterations(
     dataset: Dataset, name: str, iterations: int, scales: Sequence[float], width: float
 ) -> Iterator[str]:
-    """One row of the table per cell and scale."""
+    """Train the cells, and yield one row of the table per cell and scale.
+
+    Args:
+        dataset: the images.
+        name: name of the data set, for the runs.
+        iterations: iterations of each training.
+        scales: values of input_scale.
+        width: width of the net.
+    """
     cells = [(*cell, scale) for cell in CELLS for scale in scales]
     for init, activation, scale in track(cells, "first iterations", console=Console(stderr=True)):
         run = Run(init, activation, dataset=name, width=width, input_scale=scale, iterations=iterations, milestones=(),

@@ -1,30 +1,30 @@
 """What a GPU slot brings back: at most 8 files below 16 MiB. See gpu_slot.py."""
 
-import contextlib
 import io
 import json
 import os
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MOST_BYTES = 15 * 2**20  # of a file
+from gpu_slot_runs import describe_runs
+
+MAX_BYTES = 15 * 2**20  # of a file
 PARTS = 3  # of the archive of records: with the other five files there are at most 8
 RECORD = ("result.json", "curve.csv", "layers.json", "predictions.npz")
 LOG_LINES = 200
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file as a whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 
 def pack(job: Path, state: dict[str, Any], folder: Path) -> str:
-    """Write all files; those of an earlier call are replaced.
+    """Write all files. Those of an earlier call are replaced.
 
     Args:
         job: folder of the slot.
@@ -32,7 +32,7 @@ def pack(job: Path, state: dict[str, Any], folder: Path) -> str:
         folder: where the files go.
 
     Returns:
-        The report for people.
+        The report as text.
     """
     archives, left_out = _records(job, state.get("taken", []))
     for number, content in enumerate(archives, 1):
@@ -42,15 +42,15 @@ def pack(job: Path, state: dict[str, Any], folder: Path) -> str:
     for name, pattern in {"profile.txt": "profiles/*.txt", "bench.md": "bench/*/*.md"}.items():
         pages = [page.read_text(errors="replace") for page in sorted(job.glob(pattern))]
         if pages:
-            write(folder / name, "\n".join(pages).encode()[:MOST_BYTES])
-    whole = {**state, "runs": list(runs(job)), "left_out": left_out, "packed": round(time.time())}
+            write(folder / name, "\n".join(pages).encode()[:MAX_BYTES])
+    whole = {**state, "runs": list(describe_runs(job)), "left_out": left_out, "packed": round(time.time())}
     write(folder / "report.json", json.dumps(whole, indent=1) + "\n")
     write(folder / "report.txt", page := text(whole))
     return page
 
 
 def _records(job: Path, taken: list[str]) -> tuple[list[bytes], list[str]]:
-    """The files of all runs in archives that are small enough, and the runs that found no place."""
+    """Archive the files of all runs, and name the runs for which there was no room."""
     parts: list[dict[str, bytes]] = [{}]
     left_out = []
     for folder in sorted(job.glob("out/*/runs/*")):
@@ -61,7 +61,7 @@ def _records(job: Path, taken: list[str]) -> tuple[list[bytes], list[str]]:
             for name in RECORD
             if (path := folder / name).is_file()
         }
-        room = MOST_BYTES - sum(map(len, parts[-1].values())) - sum(map(len, files.values()))
+        room = MAX_BYTES - sum(map(len, parts[-1].values())) - sum(map(len, files.values()))
         if room < 0 and len(parts) == PARTS:
             left_out.append(folder.name)
             continue
@@ -87,30 +87,8 @@ def _tail(path: Path) -> bytes:
         return b"\n".join(file.read().splitlines()[-LOG_LINES:])
 
 
-def runs(job: Path) -> Iterator[dict[str, Any]]:
-    """Tell of each run what its record says, or else how far it is."""
-    for folder in sorted(job.glob("out/*/runs/*")):
-        known = {"experiment": folder.parts[-3], "run_id": folder.name, "iteration": iteration(folder)}
-        with contextlib.suppress(OSError, ValueError):
-            record = json.loads((folder / "result.json").read_text())
-            known |= {name: record[name] for name in ("status", "test_accuracy", "seconds")}
-            known["error"] = (record["error"] or "").strip().splitlines()[-1:]
-        yield known
-
-
-def iteration(folder: Path) -> int:
-    """How far a run is: by its heartbeat, or the last row of its curve."""
-    done = 0
-    for path in (*folder.glob("claim/*/owner.json"), folder / "curve.csv"):
-        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
-            content = path.read_text()
-            row = content if path.suffix == ".csv" else f"\n{json.loads(content)['iteration']},"
-            done = max(done, int(row.splitlines()[-1].split(",")[0]))
-    return done
-
-
 def text(report: dict[str, Any]) -> str:
-    """One screen of the report."""
+    """Format the report as one screen of text."""
     options, recipe = report["options"], report.get("recipe") or {}
     lines = [f"plan {options['plan']}, {options['deadline'] - report['packed']:.0f} s before the deadline"]
     for name, stage in report["stages"].items():

@@ -1,14 +1,16 @@
 """What a GPU slot carries out: the probes and the portions of each plan, as data. See gpu_slot.py."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
+PlanName = Literal["first", "full", "seeds", "rehearsal"]
 INITS = ("lsuv", "orthonormal", "orthonormal_msra", "xavier", "msra")
 ACTIVATIONS = ("maxout", "relu", "vlrelu", "tanh", "sigmoid")
 DASHES = (("orthonormal_msra", "maxout"), ("orthonormal_msra", "tanh"))  # not in the published table
 CELLS = tuple((init, act) for init in INITS for act in ACTIVATIONS if (init, act) not in DASHES)
 TRAINS = tuple(cell for cell in CELLS if cell[1] != "sigmoid")
 SIGMOID = tuple(cell for cell in CELLS if cell[1] == "sigmoid")
-# Maxout takes twice the time: in a wave of equal shares its runs would end after all others.
+# Without maxout, which takes twice the time: in a wave of equal shares its runs would end after all others.
 WAVE = (
     ("lsuv", "relu"), ("xavier", "relu"), ("orthonormal", "relu"), ("lsuv", "vlrelu"), ("lsuv", "tanh"),
     ("msra", "relu"), ("orthonormal_msra", "relu"), ("xavier", "tanh"), ("orthonormal_msra", "vlrelu"),
@@ -22,12 +24,12 @@ class Portion:
     """Runs that one `replicate matrix` carries out.
 
     Args:
-        name: of the portion, for its files and the report.
+        name: name of the portion, for its files and the report.
         file: experiment file, without folder and suffix.
         cells: pairs of initialisation and activation.
-        seeds: of each cell.
-        iterations: of each run.
-        settings: for --set.
+        seeds: seeds of each cell.
+        iterations: iterations of each run.
+        settings: further words for --set.
     """
 
     name: str
@@ -45,7 +47,7 @@ class Portion:
 
 @dataclass(frozen=True)
 class Probe:
-    """A path to be measured before it is used; `background`: nobody waits for it."""
+    """A training-step backend to measure before it is used. The next stage does not wait for a `background` probe."""
 
     path: str
     activation: str
@@ -59,13 +61,13 @@ class Plan:
 
     Args:
         portions: in their order.
-        wave: its cells in the order of their worth.
-        probes: paths to be measured first; none: only the path that is to be used, as often at once as it will be.
+        wave: its cells, the most important first.
+        probes: backends to measure first; empty: only the one that will be used, with as many runs at once.
     """
 
     portions: tuple[Portion, ...]
     wave: Portion
-    probes: tuple[Probe, ...] = field(default=())
+    probes: tuple[Probe, ...] = ()
 
 
 SHORT = Portion("short", "table3-short", TRAINS, (0,), 18_000)
@@ -77,12 +79,12 @@ FIRST_PROBES = (
     Probe("eager", "relu"), Probe("graph", "relu"), Probe("graph", "maxout"), Probe("compiled", "relu", background=True)
 )  # fmt: skip
 
-PLANS = {
-    # nothing is verified yet: the whole table at a fifth of its length, then full runs
+PLANS: dict[PlanName, Plan] = {
+    # the first slot: the whole table at a fifth of its length, then full runs
     "first": Plan((SHORT, SHORT_SIGMOID), FULL, FIRST_PROBES),
     "full": Plan((), FULL),
     "seeds": Plan((replace(SHORT, seeds=(1, 2)), replace(SHORT_SIGMOID, seeds=(0, 1, 2))), FULL),
-    # two runs of seconds and a wave of one, to try the slot itself on a CPU
+    # two runs of a few seconds and a wave of one, to try the slot itself on a CPU
     "rehearsal": Plan(
         (TINY,),
         replace(TINY, name="wave", cells=(("lsuv", "tanh"),), seeds=(1,)),

@@ -1,4 +1,4 @@
-"""The stages of a GPU slot up to production, each with its time box and what is done if it fails. See gpu_slot.py."""
+"""The stages of a GPU slot, each with its time limit. See gpu_slot.py."""
 
 import json
 import os
@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from gpu_slot_plans import Probe
-from gpu_slot_production import Production, at_once, ladder
-from gpu_slot_state import Slot, last_line
+from gpu_slot_production import Production, at_once, usable_steps
+from gpu_slot_runs import last_line
+from gpu_slot_state import Slot
 
 TRIES = 3  # of production
 CLIENT = "import torch; print(float(torch.ones(8, device='cuda').sum()))"
 
 
 class StageError(Exception):
-    """Why a stage failed, in a sentence. The slot goes on without what the stage was to bring."""
+    """Why a stage failed, in one sentence. The slot continues without it."""
 
 
 class HopelessError(StageError):
@@ -33,18 +34,18 @@ class HopelessError(StageError):
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: what it does within how many seconds; `beside`: the next ones do not wait for it."""
+    """What a stage does, and its time limit. The next stages do not wait for a stage in the background."""
 
     name: str
     do: Callable[[Slot, float], Any]
     seconds: float
-    beside: bool = False
+    background: bool = False
 
 
-def facts(slot: Slot, box: float) -> None:
-    """Look at the machine."""
+def facts(slot: Slot, limit: float) -> None:
+    """Record the GPU, the cores and the versions."""
     code, gpu = slot.call("nvidia-smi", ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,memory.used",
-                                         "--format=csv,noheader"], box)  # fmt: skip
+                                         "--format=csv,noheader"], limit)  # fmt: skip
     found = {
         "gpu": gpu if code == 0 else None,
         "cores": os.cpu_count(),
@@ -64,23 +65,23 @@ def facts(slot: Slot, box: float) -> None:
         raise HopelessError(f"no GPU: {last_line(gpu)}")
 
 
-def data(slot: Slot, box: float) -> str:
-    """Unpack the images, and decode them by a run of two iterations on the CPU, which also proves that they train."""
+def data(slot: Slot, limit: float) -> str:
+    """Unpack the images. A run of two iterations on the CPU decodes them, and proves that they can be trained on."""
     folder = slot.job / "data" / slot.data
     if not folder.exists():
         part = folder.with_name(f"{slot.data}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        code, output = slot.call("tar", ["tar", "-xf", slot.options["archive"], "-C", str(part)], box)
+        code, output = slot.call("tar", ["tar", "-xf", slot.options["archive"], "-C", str(part)], limit)
         if code != 0:
-            raise StageError(f"the images were not unpacked: {'no end in time' if code is None else last_line(output)}")
+            raise StageError(f"the images were not unpacked: {'not in time' if code is None else last_line(output)}")
         part.rename(folder)
     words = ["matrix", "experiments/smoke.yaml", "--devices", "cpu", "--wandb", "off", "--only", "init=lsuv",
              "activation=relu", "--data-dir", str(folder.parent), "--out", str(slot.job / "try"),
              "--set", f"dataset=folder:{slot.data}", "iterations=2", "milestones=[]"]  # fmt: skip
-    code, output = slot.replicate("data", words, box)
+    code, output = slot.replicate("data", words, limit)
     if code is None:
-        return "not decoded in time, which is left to the runs"
+        return "not decoded in time; the runs will do it"
     if code != 0:
         raise StageError(last_line(output))
     (record,) = slot.job.glob("try/runs/*/result.json")
@@ -90,35 +91,30 @@ def data(slot: Slot, box: float) -> str:
     return fingerprint
 
 
-def mps(slot: Slot, box: float) -> str:
-    """Start NVIDIA's Multi-Process Service, which lets kernels of several runs overlap, and see that a client works."""
+def mps(slot: Slot, limit: float) -> str:
+    """Start NVIDIA's Multi-Process Service, which lets kernels of several runs overlap, and try it with a client."""
     if slot.options["device"] != "cuda":
         raise StageError("not on a CPU")
     environment = slot.environment() | slot.mps_variables
     (slot.job / "mps").mkdir(exist_ok=True)
     ask = ["sh", "-c", "echo get_server_list | nvidia-cuda-mps-control"]
     for what, words, seconds in (
-        ("the daemon", ["sh", "-c", "exec nvidia-cuda-mps-control -d"], box / 5),
-        ("a client", [slot.python, "-c", CLIENT], box * 4 / 5),
-        ("the list of servers", ask, box / 5),
+        ("the daemon", ["sh", "-c", "exec nvidia-cuda-mps-control -d"], limit / 5),
+        ("a client", [slot.python, "-c", CLIENT], limit * 4 / 5),
+        ("the list of servers", ask, limit / 5),
     ):
         code, output = slot.call("mps", words, seconds, environment)
         if code != 0 or (words is ask and not output):
-            slot.call("mps", ["sh", "-c", "echo quit | nvidia-cuda-mps-control"], box / 5, environment)
+            slot.call("mps", ["sh", "-c", "echo quit | nvidia-cuda-mps-control"], limit / 5, environment)
             raise StageError(f"{what}: {'no answer' if code is None else last_line(output)}")
     return "a client works"
 
 
-def mps_works(slot: Slot) -> bool:
-    """Whether the stage `mps` found that it does."""
-    return slot.state["stages"].get("mps", {}).get("status") == "done"
-
-
-def paths(slot: Slot, box: float) -> None:
-    """Measure the paths, each in a process of its own and all at once; one that fails is out."""
+def paths(slot: Slot, limit: float) -> None:
+    """Measure the training-step backends, each in its own process, all at the same time. One that fails is not used."""
     found: dict[str, Any] = slot.state.get("probes", {})
-    step = ladder(slot)[0]
-    probes = slot.plan.probes or (Probe(step, "relu", at_once(slot, step, mps_works(slot))),)
+    step = usable_steps(slot)[0]
+    probes = slot.plan.probes or (Probe(step, "relu", at_once(slot, step, slot.mps_works)),)
 
     def measure(probe: Probe) -> None:
         name = f"{probe.path}-{probe.activation}-{probe.at_once}"
@@ -129,12 +125,12 @@ def paths(slot: Slot, box: float) -> None:
         words += ["--windows", "1", "--seconds", f"{slot.scaled(3):g}", "--out", str(out)]
         words += ["--profile", str(profiles / f"{name}.txt")]
         words += ["--devices", "cpu", "--width", "0.125"] if slot.options["device"] == "cpu" else []
-        code, output = slot.bench(f"probe-{name}", words, box + (40 if probe.background else 0))
+        code, output = slot.bench(f"probe-{name}", words, limit + (40 if probe.background else 0))
         pages = list(out.glob("*.json"))
         if code == 0 and pages:
             found[name] = json.loads(pages[0].read_text())["rows"][0]
         else:
-            found[name] = {"path": probe.path, "failed": "no end in time" if code is None else last_line(output)}
+            found[name] = {"path": probe.path, "failed": "not in time" if code is None else last_line(output)}
         slot.update(probes=found)
 
     for probe in probes:
@@ -144,15 +140,14 @@ def paths(slot: Slot, box: float) -> None:
         list(pool.map(measure, [probe for probe in probes if not probe.background]))
 
 
-def recipe(slot: Slot, box: float) -> None:
-    """Take the first path that has not failed, and as many runs at once as suit it."""
+def recipe(slot: Slot, limit: float) -> None:
+    """Choose the first backend that has not failed, and as many runs at once as suit it."""
     failed = {probe["path"] for probe in slot.state.get("probes", {}).values() if "failed" in probe}
-    step = next((step for step in ladder(slot) if step not in failed), ladder(slot)[-1])
-    with_mps = mps_works(slot)
-    slot.update(recipe={"step": step, "mps": with_mps, "at_once": at_once(slot, step, with_mps)})
+    step = next((step for step in usable_steps(slot) if step not in failed), usable_steps(slot)[-1])
+    slot.update(recipe={"step": step, "mps": slot.mps_works, "at_once": at_once(slot, step, slot.mps_works)})
 
 
-def production(slot: Slot, box: float) -> None:
+def production(slot: Slot, limit: float) -> None:
     """Wait for the data, then carry out the portions and waves of the plan until the time is up."""
     while slot.state["stages"]["data"]["status"] == "running" and slot.left > 0:
         time.sleep(0.1)
@@ -161,7 +156,7 @@ def production(slot: Slot, box: float) -> None:
     for _ in range(TRIES):
         try:
             return Production(slot).carry_out()
-        except Exception as error:  # ours, and no reason to leave the device idle: what is finished is not done again
+        except Exception as error:  # a bug of ours: try again, which skips the finished runs
             traceback.print_exc()
             slot.note(f"production was interrupted by {type(error).__name__}: {error}")
             slot.end_processes()
@@ -169,7 +164,7 @@ def production(slot: Slot, box: float) -> None:
 
 STAGES = (
     Stage("facts", facts, 10),
-    Stage("data", data, 120, beside=True),
+    Stage("data", data, 120, background=True),
     Stage("mps", mps, 40),
     Stage("paths", paths, 80),
     Stage("recipe", recipe, 1),
@@ -178,7 +173,7 @@ STAGES = (
 
 
 def drive(slot: Slot) -> int:
-    """Carry out the stages that are not over yet; whatever happens, end what was started.
+    """Carry out the stages that have not ended yet. Whatever happens, end the processes that were started.
 
     Returns:
         The exit code: 0, or 2 if no run could be carried out.
@@ -190,7 +185,7 @@ def drive(slot: Slot) -> int:
             if slot.state["stages"].get(stage.name, {}).get("status") in ("done", "failed"):
                 continue
             slot.stage(stage.name, status="running")
-            if stage.beside:
+            if stage.background:
                 threading.Thread(target=_carry_out, args=(slot, stage), daemon=True).start()
                 continue
             if code := _carry_out(slot, stage):
@@ -198,7 +193,7 @@ def drive(slot: Slot) -> int:
     finally:
         slot.ending = True
         slot.end_processes()
-        if mps_works(slot):
+        if slot.mps_works:
             quit_ = ["sh", "-c", "echo quit | nvidia-cuda-mps-control"]
             slot.call("mps", quit_, 5, slot.environment() | slot.mps_variables)
         slot.update(ended=code)

@@ -20,7 +20,7 @@ MPS_TOOLS = "/usr/local/nvidia/bin"  # where containers have the tools of the dr
 
 
 class Slot:
-    """What is known of a slot. Every change goes to JOB/state.json at once, which is always whole.
+    """The state of a slot. Every change is written to JOB/state.json at once, which is always complete.
 
     Args:
         job: folder of the slot, which holds state.json.
@@ -30,14 +30,14 @@ class Slot:
         self.job = job
         self.state: dict[str, Any] = json.loads((job / "state.json").read_text())
         self.options: dict[str, Any] = self.state["options"]
-        # Tests put a program in the place of Python, which only answers as our programs would.
+        # Tests replace Python by a program that answers as ours would.
         self.python = os.environ.get("GPU_SLOT_PYTHON", sys.executable)
         self.stopped = self.ending = False
-        self._lock = threading.RLock()  # stages beside each other write the state
+        self._lock = threading.RLock()  # stages in the background write the state too
 
     @property
     def plan(self) -> Plan:
-        """The plan that was asked for."""
+        """The chosen plan."""
         return PLANS[self.options["plan"]]
 
     @property
@@ -47,11 +47,11 @@ class Slot:
 
     @property
     def left(self) -> float:
-        """Seconds until the end begins."""
+        """Seconds until the slot must start to end."""
         return 0.0 if self.stopped else max(0.0, self.options["deadline"] - time.time() - self.scaled(END_SECONDS))
 
     def scaled(self, seconds: float) -> float:
-        """A length of time, shortened for a rehearsal."""
+        """Scale a length of time, for rehearsals."""
         return seconds * float(self.options["scale"])
 
     def update(self, **values: Any) -> None:
@@ -61,7 +61,7 @@ class Slot:
             write(self.job / "state.json", json.dumps(self.state, indent=1) + "\n")
 
     def stage(self, name: str, **values: Any) -> None:
-        """Change what is known of a stage."""
+        """Change the state of a stage."""
         with self._lock:
             stages = self.state["stages"]
             self.update(stages=stages | {name: stages.get(name, {}) | values})
@@ -72,18 +72,22 @@ class Slot:
             self.update(notes=[*self.state.get("notes", []), sentence])
 
     def environment(self) -> dict[str, str]:
-        """The environment of everything that is started."""
+        """The environment of the processes that the slot starts."""
         path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{MPS_TOOLS}"
         modules = os.pathsep.join(filter(None, [str(self.job / "tree"), os.environ.get("PYTHONPATH")]))
         found = {**os.environ, "PATH": path, "PYTHONPATH": modules, "REPLICATE_CACHE": str(self.job / "cache")}
-        works = self.state["stages"].get("mps", {}).get("status") == "done"
         if self.options["step"] == "compiled":
             found["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # each of the runs would start as many as there are cores
-        return found | (self.mps_variables if self.state.get("recipe", {"mps": works})["mps"] else {})
+        return found | (self.mps_variables if self.state.get("recipe", {"mps": self.mps_works})["mps"] else {})
+
+    @property
+    def mps_works(self) -> bool:
+        """Whether the stage `mps` succeeded."""
+        return bool(self.state["stages"].get("mps", {}).get("status") == "done")
 
     @property
     def mps_variables(self) -> dict[str, str]:
-        """By which MPS is found: in a folder of its own, so what lacks them uses the GPU without MPS."""
+        """Variables by which MPS is found, in a folder of the slot: a process without them uses the GPU without MPS."""
         return dict.fromkeys(("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"), str(self.job / "mps"))
 
     def start(self, log: str, words: list[str], environment: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
@@ -106,10 +110,16 @@ class Slot:
     def call(
         self, log: str, words: list[str], seconds: float, environment: dict[str, str] | None = None
     ) -> tuple[int | None, str]:
-        """Start a program and wait for it, but not longer than a time box, nor beyond the end.
+        """Start a program and wait for it, but not longer than a time limit, nor beyond the end of the slot.
+
+        Args:
+            log: name of the log in JOB/logs.
+            words: the program and its arguments.
+            seconds: the time limit, before scaling.
+            environment: of the program; None: `environment`.
 
         Returns:
-            Its exit code, None if it was stopped because its time was up; and the last lines of its output.
+            Its exit code, None if its time was up; and the last lines of its output.
         """
         path = self.job / "logs" / f"{log}.txt"
         begin = path.stat().st_size if path.exists() else 0
@@ -137,7 +147,7 @@ class Slot:
         return self.call(log, [self.python, "experiments/bench", *words], seconds)
 
     def terminate(self, pids: list[int], grace: float) -> None:
-        """Ask processes to end, and after a while end them with all that they have started."""
+        """Ask processes to end; after `grace` seconds, kill them with everything that they have started."""
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -149,7 +159,7 @@ class Slot:
                 os.killpg(pid, signal.SIGKILL)
 
     def end_processes(self) -> None:
-        """End whatever this slot has started and still runs, also if a process started it that was killed."""
+        """End the running processes of this slot, including those that an earlier driver started."""
         known = self.state.get("processes", {})
         alive = [int(pid) for pid, start in known.items() if is_running(pid, start)]
         self.terminate(alive, self.scaled(GRACE_SECONDS))
@@ -157,7 +167,7 @@ class Slot:
 
 
 def start_time(pid: int) -> str | None:
-    """Start time of a process in ticks, which tells it from a later one with its number; None: it is gone."""
+    """Start time of a process in ticks, which distinguishes it from a later one with the same number; None: gone."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -166,10 +176,5 @@ def start_time(pid: int) -> str | None:
 
 
 def is_running(pid: int | str, start: str | None) -> bool:
-    """Whether the process with this number and start time still runs; without a start time it had ended at once."""
+    """Whether the process with this number and start time is running. Without a start time, it had ended at once."""
     return start is not None and start_time(int(pid)) == start
-
-
-def last_line(output: str) -> str:
-    """The sentence in which a program says why it failed: its last line."""
-    return (output.splitlines() or ["it said nothing"])[-1][:300]

@@ -1,4 +1,4 @@
-"""Match images with exact pixels to their lossy copies, and make a data set of each kind. See jpeg_cost.py."""
+"""Match images with exact pixels to their lossy copies, and make a data set of each. See jpeg_cost.py."""
 
 import math
 import shutil
@@ -17,12 +17,12 @@ from replicate.data.dataset import Images, Progress
 from replicate.errors import UsageError
 
 FACTOR = 2.0
-"""The second-best copy's error must be more than so many times the best one's; the smallest on CIFAR-10 is 2.33."""
+"""The second-best copy's error must be more than this many times the best one's; on CIFAR-10, the minimum is 2.33."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An image and the lossy copy nearest to it, among those of its class and split.
+    """An image and its nearest lossy copy, among those of its class and split.
 
     Args:
         split: `train` or `test`.
@@ -42,12 +42,12 @@ class Match:
 
     @property
     def ratio(self) -> float:
-        """How many times larger the second-best copy's error is."""
+        """The second-best copy's error, divided by the best one's."""
         return self.second / self.error if self.error else math.inf
 
     @property
     def clear(self) -> bool:
-        """Whether the second-best copy is far enough behind. Two copies without any error are not."""
+        """Whether the second-best copy is much worse. If both copies are without error, it is not."""
         return self.second > FACTOR * self.error
 
     @property
@@ -57,7 +57,7 @@ class Match:
 
 
 def match(exact: Path, copies: Path, progress: Progress | None = None) -> tuple[Match, ...]:
-    """Find the copy of each image of a data set in another one.
+    """Find the copy of each image of a data set in another data set.
 
     Args:
         exact: folder of images with exact pixels, `{train,test}/<class>/<number>.png`.
@@ -68,8 +68,8 @@ def match(exact: Path, copies: Path, progress: Progress | None = None) -> tuple[
         The matches by split, class and name.
 
     Raises:
-        UsageError: a folder is not a data set, or the classes differ; a match is not clear, or two images have the same
-            copy. Names the culprits.
+        UsageError: a folder is not a data set, the classes differ, a match is not clear, or two images have the same
+            copy.
     """
     ours, theirs = (folder.read(path, path.name, progress) for path in (exact, copies))
     if ours.classes != theirs.classes:
@@ -93,17 +93,17 @@ def match(exact: Path, copies: Path, progress: Progress | None = None) -> tuple[
 def nearest(
     images: Images, copies: Images
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Find the nearest of the copies for each image.
+    """Find the nearest copy of each image.
 
     Args:
         images: uint8 (n, …).
-        copies: uint8 (m, …) with the same further axes, m >= 2.
+        copies: uint8 (m, …) with the same other axes, m >= 2.
 
     Returns:
-        Index of the nearest copy, its mean squared error, and that of the second nearest: three arrays (n,).
+        Three arrays (n,): index of the nearest copy, its mean squared error, and that of the second-nearest copy.
     """
     if len(copies) < 2:
-        raise UsageError("a class has fewer than two copies, so a match has no second-best to compare with")
+        raise UsageError("a class has fewer than two copies, so there is no second-best copy to compare with")
     # |a - b|² = |a|² + |b|² - 2ab: whole numbers below 2**53, so exact in float64 and in any order of summation
     a, b = (part.reshape(len(part), -1).astype(np.float64) for part in (images, copies))
     squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T  # n m
@@ -117,25 +117,25 @@ def _refuse_doubt(found: Sequence[Match]) -> None:
         first = doubtful[0]
         raise UsageError(
             f"{len(doubtful)} images have no clear match; the first is {first.exact}: the second-best copy's error is "
-            f"{first.second:.4g}, the best one's {first.error:.4g} ({first.copy}), and more than {FACTOR:g} times as "
-            "much is asked for; move these images out of the data set"
+            f"{first.second:.4g}, which is not more than {FACTOR:g} times the best one's, {first.error:.4g} "
+            f"({first.copy}); move these images out of the data set"
         )
     owners: dict[Path, Path] = {}
     for one in found:
         if one.copy in owners:
-            raise UsageError(f"{owners[one.copy]} and {one.exact} both match {one.copy}; take one of them out")
+            raise UsageError(f"{owners[one.copy]} and {one.exact} both match {one.copy}; remove one of them")
         owners[one.copy] = one.exact
 
 
 def misnumbered(found: Iterable[Match]) -> list[Match]:
     """Check matches against the file names, which do not depend on the pixels.
 
-    Images are named by their number in the official order, copies by theirs within the class in that same order. So
-    within a stretch of numbers without a gap the copies' numbers of a class rise by one from image to image, across a
-    gap by at least one and at most the gap, and they begin with 0 where the stretch does.
+    Images are named by their number in the official order, copies by their number within the class in the same order.
+    Within a class, the copies' numbers therefore rise by one from image to image where the images' numbers have no gap,
+    and across a gap by at least one and at most the gap. They start with 0 if the images' numbers do.
 
     Returns:
-        The matches at which the numbers disagree with the one before.
+        The matches whose numbers contradict those of the previous match.
 
     Raises:
         UsageError: a file is not named by a number.
@@ -143,15 +143,15 @@ def misnumbered(found: Iterable[Match]) -> list[Match]:
     wrong = []
     for _, group in groupby(sorted(found, key=lambda one: one.split), key=lambda one: one.split):
         ordered = sorted(group, key=lambda one: _number(one.exact))
-        # number less rank is the same all over a stretch without a gap
-        stretch = {one: _number(one.exact) - rank for rank, one in enumerate(ordered)}
+        # number less rank is constant between two gaps
+        offset = {one: _number(one.exact) - rank for rank, one in enumerate(ordered)}
         for kind in sorted({one.kind for one in ordered}):
             mine = [one for one in ordered if one.kind == kind]
-            if stretch[mine[0]] == 0 and _number(mine[0].copy) != 0:
+            if offset[mine[0]] == 0 and _number(mine[0].copy) != 0:
                 wrong.append(mine[0])
             for before, one in pairwise(mine):
                 step = _number(one.copy) - _number(before.copy)
-                most = 1 if stretch[one] == stretch[before] else _number(one.exact) - _number(before.exact)
+                most = 1 if offset[one] == offset[before] else _number(one.exact) - _number(before.exact)
                 if not 1 <= step <= most:
                     wrong.append(one)
     return wrong
@@ -159,15 +159,15 @@ def misnumbered(found: Iterable[Match]) -> list[Match]:
 
 def _number(file: Path) -> int:
     if not file.stem.isdecimal():
-        raise UsageError(f"{file} is not named by a number, so its place in the official order is not known")
+        raise UsageError(f"{file} is not named by a number, so its position in the official order is unknown")
     return int(file.stem)
 
 
 def lay_out(found: Sequence[Match], exact: Path, copies: Path) -> None:
-    """Make two data sets of the same images: in one the training images are exact, in the other they are the copies.
+    """Make two data sets of the same images: one with the exact training images, the other with their copies.
 
-    Files of a pair have the same name, hence the same place in the order of the images; the test images are the exact
-    ones in both. A folder that already holds just these files is left as it is.
+    The files of a pair have the same name, and so the same position in the order of the images. The test images are
+    exact in both. A folder that already contains exactly these files is not changed.
 
     Args:
         found: the matches.
@@ -175,7 +175,7 @@ def lay_out(found: Sequence[Match], exact: Path, copies: Path) -> None:
         copies: folder to make for the copies.
 
     Raises:
-        UsageError: a folder is there and holds anything else.
+        UsageError: a folder exists and contains anything else.
     """
     for root, lossy in ((exact, False), (copies, True)):
         wanted = {}
@@ -183,26 +183,26 @@ def lay_out(found: Sequence[Match], exact: Path, copies: Path) -> None:
             source = one.copy if lossy and one.split == "train" else one.exact
             wanted[Path(one.split, one.kind, one.exact.stem + source.suffix)] = source
         if root.exists():
-            there = {path.relative_to(root): path.stat().st_size for path in root.rglob("*") if path.is_file()}
-            if there != {name: source.stat().st_size for name, source in wanted.items()}:
-                raise UsageError(f"{root} holds other images than those to be laid out there; remove it")
+            existing = {path.relative_to(root): path.stat().st_size for path in root.rglob("*") if path.is_file()}
+            if existing != {name: source.stat().st_size for name, source in wanted.items()}:
+                raise UsageError(f"{root} contains other images than this data set; remove it")
             continue
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=".part-") as name:
             part = Path(name) / root.name
             for target, source in wanted.items():
                 (part / target).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, part / target)  # with its time, so that a cache of decoded images stays good
+                shutil.copy2(source, part / target)  # with its time, so that a cache of decoded images stays valid
             part.rename(root)
 
 
 def summary(found: Sequence[Match], copies: str) -> str:
-    """Say in Markdown how many images were matched, how clearly, and how good the copies are."""
+    """Report in Markdown the number of matches, how clear they are, and the quality of the copies."""
     count = [sum(one.split == split for one in found) for split in folder.SPLITS]
     return (
-        f"{count[0]:,} training and {count[1]:,} test images with exact pixels were each found among the images of "
-        f"their class and split in `{copies}`, by the smallest squared error. The second-best error is at least "
-        f"{min(one.ratio for one in found):.2f} times as large; more than {FACTOR:g} times is asked for. The numbers "
+        f"{count[0]:,} training and {count[1]:,} test images with exact pixels were matched to the image of their "
+        f"class and split in `{copies}` with the smallest squared error. The second-best error is at least "
+        f"{min(one.ratio for one in found):.2f} times as large; more than {FACTOR:g} times is required. The numbers "
         f"in the file names, which follow the official order, agree with every match. Mean PSNR of the copies: "
         f"{fmean(one.psnr for one in found):.1f} dB."
     )

@@ -1,29 +1,27 @@
-"""The page of jpeg_cost.py: paired runs on exact and on lossy images, and what their difference says."""
+"""The page of jpeg_cost.py: paired runs on exact and on lossy images, and their difference."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
-from scipy.special import stdtr, stdtrit
+from scipy.stats import ttest_rel
 
 from replicate.errors import UsageError
 from replicate.report.text import cell_name
-from replicate.store.files import escape_control_chars, write_atomically
+from replicate.store.files import escape_control_chars
 from replicate.store.result import Result
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two finished runs that differ only in their data set: one has exact pixels, the other lossy ones."""
+    """Two finished runs that differ only in their data set: exact pixels or lossy ones."""
 
     exact: Result
     lossy: Result
 
     @property
     def seed(self) -> int:
-        """Of both."""
+        """The seed of both."""
         return self.exact.run.seed
 
     @property
@@ -35,7 +33,7 @@ class Pair:
 
 
 def pair_up(results: Iterable[Result], exact: str, lossy: str) -> tuple[Pair, ...]:
-    """Pair finished runs on the data set `exact` with those on `lossy` that are otherwise equal, in order of seed.
+    """Pair finished runs on the data set `exact` with otherwise equal runs on `lossy`, in order of seed.
 
     Raises:
         UsageError: there is nothing to pair, or the pairs differ by more than their seed.
@@ -47,16 +45,16 @@ def pair_up(results: Iterable[Result], exact: str, lossy: str) -> tuple[Pair, ..
         if run.dataset == exact and (other := replace(run, dataset=lossy)) in final
     ]
     if not pairs:
-        raise UsageError(f"no seed has finished on both {exact} and {lossy} yet; start it again to go on")
+        raise UsageError(f"no seed has finished on both {exact} and {lossy} yet; run the command again to continue")
     pairs.sort(key=lambda pair: pair.seed)
     if any(replace(pair.exact.run, seed=pairs[0].seed) != pairs[0].exact.run for pair in pairs):
-        raise UsageError("the pairs differ by more than their seed; give --set so that one cell is left")
+        raise UsageError("the pairs differ by more than their seed; give --set so that only one cell remains")
     return tuple(pairs)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean paired difference, half of its 95 % interval, and the two-sided p value of no difference."""
+    """Mean paired difference, half the width of its 95 % interval, and the two-sided p-value of no difference."""
 
     value: float
     half: float
@@ -64,29 +62,25 @@ class Difference:
 
 
 def difference(pairs: Iterable[Pair]) -> Difference | None:
-    """Accuracy on lossy images less that on exact ones, in points, over the pairs that converged; None below two."""
+    """Subtract accuracies on exact images from those on lossy ones, in points; None: fewer than two pairs converged."""
     good = [both for pair in pairs if (both := pair.accuracies)]
-    return paired([lossy for _, lossy in good], [exact for exact, _ in good]) if len(good) > 1 else None
-
-
-def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Mean of `first` less `second`, pair by pair, by Student's t with n - 1 degrees of freedom; needs two pairs."""
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    value, error = fmean(differences), stdev(differences) / math.sqrt(len(differences))
-    df = len(differences) - 1
-    p = 2 * float(stdtr(df, -abs(value) / error)) if error else float(value == 0)
-    return Difference(value, float(stdtrit(df, 0.975)) * error, p)
+    if len(good) < 2:
+        return None
+    exact, lossy = zip(*good, strict=True)
+    found = ttest_rel(lossy, exact)
+    low, high = found.confidence_interval(0.95)
+    return Difference(fmean(lossy) - fmean(exact), float(high - low) / 2, float(found.pvalue))
 
 
 def verdict(found: Difference | None, n: int) -> str:
-    """Say what a difference says, and how sure it is.
+    """Interpret a difference in one or two sentences of Markdown.
 
     Args:
         found: lossy less exact, in points.
-        n: number of pairs behind it.
+        n: number of converged pairs.
     """
     if found is None:
-        return f"Converged pairs: {n}. It takes at least two to say anything."
+        return f"Converged pairs: {n}. At least two are needed for an interval."
     low, high = found.value - found.half, found.value + found.half
     numbers = f"{_signed(found.value)} ± {found.half:.2f} points"
     line = f"**JPEG less exact: {numbers}** (mean paired difference, 95 % t interval, n = {n}, p = {found.p:.2g}). "
@@ -100,12 +94,12 @@ def verdict(found: Difference | None, n: int) -> str:
 
 
 def page(pairs: Sequence[Pair], images: str, command: str) -> str:
-    """Write what JPEG costs as Markdown.
+    """Format the page as Markdown.
 
     Args:
         pairs: at least one.
         images: a paragraph on the images, in Markdown.
-        command: that made the page.
+        command: command line that made the page.
     """
     good = [both for pair in pairs if (both := pair.accuracies)]
     means = (fmean(exact for exact, _ in good), fmean(lossy for _, lossy in good)) if good else None
@@ -119,21 +113,15 @@ def page(pairs: Sequence[Pair], images: str, command: str) -> str:
         "\n".join([
             "| seed | exact, % | JPEG, % | JPEG less exact |",
             "|---|---|---|---|",
-            *(_row(str(pair.seed), pair.accuracies, _shown(pair)) for pair in pairs),
+            *(_row(str(pair.seed), pair.accuracies, (_status(pair.exact), _status(pair.lossy))) for pair in pairs),
             _row(f"mean of {len(good)}", means, ("", "")),
         ]),
-        *([f"Left out, for not both runs converged: seed {left_out}."] if left_out else []),
+        *([f"Left out, because not both runs converged: seed {left_out}."] if left_out else []),
         verdict(difference(pairs), len(good)),
-        "This holds for these few training images, this schedule and this width; what JPEG costs with all 50,000 "
-        "images or by the paper's schedule it does not say. The runs on `folder:cifar10-jpeg` are tested on JPEG too.",
+        "This holds for these few training images, this schedule and this width; it does not show what JPEG costs with "
+        "all 50,000 images or with the paper's schedule. The runs on `folder:cifar10-jpeg` are tested on JPEG too.",
     ]  # fmt: skip
     return "\n\n".join(lines) + "\n"
-
-
-def write_page(path: Path, pairs: Sequence[Pair], images: str, command: str) -> Path:
-    """Write the page, and make its folder if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(path, page(pairs, images, command))
 
 
 def _facts(pairs: Sequence[Pair], images: str) -> list[str]:
@@ -153,24 +141,15 @@ def _facts(pairs: Sequence[Pair], images: str) -> list[str]:
     ]
 
 
-def _shown(pair: Pair) -> tuple[str, str]:
-    """Both runs of a pair of which not both converged."""
-    return _status(pair.exact), _status(pair.lossy)
-
-
 def _status(result: Result) -> str:
     if result.test_accuracy is None:
         return "diverged"
-    return _decimal(result.test_accuracy) + ("" if result.status == "converged" else " n/c")
+    return f"{result.test_accuracy:.2f}" + ("" if result.status == "converged" else " n/c")
 
 
 def _row(name: str, both: tuple[float, float] | None, otherwise: tuple[str, str]) -> str:
-    texts = (_decimal(both[0]), _decimal(both[1])) if both else otherwise
+    texts = (f"{both[0]:.2f}", f"{both[1]:.2f}") if both else otherwise
     return f"| {name} | {texts[0]} | {texts[1]} | {_signed(both[1] - both[0]) if both else '–'} |"
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.2f}"
 
 
 def _signed(value: float) -> str:

@@ -1,92 +1,80 @@
-"""The command line: its parser, and the exit codes."""
+"""The command line: the options of every command, and the exit codes."""
 
-import argparse
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
-from replicate import __version__
-from replicate.arguments import (
-    OUT,
-    add_collect,
-    add_dry_run,
-    add_resources,
-    add_sample,
-    add_selection,
-    add_shard,
-    add_watch,
-    split_cluster,
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
+
+from replicate import __version__, commands
+from replicate.errors import UsageError, transient_kind, unknown
+
+MAX_MESSAGE = 2000  # characters of a message, which may repeat the content of a file
+
+app = App(
+    name="replicate",
+    help="""Replication of "All you need is a good init" (Mishkin & Matas, ICLR 2016).
+
+    Start with: replicate matrix experiments/smoke.yaml
+    """,
+    version=__version__,
+    suppress_keyboard_interrupt=False,  # main returns 3
+    # `--set a=1 b=2` takes all words up to the next option; without this, b=2 would be the next positional argument.
+    default_parameter=Parameter(consume_multiple=1, negative="", show_default=False),
 )
-from replicate.commands import FILE_COMMANDS, collect_, doctor, names
-from replicate.errors import UsageError, transient_kind
-from replicate.store.files import escape_control_chars
-
-LONGEST = 2000  # characters of a message, which may repeat what stands in a file
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="replicate",
-        description='Replication of "All you need is a good init" (Mishkin & Matas, ICLR 2016).',
-        epilog="Begin with: replicate matrix experiments/smoke.yaml",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    made = {}
-    for name, function in {**FILE_COMMANDS, "list": names, "doctor": doctor}.items():
-        made[name] = commands.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
-        made[name].set_defaults(function=function)
-        if name in FILE_COMMANDS:
-            add_selection(made[name])
-        made[name].add_argument(
-            "--data-dir", type=Path, default=Path("data"), help="where data sets are found, and downloaded to (data/)"
-        )
-    for name in ("matrix", "run", "verify"):
-        add_resources(made[name], several=name != "run", mirrored=name != "verify")
-    add_shard(made["matrix"], made["status"])
-    add_sample(made["verify"])
-    add_watch(made["status"])
-    add_dry_run(made["sync"], made["dashboard"])
-    made["dashboard"].add_argument("--entity", metavar="NAME", help="W&B user or team (WANDB_ENTITY, or the key's own)")
-    made["doctor"].add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"output folder ({OUT})")
-    made["collect"] = commands.add_parser(
-        "collect", help=collect_.__doc__, description=collect_.__doc__, allow_abbrev=False
-    )
-    made["collect"].set_defaults(function=collect_)
-    add_collect(made["collect"])
-    return parser
+COMMANDS: dict[str, Callable[..., int]] = {
+    "matrix": commands.matrix,
+    "run": commands.run,
+    "status": commands.status,
+    "table": commands.table,
+    "figures": commands.figures,
+    "report": commands.report,
+    "verify": commands.verify,
+    "score": commands.score,
+    "collect": commands.collect,
+    "sync": commands.sync,
+    "dashboard": commands.dashboard,
+    "doctor": commands.doctor,
+    "list": commands.list_names,
+}
+for position, (name, command) in enumerate(COMMANDS.items()):
+    app.command(command, name=name, sort_key=position)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Carry out a command line.
 
+    Args:
+        arguments: words after the program's name; None: those of this process.
+
     Returns:
-        The exit code: 0 done (n/c and diverged are results), 1 some runs ended in error, 2 wrong usage, 3 stopped early
-        with more to do.
+        The exit code: 0 done (n/c and diverged are results), 1 some runs ended in an error, 2 wrong usage, 3 stopped
+        early with runs left.
     """
-    terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what is going on, as Ctrl-C does
+    terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
-        words, cluster = split_cluster(sys.argv[1:] if arguments is None else arguments)
-        args = make_parser().parse_args(words, argparse.Namespace(cluster=cluster))
-        if unused := sorted(cluster.keys() - {getattr(args, "launcher", None)}):
-            raise UsageError(f"--{unused[0]}.… is for replicate matrix and verify with --launcher {unused[0]}")
-        code: int = args.function(args)
-    except UsageError as error:
-        print(f"replicate: {escape_control_chars(str(error)[:LONGEST])}", file=sys.stderr)
-        return 2
+        words = sys.argv[1:] if arguments is None else arguments
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        return 0 if code is None and words else 2 if code is None else code  # None: help, also without a command
+    except UnknownCommandError as error:
+        return _refuse(str(unknown("command", (error.unused_tokens or [""])[0], COMMANDS)))
+    except UnusedCliTokensError as error:
+        return _refuse(f"unexpected argument {(error.unused_tokens or [''])[0]!r}")
+    except (UsageError, CycloptsError) as error:
+        return _refuse(str(error))
     except OSError as error:
-        if transient_kind(error) is None and not isinstance(
-            error, PermissionError | NotADirectoryError | FileExistsError
-        ):
+        if not (transient_kind(error) or isinstance(error, PermissionError | NotADirectoryError | FileExistsError)):
             raise
-        name = escape_control_chars(str(error.filename or "a file"))
-        print(f"replicate: cannot write {name}: {error.strerror}; make room, or give another --out", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler ends them and says so
+        return _refuse(f"cannot write {error.filename or 'a file'}: {error.strerror}; make room, or give another --out")
+    except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler stops them
         print("replicate: stopped", file=sys.stderr)
         return 3
     finally:
         signal.signal(signal.SIGTERM, terminate)
-    return code
+
+
+def _refuse(message: str) -> int:
+    from replicate.store.files import escape_control_chars
+
+    print(f"replicate: {escape_control_chars(message[:MAX_MESSAGE])}", file=sys.stderr)
+    return 2

@@ -1,209 +1,259 @@
-"""What each command does: select the runs, call the modules that do the work, print."""
+"""The commands: each selects runs and calls the module that does the work. Their docstrings are the help.
 
-import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
+"""
+
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
+from cyclopts import Group, Parameter
 
-from replicate.arguments import OUT
 from replicate.errors import UsageError
-from replicate.experiment import Experiment
-from replicate.run import ACTIVATIONS, INITS, MODELS, Run
-from replicate.settings import assignments
-from replicate.store.files import escape_control_chars
-from replicate.store.run_folder import Records, collect
+from replicate.names import ACTIVATIONS, INITS, MODELS
+from replicate.options import DATA_DIR, OUT, Resources, Selection, WandbMode
 
 if TYPE_CHECKING:
-    from replicate.store.predictions import Labels
+    from replicate.matrix.plan import Selected
+    from replicate.run import Run
+    from replicate.store.measurements import Labels
 
-# Modules are imported by the command that needs them, so that `--help` and `status` answer at once, without torch.
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What every command that takes an experiment file works on."""
-
-    experiment: Experiment
-    runs: tuple[Run, ...]
-    out: Path
-
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> "Selection":
-        """Load the file and narrow it by --set, --only and --shard."""
-        experiment = Experiment.load(args.file).with_settings(assignments("--set", args.set))
-        runs = experiment.runs(assignments("--only", args.only))
-        if part := getattr(args, "shard", None):
-            from replicate.matrix.shard import shard
-
-            runs = shard(part, runs)
-        return cls(experiment, runs, args.out or OUT / experiment.name)
-
-    @property
-    def records(self) -> Records:
-        """What the output folder holds of the runs."""
-        return collect(self.out, self.runs)
+File = Annotated[Path, Parameter(help="Experiment file, such as experiments/table3.yaml.")]
+Select = Annotated[Selection, Parameter(name="*", group=Group("Selection", sort_key=1))]
+Resource = Annotated[Resources, Parameter(name="*", group=Group("Resources", sort_key=2))]
+Mirror = Annotated[
+    WandbMode | None, Parameter(help="Mirror runs to Weights & Biases (default: as WANDB_MODE says, else offline).")
+]
 
 
-def matrix(args: argparse.Namespace) -> int:
-    """Carry out the runs of an experiment that have no finished result yet; start it again to go on."""
-    return _carry_out(Selection.of(args), args)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out exactly one run of an experiment, its axes fixed by --set."""
-    chosen = Selection.of(args)
-    if len(chosen.runs) > 1:
-        free = [axis for axis in chosen.experiment.grid if len({getattr(one, axis) for one in chosen.runs}) > 1]
-        missing = " ".join(f"{axis}=…" for axis in free)
-        raise UsageError(f"{args.file} gives {len(chosen.runs)} runs; fix its axes to get one: --set {missing}")
-    return _carry_out(chosen, args)
-
-
-def verify_(args: argparse.Namespace) -> int:
-    """Run a sample of the finished runs again and compare: exit code 0 if each is identical or within tolerance."""
-    from replicate.verify.rerun import CheckData, verify
-
-    chosen = Selection.of(args)
-
-    def carry_out(runs: tuple[Run, ...], out: Path, check: CheckData) -> int:
-        return _carry_out(replace(chosen, runs=runs, out=out), args, check)
-
-    return verify(chosen.records, chosen.out, args.sample, args.seed, carry_out, Console())
-
-
-def score_(args: argparse.Namespace) -> int:
-    """Compute the table from the predictions and the test labels, and compare it with the records: 0 if it is equal."""
-    from replicate.data.sources import load_test_labels
-    from replicate.verify.score import score
-
-    chosen = Selection.of(args)
-    labels_of = cache(partial(load_test_labels, data_dir=args.data_dir))
-    return score(chosen.experiment, chosen.runs, chosen.records, chosen.out, labels_of, print)
-
-
-def _carry_out(
-    chosen: Selection, args: argparse.Namespace, check: Callable[[Mapping[str, str]], None] = lambda fingerprints: None
+def matrix(
+    file: File,
+    /,
+    *,
+    selection: Select = Selection(),
+    shard: str | None = None,
+    resources: Resource = Resources(),
+    wandb: Mirror = None,
 ) -> int:
+    """Carry out the runs of an experiment that have no finished record. Run it again to resume.
+
+    Args:
+        shard: Only the Kth of N parts of similar cost, such as 2/8. Give every part the same FILE, --set and --only.
+    """
     from replicate.carry_out import carry_out
 
-    return carry_out(chosen.experiment, chosen.runs, chosen.out, args, check)
+    return carry_out(_select(file, selection, shard), selection.data_dir, resources, wandb)
 
 
-def collect_(args: argparse.Namespace) -> int:
-    """Merge the records of several output folders into one; conflicts are named, nothing is overwritten."""
-    from replicate.store.merge import merge
+def run(
+    file: File, /, *, selection: Select = Selection(), resources: Resource = Resources(), wandb: Mirror = None
+) -> int:
+    """Carry out exactly one run of an experiment, its axes fixed by --set."""
+    from replicate.carry_out import carry_out
 
-    report = merge(args.folders, args.out)
-    for line in report.lines():
-        print(escape_control_chars(line))
-    return report.exit_code
-
-
-def status(args: argparse.Namespace) -> int:
-    """Show the grid of an experiment: which runs are done, failed, waiting and under way, and how far."""
-    from replicate.live.watch import View, show, watch
-
-    chosen = Selection.of(args)
-    view = View(chosen.experiment, chosen.runs, chosen.out)
-    return (watch if args.watch else show)(view, Console())
+    selected = _select(file, selection)
+    selected.check_single()
+    # A single run has its device to itself, and its record must say so.
+    return carry_out(selected, selection.data_dir, replace(resources, per_device=1), wandb)
 
 
-def table(args: argparse.Namespace) -> int:
+def verify(
+    file: File,
+    /,
+    *,
+    selection: Select = Selection(),
+    sample: str = "3",
+    seed: int = 0,
+    resources: Resource = Resources(),
+) -> int:
+    """Run a sample of the finished runs again, and compare the results with the records.
+
+    The exit code is 0 if each rerun is identical to its record (curve.csv, accuracy, digest of the weights), or if its
+    code or machine differs, which is named, and its test accuracy is within the tolerance: the 95 % limit of a chance
+    difference between two shares of the test images. Otherwise it is 1. The reruns are written to OUT/verify and
+    removed if none differs. Records are never touched.
+
+    Args:
+        sample: Number of finished runs to verify, or all (default: 3).
+        seed: Seed of the choice of the sample (default: 0).
+    """
+    from rich.console import Console
+
+    from replicate.carry_out import carry_out
+    from replicate.verify.rerun import CheckData
+    from replicate.verify.rerun import verify as rerun
+
+    count = int(sample) if sample.isdecimal() else None
+    if count == 0 or (count is None and sample != "all"):
+        raise UsageError(f"--sample {sample!r} is not a number of runs; give 1 or more, or all")
+    selected = _select(file, selection)
+
+    def repeat(runs: "tuple[Run, ...]", out: Path, check: CheckData) -> int:
+        return carry_out(replace(selected, runs=runs, out=out), selection.data_dir, resources, "off", check)
+
+    return rerun(selected.records, selected.out, count, seed, repeat, Console())
+
+
+def score(file: File, /, *, selection: Select = Selection()) -> int:
+    """Compute the table from the predictions and the test labels, and compare it with the records.
+
+    The exit code is 0 if they are equal.
+    """
+    from replicate.data import load_test_labels
+    from replicate.verify.score import score as compare
+
+    selected = _select(file, selection)
+    labels_of = cache(partial(load_test_labels, data_dir=selection.data_dir))
+    return compare(selected.experiment, selected.runs, selected.records, selected.out, labels_of)
+
+
+def status(file: File, /, *, selection: Select = Selection(), shard: str | None = None, watch: bool = False) -> int:
+    """Show which runs are done, failed, waiting and in progress.
+
+    Args:
+        shard: Only the Kth of N parts, as in replicate matrix.
+        watch: Refresh until all runs finish (exit code 0, or 1 if some failed) or Ctrl-C (3). When redirected, print
+            one line per change.
+    """
+    from rich.console import Console
+
+    from replicate.live.screen import StatusView
+
+    selected = _select(file, selection, shard)
+    view = StatusView(selected.experiment, selected.runs, selected.out, Console())
+    return view.watch() if watch else view.show()
+
+
+def table(file: File, /, *, selection: Select = Selection()) -> int:
     """Write the accuracy table next to the published one (table.md, .tex, .csv, and runs.csv), and print it."""
     from replicate.report.document import document
     from replicate.report.render import markdown, write_table
     from replicate.report.table import build
 
-    chosen = Selection.of(args)
-    doc = document(build(chosen.experiment, chosen.runs, chosen.records, chosen.out))
-    paths = write_table(doc, chosen.out)
+    selected = _select(file, selection)
+    doc = document(build(selected.experiment, selected.runs, selected.records, selected.out))
+    paths = write_table(doc, selected.out)
     print(markdown(doc))
-    print("\n".join(f"wrote {path}" for path in paths))
-    return 0
+    return _wrote(paths)
 
 
-def figures(args: argparse.Namespace) -> int:
-    """Draw accuracies, learning curves and what happens in the layers into OUT/figures, as PDF and PNG."""
+def figures(file: File, /, *, selection: Select = Selection()) -> int:
+    """Draw accuracies, learning curves and layer statistics into OUT/figures, as PDF and PNG."""
     from replicate.report.figures import draw
     from replicate.report.table import build
 
-    chosen = Selection.of(args)
-    built = build(chosen.experiment, chosen.runs, chosen.records, chosen.out)
-    paths = draw(built, chosen.out, chosen.out / "figures", print)
-    print("\n".join(f"wrote {path}" for path in paths))
-    return 0
+    selected = _select(file, selection)
+    built = build(selected.experiment, selected.runs, selected.records, selected.out)
+    return _wrote(draw(built, selected.out, selected.out / "figures", print))
 
 
-def report(args: argparse.Namespace) -> int:
-    """Write OUT/report/index.html: everything that was found on one page, which opens without a network."""
-    from replicate.data.sources import labels_at_hand
-    from replicate.report.command_line import CommandLine
-    from replicate.report.page import write_report
+def report(file: File, /, *, selection: Select = Selection()) -> int:
+    """Write OUT/report/index.html, a page with all results, which opens without a network."""
+    from replicate.data import labels_at_hand
+    from replicate.report.page import CommandLine, write_report
     from replicate.report.table import assemble
 
-    chosen = Selection.of(args)
+    selected = _select(file, selection)
 
     @cache
     def labels_of(dataset: str) -> "Labels | None":
-        labels = labels_at_hand(dataset, args.data_dir)
+        labels = labels_at_hand(dataset, selection.data_dir)
         if labels is None:
-            print(f"the page has no pairs: the test labels of {dataset} are not in {args.data_dir}; give --data-dir")
+            missing = f"the test labels of {dataset} are not in {selection.data_dir}"
+            print(f"the page has no pairs: {missing}; give --data-dir")
         return labels
 
-    built = assemble(chosen.experiment, chosen.runs, chosen.records)
-    command_line = CommandLine(args.file, tuple(args.set), tuple(args.only))
-    paths = write_report(built, chosen.out, command_line, labels_of)
-    print("\n".join(f"wrote {path}" for path in paths))
-    return 0
+    built = assemble(selected.experiment, selected.runs, selected.records)
+    command_line = CommandLine(file, selection.set, selection.only)
+    return _wrote(write_report(built, selected.out, command_line, labels_of))
 
 
-def sync(args: argparse.Namespace) -> int:
-    """Upload to Weights & Biases what was logged offline, with a report job: table, figures, verdicts."""
-    from replicate.tracking.sync import sync as carry_out
+def sync(file: File, /, *, selection: Select = Selection(), dry_run: bool = False) -> int:
+    """Upload to Weights & Biases what was logged offline, with a report job: table, figures and verdicts.
 
-    chosen = Selection.of(args)
-    return carry_out(chosen.experiment, chosen.runs, chosen.records, chosen.out, args.dry_run)
+    Args:
+        dry_run: Print what would be uploaded, and upload nothing.
+    """
+    from replicate.tracking.sync import sync as upload
+
+    selected = _select(file, selection)
+    return upload(selected.experiment, selected.runs, selected.records, selected.out, dry_run)
 
 
-def dashboard(args: argparse.Namespace) -> int:
-    """Save a Weights & Biases workspace for an experiment's runs: curves, layers, table."""
+def dashboard(
+    file: File, /, *, selection: Select = Selection(), entity: str | None = None, dry_run: bool = False
+) -> int:
+    """Save a Weights & Biases workspace for an experiment's runs: curves, layers and table.
+
+    Args:
+        entity: W&B user or team (default: WANDB_ENTITY, else that of the key).
+        dry_run: Print what would be saved, and save nothing.
+    """
     from replicate.tracking.workspace import dashboard as save
 
-    print(save(Selection.of(args).experiment, args.entity, args.dry_run))
+    print(save(_select(file, selection).experiment, entity, dry_run))
     return 0
 
 
-def doctor(args: argparse.Namespace) -> int:
-    """Show what this machine has, what of it works, and how to mend what does not."""
-    from replicate.doctor.examine import examine
+def collect(*folders: Path, out: Path) -> int:
+    """Merge the records of several output folders into one.
 
-    return examine(args.out, args.data_dir, Console())
+    Copies result.json, curve.csv, layers.json and predictions.npz by run_id. A finished record wins over an error.
+    Finished records of one run that differ in more than time, host, device, code and options are a conflict: it is
+    named, none of them is copied, the one in the output folder stays, and the exit code is 1. The exit code is also 1
+    if a record cannot be read. Runs in progress are skipped; run the command again to copy them.
+
+    Args:
+        folders: Output folders, which are only read.
+        out: Output folder to merge them into.
+    """
+    from replicate.store.files import escape_control_chars
+    from replicate.store.merge import merge
+
+    if not folders:
+        raise UsageError("no folder to merge; give output folders, such as: replicate collect a b --out c")
+    merged = merge(folders, out)
+    for line in merged.lines():
+        print(escape_control_chars(line))
+    return merged.exit_code
 
 
-def names(args: argparse.Namespace) -> int:
-    """List the initialisations, activations, models and data sets."""
-    from replicate.data.sources import available
+def doctor(*, out: Path = OUT, data_dir: Path = DATA_DIR) -> int:
+    """Check devices, disk, data and W&B, and suggest fixes.
+
+    Args:
+        out: Output folder (default: results/local).
+        data_dir: Folder of the data sets (default: data).
+    """
+    from rich.console import Console
+
+    from replicate.doctor import examine
+
+    return examine(out, data_dir, Console())
+
+
+def list_names(*, data_dir: Path = DATA_DIR) -> int:
+    """List the initialisations, activations, models and data sets.
+
+    Args:
+        data_dir: Folder of the data sets (default: data).
+    """
+    from replicate.data import available
 
     for kind, choices in (("inits", INITS), ("activations", ACTIVATIONS), ("models", MODELS)):
         print(f"{kind + ':':<13}{', '.join(choices)}")
-    sets = [name if here else f"{name} (not in {args.data_dir} yet)" for name, here in available(args.data_dir)]
+    sets = [name if here else f"{name} (not in {data_dir} yet)" for name, here in available(data_dir)]
     print(f"{'data sets:':<13}{', '.join(sets)}")
     return 0
 
 
-FILE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "matrix": matrix,
-    "run": run,
-    "status": status,
-    "table": table,
-    "figures": figures,
-    "verify": verify_,
-    "score": score_,
-    "report": report,
-    "sync": sync,
-    "dashboard": dashboard,
-}
+def _select(file: Path, selection: Selection, shard: str | None = None) -> "Selected":
+    from replicate.matrix.plan import Selected
+
+    return Selected.load(file, selection, shard)
+
+
+def _wrote(paths: list[Path]) -> int:
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0

@@ -1,16 +1,15 @@
-"""Errors: those that users can fix, in one sentence, and those that another attempt may not meet."""
+"""Errors that users can fix, each one sentence, and transient errors, which another attempt may not meet."""
 
 import difflib
 import errno
 import reprlib
-import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-# What pydantic's types of errors ask for
+# pydantic's type of an error -> what the value should have been
 WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -37,7 +36,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, 
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden", "invalid_key")
 
 
-# Not a ValueError: pydantic would collect it and lose its sentence; raised by a validator, it passes through.
+# Not a ValueError: pydantic would collect it and lose its sentence. Raised by a validator, it passes through.
 class UsageError(Exception):
     """Wrong input from the user. The command line prints it as one line and exits with code 2."""
 
@@ -54,9 +53,9 @@ def explain(error: "ValidationError", keys: Mapping[str, Iterable[str]] = {}, wh
     """Describe the first error of a pydantic validation in one sentence.
 
     Args:
-        error: of pydantic.
-        keys: section of the input -> its keys, to choose from where one is unknown; the outermost section is "".
-        whole: what the input is, for people.
+        error: pydantic's error.
+        keys: section of the input -> its known keys, which are listed if one is unknown; the outermost section is "".
+        whole: name of the whole input in the sentence.
     """
     errors = error.errors(include_url=False)
     first = next((one for one in errors if one["type"] in UNKNOWN_KEY), errors[0])  # a typo is also a missing key
@@ -76,7 +75,7 @@ class RankFailedError(Exception):
 
     Args:
         message: what happened there.
-        kind: one of KINDS; None: the run's own fault.
+        kind: one of KINDS; None if the failure is not transient.
     """
 
     def __init__(self, message: str, kind: str | None) -> None:
@@ -85,11 +84,11 @@ class RankFailedError(Exception):
 
 
 class GraphError(Exception):
-    """A CUDA graph cannot be captured, or is not the training that it was captured from.
+    """A CUDA graph cannot be captured, or its replays differ from the training that it was captured from.
 
     Args:
-        name: of the way to make iterations, such as `graph`.
-        cause: why.
+        name: training-step backend, such as `graph`.
+        cause: the reason.
     """
 
     def __init__(self, name: str, cause: BaseException) -> None:
@@ -98,31 +97,22 @@ class GraphError(Exception):
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Find the error during whose handling the others were raised."""
+    """Return the first error of a chain: the one during whose handling the others were raised."""
     while (earlier := error.__cause__ or error.__context__) is not None:
         error = earlier
     return error
 
 
 def transient_kind(error: BaseException) -> str | None:
-    """Which of KINDS an exception is; None: not transient, another attempt would only repeat it."""
+    """Return which of KINDS an exception is; None if it is not transient, so that another attempt would repeat it."""
     if isinstance(error, RankFailedError):
         return error.kind
     if isinstance(error, OSError):
         return DISK if error.errno in DISK_ERRORS else MEMORY if error.errno == errno.ENOMEM else None
-    if isinstance(error, MemoryError):
-        return MEMORY
-    if isinstance(error, RuntimeError):
-        return _of_torch(error)
-    return None
-
-
-def _of_torch(error: RuntimeError) -> str | None:
-    """By type where there is one; the libraries below torch, and its allocator of CPU memory, have none."""
-    torch, text = sys.modules.get("torch"), str(error)  # an error of torch's is raised by a torch that is loaded
-    types = (torch.OutOfMemoryError, torch.AcceleratorError) if torch else (type(None), type(None))
-    if isinstance(error, types[0]) or "can't allocate memory" in text or "_STATUS_ALLOC_FAILED" in text:
+    # By name, because torch may not be loaded; by text, because errors of libraries below torch have no type.
+    names, text = {kind.__name__ for kind in type(error).__mro__}, str(error) if isinstance(error, RuntimeError) else ""
+    if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in text or "_STATUS_ALLOC_FAILED" in text:
         return MEMORY
     return (
-        CUDA if isinstance(error, types[1]) or text.startswith(("CUDA error", "cuDNN error", "CUDA driver")) else None
+        CUDA if "AcceleratorError" in names or text.startswith(("CUDA error", "cuDNN error", "CUDA driver")) else None
     )

@@ -1,11 +1,10 @@
-"""Experiment: a grid of runs, read from a YAML file, validated, narrowed by the command line and expanded."""
+"""Experiment: a grid of runs, read from a YAML file, checked, changed by the command line and expanded."""
 
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,19 +14,13 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from replicate.errors import UsageError, explain, unknown
-from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings, check_settings, matches
+from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings, check_settings, checked
 from replicate.store.files import read_bytes
-from replicate.yamlfile import MOST_BYTES, parse
+from replicate.yamlfile import MAX_BYTES, parse
 
-NAME = r"^\w[\w .+-]{0,99}$"  # it names a folder
-MOST_RUNS = 100_000  # of a grid; far more than anybody trains, and few enough to list
+NAME = r"^\w[\w .+-]{0,99}$"  # name of a folder
+MAX_RUNS = 100_000  # of a grid: far more than anybody trains, and few enough to list
 SECTION = ConfigDict(extra="forbid")
-
-
-def _unique(name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if twice := [value for index, value in enumerate(values) if value in values[:index]]:
-        raise UsageError(f"grid.{name} holds {twice[0]!r} twice")
-    return values
 
 
 def _some(pattern: dict[str, Any]) -> dict[str, Any]:
@@ -39,14 +32,9 @@ def _some(pattern: dict[str, Any]) -> dict[str, Any]:
 if TYPE_CHECKING:
     Axes = dict[str, tuple[Any, ...]]
 else:
-    Axes = TypedDict(  # the values of some fields of a Run, by field
-        "Axes",
-        {
-            name: Annotated[tuple[kind, ...], Field(min_length=1, strict=False), AfterValidator(partial(_unique, name))]
-            for name, kind in TYPES.items()
-        },
-        total=False,
-    )
+    # the values of some fields of a Run, by field
+    _VALUES = {name: Annotated[tuple[kind, ...], Field(min_length=1, strict=False)] for name, kind in TYPES.items()}
+    Axes = TypedDict("Axes", _VALUES, total=False)
     Axes.__pydantic_config__ = STRICT
 _AXES = TypeAdapter[Axes](Axes)
 Pattern = Annotated[Settings, AfterValidator(_some), Field(json_schema_extra={"minProperties": 1})]
@@ -88,8 +76,11 @@ class Experiment:
     table: Annotated[TableSpec, Field(description="layout of the table")] = TableSpec()
 
     def __post_init__(self) -> None:
+        for name, values in self.grid.items():
+            if twice := [value for index, value in enumerate(values) if value in values[:index]]:
+                raise UsageError(f"grid.{name} holds {twice[0]!r} twice")
         if twice := sorted(self.grid.keys() & self.run.keys()):
-            raise UsageError(f"{twice[0]} stands both in grid and in run; keep one")
+            raise UsageError(f"{twice[0]} is in both grid and run; remove one of them")
         for key in ("rows", "columns"):
             if (axis := getattr(self.table, key)) not in (*self.grid, "init", "activation"):
                 raise unknown(f"axis in table.{key}", axis, self.grid)
@@ -99,40 +90,37 @@ class Experiment:
         """Read an experiment file.
 
         Raises:
-            UsageError: the file is not there, is empty or no YAML, or a key, type, value or axis in it is wrong; the
-                message begins with the file's name.
+            UsageError: the file is missing, empty or not YAML, or it has a wrong key, type, value or axis. The message
+                starts with the file's name.
         """
         path = Path(path)
         try:
-            content = parse(read_bytes(path, MOST_BYTES).decode())
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise UsageError(f"{path}: cannot read the experiment file: {reason}") from None
-        except yaml.YAMLError as error:
-            where, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-            line = f" (line {where.line + 1})" if where else ""
-            raise UsageError(f"{path}: not a YAML file{line}: {' '.join(problem.split())}") from None
-        if content is None:
-            raise UsageError(f"{path}: the experiment file is empty; it needs: {', '.join(KEYS[''][:2])}")
-        try:
-            experiment = _EXPERIMENT.validate_python(
-                {"name": path.stem, **content} if isinstance(content, dict) else content
-            )
+            content = parse(read_bytes(path, MAX_BYTES).decode())
+            if content is None:
+                raise UsageError(f"the experiment file is empty; it needs: {', '.join(KEYS[''][:2])}")
+            named = {"name": path.stem, **content} if isinstance(content, dict) else content
+            experiment = _EXPERIMENT.validate_python(named)
             table = experiment.table
             reference, claims = (_find(path, name) if name else None for name in (table.reference, table.claims))
             experiment = replace(experiment, table=replace(table, reference=reference, claims=claims))
-            experiment.runs()  # every run of the grid is valid, and there is at least one
+            experiment.runs()  # checks every run of the grid, and that there is one
             experiment._check_patterns()
+            return experiment
+        except (OSError, UnicodeDecodeError) as error:
+            problem = f"cannot read the experiment file: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
+        except yaml.YAMLError as error:
+            where, text = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+            problem = f"not a YAML file{f' (line {where.line + 1})' if where else ''}: {' '.join(text.split())}"
         except ValidationError as error:
-            raise UsageError(f"{path}: {explain(error, KEYS)}") from None
+            problem = explain(error, KEYS)
         except UsageError as error:
-            raise UsageError(f"{path}: {error}") from None
-        return experiment
+            problem = str(error)
+        raise UsageError(f"{path}: {problem}")
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Experiment":
-        """Replace settings (`--set`): a list becomes the axis, one value becomes the setting of all runs.
+        """Return a copy with other settings (`--set`): a list replaces an axis, a value is set for all runs.
 
-        What the user sets also wins over the file's overrides.
+        These settings also replace those of the file's overrides.
 
         Args:
             settings: field of Run -> value or list of values. A flat list of numbers for `milestones` is one value.
@@ -140,7 +128,7 @@ class Experiment:
         grid, shared = dict(self.grid), dict(self.run)
         for key, value in settings.items():
             if _is_axis(key, value):
-                grid |= _AXES.validate_python({key: value})
+                grid |= checked(_AXES.validate_python, {key: value})
                 shared.pop(key, None)
             elif key in grid:
                 grid[key] = (check_settings({key: value})[key],)
@@ -158,47 +146,51 @@ class Experiment:
     def runs(self, only: Mapping[str, Any] | None = None) -> tuple[Run, ...]:
         """Expand the grid.
 
-        Seeds form the outer loop, whatever their place in the file: the whole table fills before any cell is refined.
+        Seeds are the outer loop, wherever they are in the file, so the whole table fills before any cell is refined.
 
         Args:
-            only: field of Run -> value or list of values; runs with other values are left out (`--only`).
+            only: field of Run -> value or list of values; keeps only runs with these values (`--only`).
 
         Raises:
-            UsageError: an invalid run, two runs with the same settings, or no run is left.
+            UsageError: a run is invalid, two runs have the same settings, or no run remains.
         """
-        if (count := math.prod(map(len, self.grid.values()))) > MOST_RUNS:
-            raise UsageError(f"the grid has {count:,} runs, and {MOST_RUNS:,} are the most")
-        axes = sorted(self.grid, key=lambda axis: axis != "seed")
+        if (count := math.prod(map(len, self.grid.values()))) > MAX_RUNS:
+            raise UsageError(f"the grid has {count:,} runs; the maximum is {MAX_RUNS:,}")
         runs = []
-        for values in itertools.product(*(self.grid[axis] for axis in axes)):
-            settings = {**self.run, **dict(zip(axes, values, strict=True))}
+        for settings in self._grid_points():
             for override in self.overrides:
-                if matches(DEFAULTS | settings, override.when):
-                    settings |= override.set
-            if not any(matches(DEFAULTS | settings, pattern) for pattern in self.exclude):
-                runs.append(_run(settings))
+                if matches(settings, override.when):
+                    settings.update(override.set)
+            if not any(matches(settings, pattern) for pattern in self.exclude):
+                if missing := [key for key in ("init", "activation") if key not in settings]:
+                    raise UsageError(f"{missing[0]} is missing; give it in grid or in run")
+                runs.append(Run(**settings))
         if not runs:
             raise UsageError("no run is left: exclude covers the whole grid")
         if len({run.run_id for run in runs}) < len(runs):
             raise UsageError("two runs of the grid have the same settings; an override undoes what an axis varies")
         return _only(runs, only or {})
 
+    def _grid_points(self) -> Iterator[dict[str, Any]]:
+        """Yield the settings of every run of the grid, defaults included, before overrides and exclusions."""
+        axes = sorted(self.grid, key=lambda axis: axis != "seed")
+        for values in itertools.product(*(self.grid[axis] for axis in axes)):
+            yield {**DEFAULTS, **self.run, **dict(zip(axes, values, strict=True))}
+
     def _check_patterns(self) -> None:
-        """Refuse a pattern that no run of the file's own grid matches: it is a slip of the hand."""
-        values = itertools.product(*self.grid.values())
-        grid = [{**DEFAULTS, **self.run, **dict(zip(self.grid, item, strict=True))} for item in values]
-        changed = [{**settings, **override.set} for override in self.overrides for settings in grid]
-        patterns = [("exclude", pattern, grid + changed) for pattern in self.exclude]
-        for kind, pattern, candidates in patterns + [("when", o.when, grid + changed) for o in self.overrides]:
-            if not any(matches(settings, pattern) for settings in candidates):
+        """Refuse a pattern that matches no run of the file's grid: it is a typing error."""
+        grid = list(self._grid_points())
+        grid += [{**settings, **override.set} for override in self.overrides for settings in grid]
+        patterns = [("exclude", pattern) for pattern in self.exclude]
+        for kind, pattern in patterns + [("when", override.when) for override in self.overrides]:
+            if not any(matches(settings, pattern) for settings in grid):
                 text = ", ".join(f"{key}: {value}" for key, value in pattern.items())
                 raise UsageError(f"{kind} {{{text}}} matches no run of the grid")
 
 
-def _run(settings: Mapping[str, Any]) -> Run:
-    if missing := [key for key in ("init", "activation") if key not in settings]:
-        raise UsageError(f"{missing[0]} is missing; give it in grid or in run")
-    return Run(**settings)
+def matches(settings: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
+    """Whether settings of a run, by field, have the values that a pattern names."""
+    return all(settings.get(key) == value for key, value in pattern.items())
 
 
 def _only(runs: list[Run], only: Mapping[str, Any]) -> tuple[Run, ...]:
@@ -220,9 +212,9 @@ def _is_axis(key: str, value: object) -> bool:
 
 
 def _find(experiment: Path, name: Path) -> Path:
-    """Resolve a file named in an experiment file: the name starts at the nearest folder above that holds it.
+    """Find a file that an experiment file names, relative to the nearest folder above that has it.
 
-    An absolute name, one with `..`, and one that starts at the file system's root are none of the project's files.
+    An absolute name, one with `..`, and one relative to the file system's root are not files of the project.
     """
     if name.is_absolute() or ".." in name.parts:
         raise UsageError(f"table names '{name}', which leads out of the project; give a name such as results/a.csv")
@@ -233,7 +225,7 @@ def _find(experiment: Path, name: Path) -> Path:
 
 
 _EXPERIMENT = TypeAdapter(Experiment)
-# The keys of each section, for the message about an unknown one
+# section -> its keys, for the message about an unknown key
 KEYS: Mapping[str, tuple[str, ...]] = {
     "": ("name", "grid", "exclude", "run", "overrides", "table"),
     "table": ("rows", "columns", "reference", "claims"),
@@ -243,7 +235,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 
 
 def json_schema() -> str:
-    """The JSON schema of experiment files, for editors: `experiments/schema.json`."""
+    """Return the JSON schema of experiment files, which editors read from `experiments/schema.json`."""
     schema = _EXPERIMENT.json_schema()
     schema["required"].remove("name")
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""Where a number comes from: the code's commit, the libraries' versions, the processor. No torch here."""
+"""Provenance of a number: the code's commit, the versions of libraries, the processor."""
 
 import os
 import platform
@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def commit(root: Path = ROOT) -> tuple[str, bool | None]:
-    """Commit of the code, and whether replicate/ or experiments/ differ from it.
+    """Return the commit of the code, and whether replicate/ or experiments/ differ from it.
 
-    Without a `.git`, the commit is that of the environment variable REPLICATE_COMMIT, else `unknown`; whether the code
-    differs from it is then not known.
+    Without a `.git`, the commit is the environment variable REPLICATE_COMMIT, or `unknown`, and None is returned for
+    the difference.
     """
     if not (root / ".git").exists():
         return escape_control_chars(os.environ.get("REPLICATE_COMMIT") or "unknown"), None
@@ -28,13 +28,13 @@ def commit(root: Path = ROOT) -> tuple[str, bool | None]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    # A run may be killed at any moment, and `git status` would leave a lock on the index behind.
+    # A run may be killed at any moment, and `git status` could leave a lock on the index.
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries whose change may change a number."""
+    """Return the versions of Python and of the libraries that can change a number."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """Name of the processor's model, for people."""
+    """Return the name of the processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

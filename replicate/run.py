@@ -1,12 +1,12 @@
-"""Run: one training as plain data, its validation, and the run_id that names its folder."""
+"""Run: one training as plain data, its checks, and the run_id that names its folder."""
 
 import hashlib
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import pydantic.dataclasses
 from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError
@@ -14,14 +14,10 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
 from replicate.errors import UsageError, explain, unknown
+from replicate.names import ACTIVATIONS, DATASETS, INITS, MODELS, PREPROCESSINGS
 
-# The registries of `replicate.init`, `replicate.nn` and `replicate.data` are keyed by these tuples; a test compares.
-INITS = ("lsuv", "orthonormal", "orthonormal_msra", "xavier", "msra")
-ACTIVATIONS = ("maxout", "relu", "vlrelu", "tanh", "sigmoid")
-MODELS = ("fitnet4",)
-DATASETS = ("cifar10", "synthetic", "folder:NAME")
 FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]*"
-PREPROCESSINGS = ("gcn-mean-image",)
+T = TypeVar("T")
 PRECISIONS = ("32-true", "bf16-mixed")
 
 # Strict, because lax validation turns `seed: true` into seed 1.
@@ -30,18 +26,14 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Marks a name that must be one of `choices`; with a `pattern`, that decides, and the choices are for people."""
+    """Marks a name that must be one of `choices`, or match `pattern` if there is one."""
 
     kind: str
-    choices: tuple[str, ...]
+    choices: Collection[str]
     pattern: str | None = None
 
     def check(self, name: str) -> str:
-        """Return the name.
-
-        Raises:
-            UsageError: it is unknown.
-        """
+        """Return the name, or raise UsageError if it is unknown."""
         if not (re.fullmatch(self.pattern, name) if self.pattern else name in self.choices):
             raise unknown(self.kind, name, self.choices)
         return name
@@ -63,11 +55,19 @@ def _whole(value: object) -> object:
 WHOLE = BeforeValidator(_whole)
 
 
+def checked(validate: Callable[[Any], T], data: object) -> T:
+    """Validate data with pydantic. Raises UsageError, one sentence, if they are wrong."""
+    try:
+        return validate(data)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from None
+
+
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config=STRICT)
 class Run:
-    """Everything that can change the number one training yields. The defaults are the paper's protocol (Table 3).
+    """Everything that can change the result of one training. The defaults are the paper's protocol (Table 3).
 
-    The bounds exclude what is almost certainly a typing error; they are our choice.
+    The bounds exclude values that are almost certainly typing errors. They are our choice.
 
     Raises:
         UsageError: a value of the wrong type, out of range, or an unknown name.
@@ -80,7 +80,7 @@ class Run:
     width: Annotated[float, Field(ge=1 / 64, le=64, description="factor on the channels and hidden units")] = 1.0
     dataset: Annotated[
         str,
-        OneOf("dataset", DATASETS, rf"cifar10|synthetic|{FOLDER}"),
+        OneOf("dataset", DATASETS, "|".join([*(name for name in DATASETS if ":" not in name), FOLDER])),
         Field(description="cifar10, synthetic or folder:NAME, which is DATA_DIR/NAME"),
     ] = "cifar10"
     preprocessing: Annotated[
@@ -120,10 +120,7 @@ class Run:
     @pydantic.model_validator(mode="wrap")
     @classmethod
     def _in_one_sentence(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            raise UsageError(explain(error)) from None
+        return checked(handler, data)
 
     def __post_init__(self) -> None:
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
@@ -136,7 +133,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """Name of the run's folder, such as `lsuv-maxout-s0-3f9a1c2e`; equal exactly for equal settings."""
+        """Name of the run's folder, such as `lsuv-maxout-s0-3f9a1c2e`. It is the same if all settings are equal."""
         settings = {one.name: getattr(self, one.name) for one in fields(self)}  # asdict would copy each
         counted = {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
         text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
@@ -144,8 +141,8 @@ class Run:
         return f"{self.init}-{self.activation}-s{self.seed}-{digest[:8]}"
 
 
-# Fields that schema 1 did not have, each with the value that stands for its absence. At this value a field does not
-# count in the run_id, so finished runs keep their names. A value here never changes, whatever becomes of the default.
+# Fields that schema 1 did not have, with the value that records without them had. At this value a field does not count
+# in the run_id, so finished runs keep their names. These values never change, even if a default does.
 LATER: Mapping[str, Any] = {"input_scale": 1.0}
 
 DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}
@@ -174,12 +171,4 @@ def check_settings(settings: Mapping[str, object]) -> dict[str, Any]:
     for name in settings:
         if name not in TYPES:
             raise unknown("field of a run", name, TYPES)
-    try:
-        return _SETTINGS.validate_python(settings)
-    except ValidationError as error:
-        raise UsageError(explain(error)) from None
-
-
-def matches(settings: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
-    """Whether settings of a run, by field, have the values that a pattern names."""
-    return all(settings.get(key) == value for key, value in pattern.items())
+    return checked(_SETTINGS.validate_python, settings)

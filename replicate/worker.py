@@ -5,19 +5,9 @@ import os
 import traceback
 from collections.abc import Callable
 
-from replicate.errors import GraphError, transient_kind
-from replicate.matrix.local import resolve
-from replicate.matrix.task import (
-    EXIT_LEASE_LOST,
-    Busy,
-    Done,
-    Failed,
-    GraphFailed,
-    Stopped,
-    Task,
-    TaskOutcome,
-    recorded_result,
-)
+from replicate.errors import GraphError
+from replicate.matrix.task import EXIT_LEASE_LOST, GraphFailed, State, Task, TaskOutcome, recorded_result
+from replicate.names import resolve
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
@@ -29,43 +19,38 @@ Send = Callable[[int, float | None], None]
 
 
 class ProgressLogger(Logger):
-    """Passes progress on: to the lease, for other hosts, and to the scheduler that started this process."""
+    """Reports progress to the lease, for other hosts, and to the scheduler that started this process."""
 
     def __init__(self, lease: Lease, send: Send) -> None:
         self.lease, self.send = lease, send
 
     def progress(self, iteration: int, test_accuracy: float | None) -> None:
-        """Pass it on."""
+        """Report it."""
         self.lease.report(iteration, test_accuracy)
         self.send(iteration, test_accuracy)
 
 
 def run_task(task: Task, send: Send) -> TaskOutcome:
-    """Carry out a run, if it is still to be done and nobody else does it.
+    """Carry out a run, unless it is done already or another process holds its lease.
 
     Args:
         task: what to do.
         send: called with the iteration and the latest test accuracy in %.
     """
-    try:
-        lease = task.acquire(task.token, task.expired_token)
-        if lease is None:
-            return Busy()
-        with lease, lease.heartbeat(lambda: os._exit(EXIT_LEASE_LOST)):
-            try:
-                return _train(task, lease, send)
-            except OSError:
-                if lease.held:
-                    raise
-                return Busy()  # the lease was taken over
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-        return Failed(f"{type(error).__name__}: {error}", transient_kind(error))
+    lease = task.acquire(task.token, task.expired_token)
+    if lease is None:
+        return State.ELSEWHERE
+    with lease, lease.heartbeat(lambda: os._exit(EXIT_LEASE_LOST)):
+        try:
+            return _train(task, lease, send)
+        except OSError:
+            if lease.held:
+                raise
+            return State.ELSEWHERE  # the lease was taken over
 
 
 def make_loggers(run: Run, options: Options, lease: Lease, send: Send) -> list[Logger]:
-    """Make the loggers that a run asks for."""
+    """Make the loggers that the options of a run ask for."""
     loggers: list[Logger] = [ProgressLogger(lease, send)]
     if options.wandb != "off":
         loggers.append(WandbLogger(run, options, lease.folder.path))
@@ -73,15 +58,15 @@ def make_loggers(run: Run, options: Options, lease: Lease, send: Send) -> list[L
 
 
 def _train(task: Task, lease: Lease, send: Send) -> TaskOutcome:
-    if task.options.graph_failure is None:  # else the attempt before says in the log how it failed
+    if task.options.graph_failure is None:  # else the log describes the failure of the attempt before
         with contextlib.suppress(OSError):
             os.truncate(task.folder.log, 0)
-    # Only now: another may have finished it, or failed, between the scheduler's look and our lease.
+    # Not earlier: another process may have finished the run, or failed, before we got the lease.
     recorded = recorded_result(lease)
-    if recorded is not None and task.is_news(recorded):
-        return Done(recorded, ours=False)
+    if recorded is not None and task.is_superseded_by(recorded):
+        return State.ELSEWHERE
     loggers = make_loggers(task.run, task.options, lease, send)
-    # By name, because the processes that start tasks do without torch.
+    # By name, because the processes that start tasks do not load torch.
     train = resolve(task.train)
     try:
         result: Result | None = train(task.run, task.options, lease, loggers, task.history(recorded))
@@ -91,7 +76,7 @@ def _train(task: Task, lease: Lease, send: Send) -> TaskOutcome:
             logger.finish(None)
         return GraphFailed(str(error))
     if result is None:
-        return Stopped()
+        return State.STOPPED
     if result.final:
         lease.sweep()
-    return Done(result)
+    return result

@@ -1,30 +1,63 @@
-"""YAML files: plain data, no duplicate keys, numbers as in YAML 1.2, and no aliases that unfold without end."""
+"""YAML of files and of `--set`: plain data, no duplicate keys, numbers as in YAML 1.2, no endless aliases."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
-MOST_BYTES = 1_000_000  # of a file; ours have less than 3,000
-MOST_VALUES = 100_000  # once its aliases are unfolded
+from replicate.errors import UsageError, unknown
+from replicate.run import TYPES
+
+MAX_BYTES = 1_000_000  # of a file; ours have less than 3,000
+MAX_VALUES = 100_000  # after expanding aliases
 
 
 def parse(text: str) -> Any:
     """Read one YAML document of plain data.
 
     Raises:
-        yaml.YAMLError: it is none, holds a key twice, or its aliases unfold to more than MOST_VALUES values.
+        yaml.YAMLError: it is not YAML, has a key twice, or its aliases expand to more than MAX_VALUES values.
     """
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise
-    except Exception as error:  # of a wrong `!!int` or date, or of nesting without end, PyYAML raises what it meets
+    except Exception as error:  # PyYAML passes on errors of a wrong `!!int`, a wrong date and endless nesting
         raise yaml.YAMLError(str(error) or type(error).__name__) from None
 
 
+def assignments(option: str, words: Iterable[str]) -> dict[str, Any]:
+    """Read `key=value` words from the command line, such as `iterations=100`, as fields of a Run.
+
+    A value is read as YAML; commas make a list. `seed=0,1` gives [0, 1], `milestones=[40,60]` gives [40, 60].
+
+    Args:
+        option: `--set` or `--only`, named in errors.
+        words: words such as `init=lsuv,xavier`.
+
+    Raises:
+        UsageError: not `key=value`, an unknown key, or a key given twice.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(f"{option} takes key=value words such as iterations=100, not {word!r}")
+        if key not in TYPES:
+            raise unknown(f"key in {option}", key, TYPES)
+        if key in found:
+            raise UsageError(f"{option} gives {key} twice; for several values write {key}=a,b")
+        try:
+            value = parse(text)
+            found[key] = [parse(item) for item in text.split(",")] if isinstance(value, str) and "," in text else value
+        except yaml.YAMLError:
+            raise UsageError(f"{option} {word}: cannot read the value {text!r}") from None
+    return found
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would take the last, and aliases of aliases."""
+    """Refuses duplicate keys, of which YAML would take the last, and aliases that expand too far."""
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
@@ -36,25 +69,25 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} occurs twice", key.start_mark)
             seen.add(str(key.value))
         return dict(super().construct_mapping(node, deep))
 
 
-# PyYAML knows the numbers of YAML 1.1, in which 5e-4 is text; what it takes for a whole number stays one.
+# PyYAML reads numbers as in YAML 1.1, where 5e-4 is text. Whole numbers stay whole.
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def _values(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Count the values of a node with its aliases unfolded; `known` holds the nodes counted, None while they are."""
+    """Count the values of a node with aliases expanded; `known` has the counts so far, None for nodes in progress."""
     if id(node) not in known:
         known[id(node)] = None
         below = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for item in below for part in (item if isinstance(item, tuple) else (item,))]
         known[id(node)] = 1 + sum(_values(part, known) for part in parts)
     count = known[id(node)]
-    if count is None or count > MOST_VALUES:
-        problem = "an alias stands for itself" if count is None else f"it unfolds to more than {MOST_VALUES:,} values"
+    if count is None or count > MAX_VALUES:
+        problem = "an alias contains itself" if count is None else f"it expands to more than {MAX_VALUES:,} values"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return count

@@ -1,4 +1,4 @@
-"""The Chromium of this machine, for tests; and a picture of a page: python tests/chromium.py PAGE.html PICTURE.png"""
+"""Chromium for tests, and for a screenshot of a page: python tests/chromium.py PAGE.html PICTURE.png"""
 
 import io
 import shutil
@@ -18,13 +18,13 @@ FLAGS = (
 
 
 def find() -> str | None:
-    """The browser's path, None where there is none."""
+    """The browser's path, or None."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Start it, and end it."""
+    """Start the browser, and close it afterwards."""
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=find(), args=list(FLAGS))
         yield started
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 
 def picture(page: Path, path: Path) -> None:
-    """Take a picture of a report page down to its table, in few colours, which keeps the file small."""
+    """Save a screenshot of a report page down to its table, in few colours, which keeps the file small."""
     with browser() as started:
         tab = started.new_page(viewport={"width": 1180, "height": 900})
         tab.goto(page.resolve().as_uri())

@@ -1,7 +1,8 @@
-"""Takes the place of Python in a GPU slot (GPU_SLOT_PYTHON): answers as our programs would, at once or with a fault.
+"""Replaces Python in a GPU slot (GPU_SLOT_PYTHON): answers as our programs would, at once or with a fault.
 
-FAKE_LOG names a file to which each call and each run adds a line. FAKE_FAULTS holds faults, such as `bench-graph=hang`:
-`fail` and `hang` of `client`, `data`, `bench-PATH` and `matrix-STEP`; FAKE_SECONDS is what a run takes.
+FAKE_LOG names a file to which each call and each run adds a line. FAKE_FAULTS lists faults such as `bench-graph=hang`:
+`fail` or `hang` of `client`, `data`, `bench-PATH` or `matrix-STEP`. FAKE_SECONDS is the duration of a run. FAKE_NOT
+lists ends of arguments: a call with one of these goes to the real Python.
 """
 
 import json
@@ -17,6 +18,8 @@ FAULTS = dict(fault.split("=") for fault in os.environ.get("FAKE_FAULTS", "").sp
 
 
 def main(words: list[str]) -> int:
+    if any(word.endswith(tuple(os.environ.get("FAKE_NOT", "-").split(","))) for word in words):
+        os.execv(sys.executable, [sys.executable, *words])
     if words[0] == "-c":
         return trouble("client")
     command, rest = ("bench", words[1:]) if words[0] == "experiments/bench" else (words[2], words[3:])
@@ -29,8 +32,8 @@ def bench(words: list[str]) -> int:
     if code := trouble(f"bench-{paths}"):
         return code
     rate = {"eager": 300.0, "graph": 900.0}.get(paths, 1000.0)
-    out.mkdir(parents=True, exist_ok=True)
     row = {"path": paths, "activation": value(words, "--activations"), "at_once": 1, "iterations_per_second": rate}
+    out.mkdir(parents=True, exist_ok=True)
     (out / "device.json").write_text(json.dumps({"rows": [row]}))
     (out / "device.md").write_text(f"# {paths}\n")
     if "--profile" in words:
@@ -46,12 +49,10 @@ def matrix(words: list[str]) -> int:
     fault = "data" if is_data else f"matrix-{value(words, '--step')}".replace("auto", "graph")
     excluded = [(one["init"], one["activation"]) for one in content["exclude"]]
     grid = content["grid"]
-    cells = [(i, a) for i in grid["init"] for a in grid["activation"] if (i, a) not in excluded][
-        : 1 if is_data else None
-    ]
+    cells = [(init, act) for init in grid["init"] for act in grid["activation"] if (init, act) not in excluded]
     code = 0
     for seed in settings.get("seed", "0").split(","):
-        for init, activation in cells:
+        for init, activation in cells[:1] if is_data else cells:
             folder = out / "runs" / f"{init}-{activation}-s{seed}-00000000"
             result = folder / "result.json"
             if result.exists() and json.loads(result.read_text())["status"] != "error":
@@ -63,7 +64,7 @@ def matrix(words: list[str]) -> int:
                 time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
                 (folder / "curve.csv").write_text("iteration,epoch\n100,1.0\n")
             record = {"status": "error" if failed else "converged", "test_accuracy": None if failed else 90.0}
-            record |= {"error": "Traceback\nRuntimeError: so it fails" if failed else None, "seconds": 1.0}
+            record |= {"error": "Traceback\nRuntimeError: a fault" if failed else None, "seconds": 1.0}
             record |= {"fingerprint": "bad7", "options": {"experiment": content["name"]}}
             (folder / ".new").write_text(json.dumps(record))
             (folder / ".new").rename(result)
@@ -87,9 +88,8 @@ def value(words: list[str], option: str) -> str:
 
 
 def log(line: str) -> None:
-    handle = os.open(os.environ["FAKE_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.write(handle, f"{line}\n".encode())
-    os.close(handle)
+    with open(os.environ["FAKE_LOG"], "a") as file:
+        file.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -1,124 +1,130 @@
-"""Whole output folders of made-up records: curves, reports of the initialisation, and layers, from a seed."""
+"""Made-up records, cells and output folders for the tests of reports, and for experiments/measure_report.py."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from workers import put
 
 from replicate.experiment import Experiment
+from replicate.report.cell import Cell
 from replicate.run import Run
-from replicate.store.predictions import Predictions, labels_sha256
+from replicate.store.measurements import Predictions, labels_sha256
 from replicate.store.result import Result
+from replicate.store.run_folder import Records
 
+ROOT = Path(__file__).parents[1]
 LAYERS = (*(f"conv{number}" for number in range(1, 18)), "fc1", "fc2")
 LABELS = np.arange(10_000) % 10
 HEAD = "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy\n"
-# test accuracy at the end, in %, and by which factor a layer changes the variance
-LEVELS = {
-    "lsuv": (93, 1.0),
-    "orthonormal": (92.5, 0.7),
-    "orthonormal_msra": (92.8, 1.1),
-    "xavier": (91, 0.5),
-    "msra": (91.5, 1.3),
-}
+# final test accuracy in %, and the factor by which a layer changes the variance
+LEVELS = {"lsuv": (93, 1.0), "orthonormal": (92.5, 0.7), "orthonormal_msra": (92.8, 1.1), "xavier": (91, 0.5)}
 
 
-def fill(out: Path, runs: Sequence[Run], points: int = 231, layers: bool = True) -> list[Result]:
-    """Write records of these runs, as a training would: sigmoid stays at chance, MSRA × maxout diverges."""
-    return [_one(out, run, points, layers) for run in runs]
+def make_result(run: Run, accuracy: float | None, status: str = "", **changes: Any) -> Result:
+    """A record; the default status follows from the accuracy on ten classes."""
+    fields: dict[str, Any] = {
+        "status": status or ("diverged" if accuracy is None else "converged" if accuracy > 15 else "not_converged"),
+        "train_loss": None if accuracy is None else 0.25,
+        "iteration": run.iterations,
+        "seconds": 12.5,
+        "images_per_second": 4000.0,
+        "data_label": "CIFAR-10",
+        "fingerprint": "3f" * 32,
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "versions": {"torch": "2.11"},
+        "device": "cpu",
+        "options": {"threads": 1},
+        "finished": "2026-01-01T00:00:00+00:00",
+        "classes": 10,
+    }
+    return Result(run, test_accuracy=accuracy, **{**fields, **changes})
+
+
+def make_records(results: Iterable[Result], others: int = 0, bad: Mapping[Path, str] = {}) -> Records:
+    return Records({result.run.run_id: result for result in results}, bad, others)
+
+
+def make_cell(
+    init: str, activation: str, accuracies: Iterable[float] = (), failed: int = 0, errors: int = 0, **settings: Any
+) -> Cell:
+    """A cell of five seeds from its accuracies and numbers of failures; keywords are other settings of its runs."""
+    values, run = tuple(accuracies), Run(init, activation, **settings)
+    counts = {"not_converged": failed // 2, "diverged": failed - failed // 2, "errors": errors}
+    return Cell(5, tuple(range(len(values))), values, **counts, row=init, column=activation, run=run)
 
 
 def many(seeds: int) -> Experiment:
-    """The paper's table, with so many seeds."""
-    root = Path(__file__).parents[1]
-    return Experiment.load(root / "experiments" / "table3.yaml").with_settings({"seed": list(range(seeds))})
+    """The experiment of the paper's table, with this number of seeds."""
+    return Experiment.load(ROOT / "experiments" / "table3.yaml").with_settings({"seed": list(range(seeds))})
 
 
-def _one(out: Path, run: Run, points: int, layers: bool) -> Result:
+def write_predictions(folder: Path, accuracy: float, seed: int) -> None:
+    """Write a `predictions.npz` of this accuracy, in %; the seed says which images are wrong."""
+    wrong = np.arange(round(100 * (100 - accuracy))) * (1 + seed) % len(LABELS)
+    predicted = LABELS.copy()
+    predicted[wrong] = (predicted[wrong] + 1) % 10
+    (folder / "predictions.npz").write_bytes(Predictions(predicted, labels_sha256(LABELS)).to_npz())
+
+
+def write_layers(folder: Path, result: Result, snapshots: Mapping[int, Sequence[dict[str, Any]]]) -> Path:
+    """Write a `layers.json`: iteration -> layers."""
+    moments = [{"iteration": iteration, "layers": layers} for iteration, layers in snapshots.items()]
+    content = {"schema": 1, "run_id": result.run.run_id, "fingerprint": result.fingerprint, "moments": moments}
+    path = folder / "layers.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def layer(name: str = "conv1", piece: int = 0, variance: Any = 1.0, gradient: float = 0.5, singular: Any = ()) -> Any:
+    """An entry of a `layers.json`."""
+    found = {"name": name, "piece": piece, "variance": variance, "gradient_norm": gradient}
+    return {**found, "singular_values": list(singular)}
+
+
+def fill(out: Path, runs: Sequence[Run], points: int = 231, layers: bool = True) -> list[Result]:
+    """Write the files of these runs; sigmoid stays at chance, MSRA × maxout diverges."""
+    return [_write_run(out, run, points, layers) for run in runs]
+
+
+def _write_run(out: Path, run: Run, points: int, layers: bool) -> Result:
     rng = np.random.default_rng([run.seed, *run.run_id.encode()])
-    level, factor = LEVELS[run.init]
+    level, factor = LEVELS.get(run.init, (91.5, 1.3))
     diverged, chance = (run.init, run.activation) == ("msra", "maxout"), run.activation == "sigmoid"
-    accuracy = None if diverged else round(10.0 if chance else level + float(rng.normal(0, 0.2)), 2)
-    pieces = 2 if run.activation == "maxout" else 1
-    variances = [factor**depth * math.exp(rng.normal(0, 0.05)) for depth in range(len(LAYERS))]
-    rescaled = run.init == "lsuv"
-    init = [
-        {
-            "layer": name,
-            "piece": piece,
-            "variance": variance,
-            "variance_before": 0.5 * variance if rescaled else None,
-            "variance_after": 1.01 if rescaled else None,
-            "tries": int(rng.integers(1, 6)) if rescaled else None,
-            "converged": True if rescaled else None,
-        }
-        for name, variance in zip(LAYERS, variances, strict=True)
-        for piece in range(pieces)
-    ]
-    result = Result(
-        run=run,
-        status="diverged" if diverged else "not_converged" if chance else "converged",
-        test_accuracy=accuracy,
-        train_loss=None if diverged else 0.1,
-        iteration=57 if diverged else run.iterations,
-        init=init,
-        seconds=5400.0 + run.seed,
-        images_per_second=4000.0,
-        data_label="CIFAR-10",
-        fingerprint="3f" * 32,
-        commit="0123456789abcdef0123456789abcdef01234567",
-        dirty=False,
-        versions={"python": "3.11.7", "torch": "2.15.0"},
-        device="NVIDIA H200",
-        options={"device": "cuda", "threads": 1},
-        finished=f"2026-01-{1 + run.seed % 28:02d}T00:00:00+00:00",
-        classes=10,
-    )
+    accuracy = None if diverged else 10.0 if chance else round(level + rng.normal(0, 0.2), 2)
+    depths = [(depth, piece) for depth in range(len(LAYERS)) for piece in range(2 if run.activation == "maxout" else 1)]
+    rescaled = {"variance_before": 0.5, "tries": 3, "converged": True} if run.init == "lsuv" else {}
+    init = [{"layer": LAYERS[at], "piece": piece, "variance": factor**at, **rescaled} for at, piece in depths]
+    iteration = 57 if diverged else run.iterations
+    gpu: dict[str, Any] = {"device": "NVIDIA H200", "options": {"device": "cuda"}, "seconds": 5400.0}
+    result = make_result(run, accuracy, iteration=iteration, init=init, **gpu)
     folder = out / "runs" / run.run_id
     put(result, folder)
     steps = [] if accuracy is None else np.linspace(run.iterations / points, run.iterations, points).round()
-    (folder / "curve.csv").write_text(HEAD + "".join(_row(run, step, accuracy or 0, rng) for step in steps))
+    (folder / "curve.csv").write_text(HEAD + "".join(_row(run, step, accuracy or 0) for step in steps))
     if accuracy is not None:
-        wrong = np.argsort(rng.random(len(LABELS)))[round(100 * accuracy) :]
-        predicted = LABELS.copy()
-        predicted[wrong] = (predicted[wrong] + 1) % 10
-        content = Predictions(predicted, labels_sha256(LABELS)).to_npz()
-        (folder / "predictions.npz").write_bytes(content)
+        write_predictions(folder, accuracy, run.seed)
     if layers:
-        moments = [
-            _moment(rng, iteration, factor, pieces)
-            for iteration in (0, 1000, result.iteration)
-            if iteration <= result.iteration
-        ]
-        measured = {"schema": 1, "run_id": run.run_id, "fingerprint": result.fingerprint, "moments": moments}
-        (folder / "layers.json").write_text(json.dumps(measured))
+        singular = np.sort(rng.gamma(2, 1, 32))[::-1]
+        snapshots = {
+            at: [
+                layer(
+                    LAYERS[depth], piece, math.exp(rng.normal(0, 0.1)) * factor**depth, 0.1 * factor**-depth, singular
+                )
+                for depth, piece in depths
+            ]
+            for at in (0, 1000, iteration)
+            if at <= iteration
+        }
+        write_layers(folder, result, snapshots)
     return result
 
 
-def _row(run: Run, step: float, accuracy: float, rng: np.random.Generator) -> str:
-    risen = 1 - math.exp(-6 * step / run.iterations)
-    now = 10 + (accuracy - 10) * risen + float(rng.normal(0, 0.3)) * (1 - risen)
-    loss = 2.3 - 2.2 * risen * (accuracy > 15)
+def _row(run: Run, step: float, accuracy: float) -> str:
+    risen = 1 - math.exp(-6 * step / run.iterations) * (step < run.iterations)
+    now, loss = 10 + (accuracy - 10) * risen, 2.3 - 2.2 * risen * (accuracy > 15)
     return f"{step:.0f},{step * run.batch_size / 50_000:.6g},{run.lr},{loss:.5f},{now:.5f},{1.1 * loss:.5f},{now:.2f}\n"
-
-
-def _moment(rng: np.random.Generator, iteration: int, factor: float, pieces: int) -> dict[str, object]:
-    pull = 1.0 if iteration == 0 else 0.5  # training draws the variances together
-    entries = []
-    for depth, name in enumerate(LAYERS):
-        for piece in range(pieces):
-            noise = math.exp(rng.normal(0, 0.1))
-            singular = np.sort(rng.gamma(2, 1 + iteration / 20_000, 32))[::-1]
-            entries.append(
-                {
-                    "name": name,
-                    "piece": piece,
-                    "variance": factor ** (pull * depth) * noise,
-                    "gradient_norm": 0.1 * factor ** (pull * (len(LAYERS) - depth)) * noise,
-                    "singular_values": singular.tolist(),
-                }
-            )
-    return {"iteration": iteration, "layers": entries}

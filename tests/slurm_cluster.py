@@ -1,17 +1,17 @@
-"""A SLURM cluster of two nodes on this machine, of this user's own: daemons, ports, keys and state in one folder."""
+"""A SLURM cluster of two nodes on this machine, for the tests: daemons, ports, keys and state in one folder."""
 
 import contextlib
 import getpass
 import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+
+import psutil
+import pytest
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "mungekey", "sbatch", "squeue", "scontrol", "scancel", "srun")
 
@@ -48,51 +48,44 @@ PartitionName=high Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 Preempt
 """
 
 
-class NoClusterError(Exception):
-    """No cluster came up here, which says nothing about our code."""
-
-
-def missing() -> list[str]:
-    """Name the programs that a cluster needs and that are not installed."""
-    return [name for name in PROGRAMS if _find(name) is None]
-
-
 def _find(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 class Cluster:
-    """Use as a context manager: at its end no daemon and no job is left.
+    """A cluster. Use as a context manager: no daemon and no job outlives it.
 
     Args:
         folder: for everything; its name must be short enough for a socket's.
 
     Raises:
-        NoClusterError: from `with`: it does not start here. The message says what the daemons said.
+        pytest.skip.Exception: from `with`: SLURM is not installed or does not start here.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
-        self.waiting: dict[str, float] = {}  # jobs that wait to be restarted, and since when
+        self.config = str(folder / "slurm.conf")
+        self._waiting: dict[str, float] = {}  # jobs that were put back into the queue, and since when
+        self._lost: list[str] = []
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "Cluster":
-        try:
-            self._begin()
-        except Exception as error:  # whatever a container lacks
-            self._end()
-            raise NoClusterError(f"{error!r}; {self._said()}") from error
-        except BaseException:
-            self._end()
-            raise
+        if missing := [name for name in PROGRAMS if _find(name) is None]:
+            pytest.skip(f"no SLURM on this machine: there is no {missing}")
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._end)
+            try:
+                self._begin()
+            except Exception as error:  # whatever a container lacks
+                pytest.skip(f"SLURM is installed and does not start here: {error!r}")
+            stack.pop_all()
         return self
 
     def _begin(self) -> None:
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         (self.folder / "state").mkdir()
         text = CONFIG.format(host=socket.gethostname(), ports=_ports(3), user=getpass.getuser(), folder=self.folder)
-        (self.folder / "slurm.conf").write_text(text)
+        Path(self.config).write_text(text)
         (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
         subprocess.run([_find("mungekey"), "--create", f"--keyfile={self.folder}/munge.key"], check=True)
         paths = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
@@ -114,29 +107,18 @@ class Cluster:
         nodes = self.call("sinfo", "-h", "-N", "-p", "low", "-o", "%T", check=False)
         return nodes.split() == ["idle"] * 2
 
-    def _said(self) -> str:
-        """The last line of each daemon's that tells of trouble."""
-        logs = [*self.folder.glob("*.log"), *self.folder.glob("*.out")]
-        found = []
-        for path in sorted(logs):
-            lines = path.read_text(errors="replace").splitlines()
-            found += [f"{path.name}: {line}" for line in lines if re.search("error|fatal", line, re.IGNORECASE)][-1:]
-        return "; ".join(found)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.call("scancel", "--user", getpass.getuser(), "--signal=KILL", "--full", check=False)
         self.call("scancel", "--user", getpass.getuser(), check=False)
         self._end()
 
     def call(self, *command: str, check: bool = True) -> str:
-        """Run a program of SLURM's, and return what it prints."""
-        environment = {**os.environ, **self.environment}
+        """Run a program of SLURM, and return what it prints."""
+        environment = {**os.environ, "SLURM_CONF": self.config}
         return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=60).stdout
 
     def jobs(self, shown: str = "%A") -> list[str]:
-        """Tell of each job in the queue."""
+        """Describe each job in the queue."""
         return self.call("squeue", "-h", "-r", "-o", shown).splitlines()
 
     def node_up(self, name: str) -> None:
@@ -144,20 +126,41 @@ class Cluster:
         self._start("slurmd", "-D", "-N", name, key=name)
 
     def node_lost(self, name: str) -> None:
-        """Take a node away as by a pulled plug: its daemon and what it runs are killed."""
+        """Lose a node as if its plug were pulled: its daemon and all that it runs are killed."""
+        self._lost.append(name)
         self._daemons.pop(name).kill()
-        spool = f"{self.folder}/spool-{name}".encode()
-        for step in _processes(lambda line: b"slurmstepd" in line or spool in line):
-            with_children = [step, *_descendants(step)]
-            if runs_on(name, with_children):
-                for pid in with_children:
-                    _kill(pid)
+        for step in psutil.process_iter(["cmdline"]):
+            line = " ".join(step.info["cmdline"] or [])
+            if "slurmstepd" in line or f"{self.folder}/spool-{name}" in line:
+                family = [step, *step.children(recursive=True)]
+                if any(_variable(process, "SLURMD_NODENAME") == name for process in family):
+                    for process in family:
+                        _kill(process)
         self.call("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+
+    def restore(self) -> None:
+        """Empty the queue, and bring lost nodes back."""
+        self.call("scancel", "--quiet", *(self.jobs() or ["0"]), check=False)
+        wait(lambda: not self.jobs(), "an empty queue")
+        while self._lost:
+            name = self._lost.pop()
+            self.node_up(name)
+            # It fails if the node has already come back by itself.
+            self.call("scontrol", "update", f"nodename={name}", "state=resume", check=False)
+
+    def hurry(self) -> None:
+        """Start the jobs that were put back into the queue: SLURM itself lets them wait for two minutes."""
+        lines = [line.split(maxsplit=1) for line in self.jobs("%A %r")]
+        waiting = {number for number, reason in lines if reason == "BeginTime"}
+        self._waiting = {number: self._waiting.get(number, time.monotonic()) for number in waiting}
+        for number, since in self._waiting.items():
+            if time.monotonic() - since > 2:  # a node refuses a job that it killed in this very second
+                self.call("scontrol", "update", f"jobid={number}", "starttime=now", check=False)
 
     def _start(self, name: str, *arguments: str, key: str | None = None) -> None:
         program = _find(name)
         assert program is not None
-        environment = {**os.environ, **self.environment}
+        environment = {**os.environ, "SLURM_CONF": self.config}
         with (self.folder / f"{key or name}.out").open("ab") as output:
             self._daemons[key or name] = subprocess.Popen(
                 [program, *arguments], env=environment, stdout=output, stderr=output, start_new_session=True
@@ -176,7 +179,7 @@ class Cluster:
 
 
 def wait(true: Callable[[], object], what: str, seconds: float = 300) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not true():
         if time.monotonic() > end:
@@ -185,61 +188,24 @@ def wait(true: Callable[[], object], what: str, seconds: float = 300) -> None:
 
 
 def _ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def _processes(chosen: Callable[[bytes], bool]) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if chosen(path.read_bytes()):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-def _descendants(pid: int) -> list[int]:
-    parents: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        parents.setdefault(parent, []).append(int(path.parent.name))
-    found, todo = [], [pid]
-    while todo:
-        children = parents.get(todo.pop(), [])
-        found += children
-        todo += children
-    return found
-
-
-def runs_on(name: str, pids: list[int]) -> bool:
-    """Tell whether one of these processes is a job's on this node."""
-    return any(_has(pid, f"SLURMD_NODENAME={name}") for pid in pids)
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
 
 
 def kill_job(number: str) -> None:
-    """Kill all processes of a job outright; `scancel` asks first, whatever signal it is given."""
-    for pid in _processes(lambda line: True):
-        if _has(pid, f"SLURM_JOB_ID={number}"):
-            _kill(pid)
+    """Kill all processes of a job at once; `scancel` asks first, whatever signal it is given."""
+    for process in psutil.process_iter():
+        if _variable(process, "SLURM_JOB_ID") == number:
+            _kill(process)
 
 
-def _has(pid: int, variable: str) -> bool:
-    try:
-        return variable.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
+def _variable(process: psutil.Process, name: str) -> str | None:
+    with contextlib.suppress(psutil.Error):
+        return process.environ().get(name)
+    return None
 
 
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.kill()

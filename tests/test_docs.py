@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 from bench import cli
-
-from replicate.arguments import split_cluster
-from replicate.cli import make_parser
+from command_lines import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -51,11 +49,11 @@ def test_commands_parse() -> None:
     assert len(found) > 15
     for words in found:
         if "--help" not in words:
-            make_parser().parse_args(split_cluster(words)[0])
+            parse(words)
     found = [words for page in current for words in commands(page, "python experiments/bench")]
     assert found
     for _, *options in found:
-        cli.make_parser().parse_args(options)
+        cli.app.parse_args(options, exit_on_error=False, print_error=False)
 
 
 def test_make_targets_exist() -> None:

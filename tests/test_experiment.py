@@ -52,18 +52,10 @@ def test_the_shipped_experiments_are_the_issue_of_the_paper() -> None:
 
 
 def test_as_released_differs_in_two_cells() -> None:
-    uniform = {run.run_id for run in Experiment.load(ROOT / "experiments/table3.yaml").runs()}
-    released = Experiment.load(ROOT / "experiments/table3-as-released.yaml").runs()
-    other = [run for run in released if run.run_id not in uniform]
-    assert {(run.init, run.activation) for run in other} == {("msra", "maxout"), ("xavier", "maxout")}
-    msra, xavier = (next(run for run in other if run.init == init) for init in ("msra", "xavier"))
-    assert (msra.lr, msra.momentum, msra.milestones, msra.clip_norm) == (0.001, 0.5, (80_000,), 50.0)
-    assert (xavier.lr, xavier.momentum, xavier.milestones, xavier.clip_norm) == (
-        0.01,
-        0.5,
-        (40_000, 60_000, 80_000),
-        None,
-    )
+    files = (ROOT / "experiments" / name for name in ("table3.yaml", "table3-as-released.yaml"))
+    uniform, released = (Experiment.load(path).runs({"seed": 0}) for path in files)
+    msra = Run("msra", "maxout", lr=0.001, momentum=0.5, milestones=[80_000], clip_norm=50)
+    assert set(released) - set(uniform) == {msra, Run("xavier", "maxout", momentum=0.5)}
 
 
 def test_expansion_by_hand(tmp_path: Path) -> None:
@@ -94,61 +86,59 @@ def test_only_and_set(tmp_path: Path) -> None:
     assert {run.width for run in experiment.with_settings({"width": [0.5, 1]}).runs()} == {0.5, 1.0}
     assert experiment.with_settings({"milestones": [2, 4]}).runs()[0].milestones == (2, 4)
     assert len(experiment.with_settings({"milestones": [[2], [4]]}).runs()) == 12
+    with pytest.raises(UsageError, match=r"seed\.1 must be a whole number, not 'x'"):
+        experiment.with_settings({"seed": [0, "x"]})
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "the experiment file is empty"),
-        ("grid: [", r"not a YAML file \(line 1\)"),
-        ("- a\n- b", "the file must be a mapping"),
-        ("\x00", "not a YAML file"),
-        ("runs: {}", "unknown key in the file 'runs'.*choose from: name, grid"),
-        ("run: {init: lsuv}", "grid is missing"),
-        ("grid: {init: lsuv}", "grid.init must be a list, not 'lsuv'"),
-        ("grid: {init: []}", "grid.init is empty"),
-        ("grid: {init: [lsuv, lsuv]}", "grid.init holds 'lsuv' twice"),
-        ("grid: {width: [1, 1.0]}", "grid.width holds 1.0 twice"),
-        ("grid: {inti: [lsuv]}", r"unknown key in grid 'inti' \(did you mean 'init'\?\)"),
-        ("grid: {init: [lsuv]}", "activation is missing"),
-        (
-            "grid: {init: [lsuv], activation: [gelu]}",
-            r"unknown activation 'gelu' \(did you mean 'relu'\?\); choose from: maxout",
-        ),
-        ("grid: {init: [lsuv]}\nrun: {init: xavier}", "init stands both in grid and in run"),
-        ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: fast}", "lr must be a number, not 'fast'"),
-        ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: -1}", "run.lr = -1 is out of range"),
-        ("grid: {init: [lsuv]}\nrun: {activation: relu}\nexclude: [{init: lsuv}]", "exclude covers the whole grid"),
-        ("grid: {init: [lsuv]}\nexclude: [{}]", r"exclude\.0 is \{\}: give at least one `field: value`"),
-        ("grid: {init: [lsuv]}\nexclude: lsuv", "exclude must be a list"),
-        ("grid: {init: [lsuv]}\nexclude: [{activation: max-out}]", "unknown activation 'max-out'"),
-        (
-            "grid: {init: [lsuv]}\nrun: {activation: relu}\nexclude: [{init: msra}]",
-            "{init: msra} matches no run",
-        ),
-        (
-            "grid: {init: [lsuv]}\nrun: {activation: relu}\noverrides: [{when: {lr: 0.5}, set: {pad: 4}}]",
-            "when {lr: 0.5} matches no run of the grid",
-        ),
-        ("grid: {init: [lsuv], seed: [0], seed: [1]}", r"not a YAML file \(line 1\): seed stands there twice"),
-        ("grid: {init: [lsuv]}\nname: 'a\tb'", "name must be a plain word"),
-        ("grid: {init: [lsuv]}\noverrides: [{if: 1}]", "unknown key in overrides 'if'; choose from: when, set"),
-        ("grid: {init: [lsuv]}\noverrides: [{when: {seed: 0}}]", "overrides.0.set is missing"),
-        ("grid: {init: [lsuv]}\nname: a/b", "name must be a plain word"),
-        ("grid: {init: [lsuv]}\ntable: {rows: depth}", "unknown axis in table.rows 'depth'"),
-        ("grid: {init: [lsuv]}\ntable: {reference: no.csv}", "table names 'no.csv', which is in no folder above"),
-        (
-            "grid: {init: [lsuv, xavier]}\nrun: {activation: relu}\n"
-            "overrides: [{when: {init: lsuv}, set: {init: xavier}}]",
-            "two runs of the grid have the same settings",
-        ),
-    ],
-)
+# What an editor that has the schema finds as well
+FOUND_BY_EDITORS = [
+    ("- a\n- b", "the file must be a mapping"),
+    ("run: {init: lsuv}", "grid is missing"),
+    ("runs: {}", "unknown key in the file 'runs'.*choose from: name, grid"),
+    ("grid: {init: lsuv}", "grid.init must be a list, not 'lsuv'"),
+    ("grid: {init: []}", "grid.init is empty"),
+    ("grid: {inti: [lsuv]}", r"unknown key in grid 'inti' \(did you mean 'init'\?\)"),
+    ("grid: {init: [lsvu]}", "unknown init 'lsvu'"),
+    ("grid: {seed: [-1]}", r"grid.seed.0 = -1 is out of range"),
+    ("grid: {seed: [true]}", "grid.seed.0 must be a whole number, not True"),
+    ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: fast}", "lr must be a number, not 'fast'"),
+    ("grid: {init: [lsuv]}\nrun: {dataset: imagenet}", "unknown dataset 'imagenet'"),
+    ("grid: {init: [lsuv]}\nexclude: [{}]", r"exclude\.0 is \{\}: give at least one `field: value`"),
+    ("grid: {init: [lsuv]}\nexclude: [{activation: max-out}]", "unknown activation 'max-out'"),
+    ("grid: {init: [lsuv]}\noverrides: [{if: 1}]", "unknown key in overrides 'if'; choose from: when, set"),
+    ("grid: {init: [lsuv]}\noverrides: [{when: {seed: 0}}]", "overrides.0.set is missing"),
+    ("grid: {init: [lsuv]}\nname: a/b", "name must be a plain word"),
+]
+RELU = "grid: {init: [lsuv, xavier]}\nrun: {activation: relu}\n"
+FOUND_BY_THE_READER = [
+    ("", "the experiment file is empty"),
+    ("grid: [", r"not a YAML file \(line 1\)"),
+    ("\x00", "not a YAML file"),
+    ("grid: {init: [lsuv], seed: [0], seed: [1]}", r"not a YAML file \(line 1\): the key seed occurs twice"),
+    ("grid: {width: [1, 1.0]}", "grid.width holds 1.0 twice"),
+    ("grid: {init: [lsuv]}", "activation is missing; give it in grid or in run"),
+    ("grid: {init: [lsuv]}\nrun: {init: xavier}", "init is in both grid and run"),
+    (RELU + "exclude: [{lr: 0.01}]", "exclude covers the whole grid"),
+    (RELU + "exclude: [{init: msra}]", "exclude {init: msra} matches no run"),
+    (RELU + "overrides: [{when: {lr: 0.5}, set: {pad: 4}}]", "when {lr: 0.5} matches no run of the grid"),
+    (RELU + "overrides: [{when: {init: lsuv}, set: {init: xavier}}]", "two runs of the grid have the same settings"),
+    ("grid: {init: [lsuv]}\ntable: {rows: depth}", "unknown axis in table.rows 'depth'"),
+    ("grid: {init: [lsuv]}\ntable: {reference: no.csv}", "table names 'no.csv', which is in no folder above"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), FOUND_BY_EDITORS + FOUND_BY_THE_READER)
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         load(tmp_path, text)
     assert str(caught.value).startswith(str(tmp_path / "small.yaml"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [text for text, _ in FOUND_BY_EDITORS])
+def test_editors_find_what_the_reader_refuses(text: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(parse(text), SCHEMA)
 
 
 def test_the_schema_for_editors_is_current() -> None:
@@ -160,31 +150,6 @@ def test_editors_find_the_schema_and_no_fault_in_the_shipped_files(path: Path) -
     if path.stem != "sweep":  # that one is W&B's
         assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
         jsonschema.validate(parse(path.read_text()), SCHEMA)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "run: {}",
-        "grid: {inti: [lsuv]}",
-        "grid: {init: lsuv}",
-        "grid: {init: []}",
-        "grid: {init: [lsvu]}",
-        "grid: {seed: [-1]}",
-        "grid: {seed: [true]}",
-        "grid: {init: [lsuv]}\nrun: {lr: fast}",
-        "grid: {init: [lsuv]}\nrun: {dataset: imagenet}",
-        "grid: {init: [lsuv]}\nexclude: [{}]",
-        "grid: {init: [lsuv]}\noverrides: [{if: 1}]",
-        "grid: {init: [lsuv]}\nname: a/b",
-        "grid: {init: [lsuv]}\ntabel: {}",
-    ],
-)
-def test_editors_find_what_the_reader_refuses(tmp_path: Path, text: str) -> None:
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(parse(text), SCHEMA)
-    with pytest.raises(UsageError):
-        load(tmp_path, text)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -1,23 +1,23 @@
-"""experiments/input_scale.py: the nets, the likelihood, and the way from images to page."""
+"""experiments/input_scale.py: the nets, the likelihood, and the page."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
+import first_iterations
+import highway_nets
 import input_scale
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from script import run_app
 from torch import nn
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "experiments" / "input_scale.py"
+from replicate.data import load
 
 
 def test_the_net_is_the_one_of_the_prototxt() -> None:
-    net = input_scale.HighwayNet(torch.Generator().manual_seed(1))
+    net = highway_nets.HighwayNet(torch.Generator().manual_seed(1))
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
     def conv(weights: torch.Tensor, bias: float = 0.0) -> nn.Conv2d:
@@ -49,23 +49,22 @@ def test_the_net_is_the_one_of_the_prototxt() -> None:
     labels = torch.arange(10).repeat_interleave(2)  # each image with each label
     logits = (features @ net.heads[10].T).repeat(10, 1)
     by_label = nn.functional.cross_entropy(logits, labels).item()
-    assert input_scale.first_losses(net, images)[10] == pytest.approx(by_label, rel=1e-4)
+    assert highway_nets.first_losses(net, images)[10] == pytest.approx(by_label, rel=1e-4)
 
 
-def made_up(seed: int, slope: float = 2.0, deviation: float = 0.3, draws: int = 400) -> pd.DataFrame:
-    """Losses whose excess over chance has the median scale**slope."""
-    rng = np.random.default_rng(seed)
-    return pd.DataFrame(
-        {"classes": classes, "scale": scale, "loss": math.log(classes) + scale**slope * math.exp(noise)}
-        for classes in (10, 100)
-        for noise in rng.normal(0, deviation, draws)
-        for scale in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
-    )
+def made_up(seed: int) -> pd.DataFrame:
+    """Losses whose excess over chance is log-normal: median scale², deviation 0.3."""
+    noise = np.random.default_rng(seed).normal(0, 0.3, (2, 400))
+    parts = [
+        pd.DataFrame({"classes": classes, "scale": scale, "loss": math.log(classes) + scale**2 * np.exp(noise[row])})
+        for row, classes in enumerate((10, 100))
+        for scale in highway_nets.SCALES
+    ]
+    return pd.concat(parts)
 
 
 def test_the_likelihood_of_losses_with_a_known_one() -> None:
-    # log(excess) is normal with mean 2 log(scale) and deviation 0.3, so log(scale) has the error 0.3 / 2 by one log,
-    # and 0.3 / 2 / √2 by two.
+    # The deviation of the estimate of log(scale) is 0.3 / 2 by one log, and 0.3 / 2 / √2 by two.
     logs = {classes: math.log(classes) + 0.7**2 for classes in (10, 100)}
     likelihoods = input_scale.log_likelihoods(made_up(0), logs)
     for one, error in ((likelihoods[10], 0.15), (sum(likelihoods.values()), 0.15 / math.sqrt(2))):
@@ -75,29 +74,21 @@ def test_the_likelihood_of_losses_with_a_known_one() -> None:
         assert high == pytest.approx(0.7 * math.exp(1.96 * error), rel=0.05)
 
 
-def test_the_interval_covers_the_true_scale() -> None:
-    rng = np.random.default_rng(1)
-    losses = made_up(2)
-    covered = 0
-    for _ in range(200):
-        logs = {classes: math.log(classes) + 0.7**2 * math.exp(rng.normal(0, 0.3)) for classes in (10, 100)}
-        _, low, high = input_scale.interval(sum(input_scale.log_likelihoods(losses, logs).values()))
-        covered += low <= 0.7 <= high
-    assert 180 <= covered <= 198  # 95 % of 200, ± 3 standard deviations
-
-
-def test_from_images_to_the_page_and_on_from_where_it_stopped(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--dataset", "synthetic", "--images", "2", "--iterations", "1"]
-    command += ["--width", "0.125", "--out", str(tmp_path)]
-    subprocess.run([*command, "--draws", "2"], check=True, cwd=tmp_path, capture_output=True)
-    first = (tmp_path / "losses.csv").read_text().splitlines()
-    assert len(first) == 1 + 2 * 9 * 2
-    done = subprocess.run([*command, "--draws", "3"], check=True, cwd=tmp_path, capture_output=True, text=True)
-    assert (tmp_path / "losses.csv").read_text().splitlines()[: len(first)] == first
-    assert len((tmp_path / "losses.csv").read_text().splitlines()) == len(first) + 18
-    page = (tmp_path / "input_scale.md").read_text()
-    assert done.stdout.startswith("Estimate: **0.")
-    assert done.stdout.splitlines()[0] in page
-    assert page.count("\n| Xavier × maxout |") == 3
+def test_from_images_to_the_page_resuming_earlier_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "losses.csv"
+    highway_nets.draw_all(file, load("synthetic", tmp_path), 3, 1)
+    first = file.read_text().splitlines()
+    assert len(first) == 1 + 3 * 9 * 2
+    monkeypatch.setattr(first_iterations, "CELLS", (("xavier", "maxout"),))
+    words = ["--dataset", "synthetic", "--images", "1", "--iterations", "1", "--width", "0.125", "--out", str(tmp_path)]
+    assert run_app(input_scale.app, [*words, "--draws", "4"]) == 0
+    assert file.read_text().splitlines()[: len(first)] == first
+    assert len(file.read_text().splitlines()) == len(first) + 18
+    page, output = (tmp_path / "input_scale.md").read_text(), capsys.readouterr().out
+    assert output.startswith("Estimate: **0.")
+    assert output.splitlines()[0] in page
+    assert "\n| Xavier × maxout | 0.25 |" in page
     assert "![Losses and likelihoods over the scale](likelihood.png)" in page
     assert (tmp_path / "likelihood.png").read_bytes().startswith(b"\x89PNG")

@@ -1,60 +1,51 @@
-"""Options, and the mode of W&B."""
+"""Options, resources, and the mode of W&B."""
 
+import re
 import sys
+from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from replicate.errors import UsageError
-from replicate.options import Options, check_step, wandb_key_known, wandb_mode
+from replicate.options import Options, Resources, default_wandb_mode, wandb_key_known
 
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hide the key and the settings of whoever runs the tests."""
+    """Hide the W&B key and settings of the user who runs the tests."""
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
 def test_options_are_plain_data_in_a_record() -> None:
-    assert Options(Path("out")).plain() == {
-        **{"device": "cpu", "threads": 1, "devices_per_run": 1, "wandb": "off", "experiment": "local"},
-        "runs_per_device": 1,
-        "checkpoint_seconds": 60.0,
-        "step": "auto",
-        "deterministic": True,
-    }
-
-
-def test_the_cpu_is_deterministic_without_being_asked() -> None:
-    assert Options(Path("out")).strict
-    assert not Options(Path("out"), device="cuda").strict
-    assert Options(Path("out"), device="cuda").plain()["deterministic"] is False
+    plain = {"device": "cpu", "threads": 1, "devices_per_run": 1, "runs_per_device": 1, "wandb": "off"}
+    plain |= {"experiment": "local", "checkpoint_seconds": 60.0, "step": "auto", "deterministic": True}
+    assert Options(Path("out")).plain() == plain  # the CPU is deterministic without being asked
+    assert Options(Path("out"), device="cuda").plain() == plain | {"device": "cuda", "deterministic": False}
     assert Options(Path("out"), device="cuda", deterministic=True).strict
 
 
-@pytest.mark.parametrize("step", ["graph", "compiled"])
-def test_graphs_are_for_one_gpu(step: str) -> None:
-    check_step(step, ["cuda"], 1)
-    with pytest.raises(UsageError, match=f"--step {step} needs an NVIDIA GPU; elsewhere choose from: auto, eager"):
-        check_step(step, ["cuda", "cpu"], 1)
-    with pytest.raises(UsageError, match=f"--step {step} needs an NVIDIA GPU"):
-        check_step(step, ["mps"], 1)
-    with pytest.raises(UsageError, match=f"--step {step} is for one device; with --devices-per-run choose from: auto"):
-        check_step(step, ["cuda"], 2)
-    for always in ("auto", "eager"):
-        check_step(always, ["cuda", "cpu"], 2)
+def test_graphs_are_for_one_gpu() -> None:
+    graph = Resources(step="graph")
+    graph.check_step(["cuda"])
+    with pytest.raises(UsageError, match="--step graph needs an NVIDIA GPU; elsewhere choose from: auto, eager"):
+        graph.check_step(["cuda", "cpu"])
+    with pytest.raises(UsageError, match="--step compiled is for one device; with --devices-per-run choose from: auto"):
+        Resources(step="compiled", devices_per_run=2).check_step(["cuda"])
+    Resources(step="eager", devices_per_run=2).check_step(["cuda", "cpu"])
 
 
-def test_wandb_is_offline_unless_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "secret")  # one that happens to be on the machine is not used unasked
-    assert wandb_mode(None) == "offline"
-    assert wandb_mode("online") == "online"
+def test_wandb_is_offline_by_default_and_off_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "secret")  # a key that happens to be on the machine is not used unasked
+    assert default_wandb_mode() == "offline"
     for said, mode in (("online", "online"), ("disabled", "off"), ("dryrun", "offline"), ("nonsense", "offline")):
         monkeypatch.setenv("WANDB_MODE", said)
-        assert wandb_mode(None) == mode
-    assert wandb_mode("off") == "off"
+        assert default_wandb_mode() == mode
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert default_wandb_mode() == "off"
 
 
 def test_the_key_must_be_that_of_the_server_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,11 +56,27 @@ def test_the_key_must_be_that_of_the_server_in_use(monkeypatch: pytest.MonkeyPat
     assert wandb_key_known()
 
 
-def test_wandb_is_off_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    assert wandb_mode(None) == "off"
+def test_time_limit() -> None:
+    lengths = {None: inf, "90": 90, "90s": 90, "1.5m": 90, "2h": 7200, "1d": 86_400}
+    assert {text: Resources(time_limit=text).seconds for text in lengths} == lengths
 
 
-def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"unknown --wandb 'of'.*choose from: off, offline, online"):
-        wandb_mode("of")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 2}, "--workers is for clusters; on this machine, use --per-device"),
+        ({"launcher": "slurm", "workers": 1001}, "--workers 1001 is out of range; give 1 to 1000"),
+        *(({name: 0}, " 0 is out of range; give 1 or more") for name in ("per_device", "threads_per_run")),
+        ({"devices_per_run": -1}, "--devices-per-run -1 is out of range; give 1 or more"),
+        ({"retries": -1}, "--retries -1 is out of range; give 0 or more"),
+        *(({"checkpoint_seconds": wrong}, "is out of range; give 0 or more") for wrong in (-1.0, nan)),
+        ({"devices": "gpu"}, "unknown device 'gpu'; choose from: auto, cpu, or GPU numbers such as 0,1"),
+        ({"devices": "0,1,0"}, "--devices 0,1,0 names a GPU twice; for several runs on one GPU use --per-device"),
+        ({"launcher": "slurm", "ray": {"address": "x"}}, "--ray.address needs --launcher ray"),
+        ({"time_limit": "soon"}, "--time-limit 'soon' is not a length of time; give seconds, or 90s, 10m, 2h, 1d"),
+        ({"time_limit": "0"}, "--time-limit '0' is not a length of time"),
+    ],
+)
+def test_resources_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Resources(**options)

@@ -19,29 +19,19 @@ def git(folder: Path, *arguments: str) -> str:
 def test_the_commit_and_whether_the_code_differs_from_it(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     assert commit(tmp_path) == ("unknown", None)  # no commit yet
-    (tmp_path / "replicate").mkdir()
-    (tmp_path / "replicate" / "code.py").write_text("1")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "first")
-    head = git(tmp_path, "rev-parse", "HEAD")
-    assert commit(tmp_path) == (head, False)
-    (tmp_path / "notes.txt").write_text("no part of the code")
-    assert commit(tmp_path) == (head, False)
-    (tmp_path / "replicate" / "code.py").write_text("2")
-    assert commit(tmp_path) == (head, True)
-
-
-def test_it_writes_nothing_into_the_repository(tmp_path: Path) -> None:
-    git(tmp_path, "init", "-q")
-    (tmp_path / "replicate").mkdir()
     code = tmp_path / "replicate" / "code.py"
+    code.parent.mkdir()
     code.write_text("1")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "notes.txt").write_text("no part of the code")
     os.utime(code, (1, 1))  # git would note the new time in its index, under a lock that outlives a kill
-    before = (tmp_path / ".git" / "index").read_bytes()
-    assert commit(tmp_path)[1] is False
-    assert (tmp_path / ".git" / "index").read_bytes() == before
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert commit(tmp_path) == (head, False)
+    assert (tmp_path / ".git" / "index").read_bytes() == index
+    code.write_text("2")
+    assert commit(tmp_path) == (head, True)
 
 
 def test_without_git_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""experiments/scale.py: the clock of the simulated fleet, and how near the real scheduler comes to the ideal on it."""
+"""experiments/scale.py: the clock of the simulated fleet, and how close the real scheduler comes to the ideal."""
 
 import pytest
 from scale import simulate
@@ -14,7 +14,7 @@ def test_the_clock_counts_rounds_and_the_schedulers_own_time() -> None:
     done = simulate(runs(["relu"], 20), slots=4, seconds=lambda run: 1000.0)
     assert (done.runs, done.slots, done.ideal) == (20, 4, 5000.0)
     assert 5000 < done.makespan <= 5000 + done.own + 1e-6  # five rounds, and never faster than the scheduler
-    assert done.over == pytest.approx(100 * (done.makespan / 5000 - 1))
+    assert done.excess == pytest.approx(100 * (done.makespan / 5000 - 1))
 
 
 def test_the_longest_run_bounds_the_ideal() -> None:

@@ -1,25 +1,31 @@
-"""One attempt at a run: its lease, the record that is there, and the record of a process that died."""
+"""One attempt at a run: its lease, the record that it finds, and the record of a process that died."""
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workers import put, record
+from workers import ended, put, record
 
-from replicate.matrix.task import Busy, Done, Failed, GraphFailed, Task, record_death
+from replicate.errors import DISK, transient_kind
+from replicate.matrix.task import GraphFailed, State, Task, record_failure
 from replicate.options import Options
 from replicate.run import Run
-from replicate.store.lease import NAME, acquire
-from replicate.store.owner import Owner
-from replicate.store.result import Result, read_result
-from replicate.store.run_folder import RunFolder
-from replicate.store.watch import LeaseWatch
+from replicate.store.lease import acquire
+from replicate.store.owner import LeaseWatch, Owner
+from replicate.store.result import Result
+from replicate.store.run_folder import LEASE, RunFolder
 from replicate.worker import run_task
 
 RUN = Run("lsuv", "relu", dataset="synthetic")
 FAILING = replace(RUN, seed=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """The folder of RUN, which is empty."""
+    RunFolder.of(tmp_path, RUN).path.mkdir(parents=True)
+    return RunFolder.of(tmp_path, RUN)
 
 
 def task(out: Path, run: Run = RUN, **settings: object) -> Task:
@@ -30,97 +36,84 @@ def send(*_: object) -> None:
     pass
 
 
-def failed(out: Path, run: Run, error: str) -> Result:
-    result = replace(record(run, Options(out)), status="error", test_accuracy=None, error=error)
-    put(result, out / "runs" / run.run_id)
-    return result
+def reasons(result: Result) -> list[tuple[int, str]]:
+    return [(entry["attempt"], entry["reason"]) for entry in result.history]
 
 
-def test_an_attempt_leaves_the_record_and_no_lease(tmp_path: Path) -> None:
-    ending = run_task(task(tmp_path), send)
-    assert isinstance(ending, Done)
-    assert ending.ours
-    assert read_result(tmp_path / "runs" / RUN.run_id / "result.json") == ending.result
-    assert [path.name for path in (tmp_path / "runs" / RUN.run_id).iterdir()] == ["result.json"]
+def test_an_attempt_leaves_the_record_and_no_lease(tmp_path: Path, folder: RunFolder) -> None:
+    result = run_task(task(tmp_path), send)
+    assert folder.record() == result
+    assert list(folder.path.iterdir()) == [folder.result]
 
 
-def test_what_another_holds_is_left_alone(tmp_path: Path) -> None:
-    with acquire(RunFolder(tmp_path / "runs" / RUN.run_id), Owner("gpu 3", 10)):
-        assert run_task(task(tmp_path), send) == Busy()
-        assert record_death(task(tmp_path), "killed", "killed", 1.0) == Busy()
-    assert list(tmp_path.rglob("result.json")) == []
+def test_a_run_whose_lease_another_process_holds_is_not_touched(tmp_path: Path, folder: RunFolder) -> None:
+    with acquire(folder, Owner("gpu 3", 10)):
+        assert run_task(task(tmp_path), send) is State.ELSEWHERE
+        assert record_failure(task(tmp_path), "killed", "killed", 1.0) is State.ELSEWHERE
+    assert not folder.result.exists()
 
 
-def test_what_another_has_finished_or_failed_meanwhile_is_not_done_again(tmp_path: Path) -> None:
-    path = put(record(RUN, Options(tmp_path), "elsewhere"), tmp_path / "runs" / RUN.run_id)
-    ending = run_task(task(tmp_path), send)
-    assert (ending.result.device, ending.ours) == ("elsewhere", False)
-    assert record_death(task(tmp_path), "killed", "killed", 1.0).result.final  # it died after its record was written
-    assert read_result(path).device == "elsewhere"
-    new = failed(tmp_path, RUN, "boom")
-    ending = run_task(task(tmp_path, previous_result=replace(new, seconds=9.0)), send)
-    assert (ending.result, ending.ours) == (new, False)
+def test_a_run_that_has_finished_or_failed_elsewhere_is_not_repeated(tmp_path: Path, folder: RunFolder) -> None:
+    put(record(RUN, Options(tmp_path), "elsewhere"), folder.path)
+    assert run_task(task(tmp_path), send) is State.ELSEWHERE
+    # as if the process had died after it had written its record
+    assert record_failure(task(tmp_path), "killed", "killed", 1.0).device == "elsewhere"
+    new = ended(RUN, "error")
+    put(new, folder.path)
+    assert run_task(task(tmp_path, previous_result=replace(new, seconds=9.0)), send) is State.ELSEWHERE
+    assert folder.record() == new
 
 
-def test_the_attempts_before_are_kept_in_the_record(tmp_path: Path) -> None:
-    known = failed(tmp_path, RUN, "Traceback\n  line\nOSError: first")
-    folder = tmp_path / "runs" / RUN.run_id
-    (folder / "log.txt").write_text("what it said")
-    unrecorded = [{"when": "then", "reason": "unrecorded"}]
-    done = record_death(
-        task(tmp_path, previous_result=known, unrecorded=unrecorded), "killed by SIGKILL", "killed", 2.0
-    )
-    assert done.result.error == "what it said\nkilled by SIGKILL"
-    assert (done.result.passing, done.result.seconds) == ("killed", 2.0)
-    reasons = [(entry["attempt"], entry["reason"]) for entry in done.result.history]
-    assert reasons == [(1, "OSError: first"), (2, "unrecorded")]
-    ending = run_task(task(tmp_path, previous_result=done.result), send)
-    assert ending.result.final
-    reasons = [(entry["attempt"], entry["reason"]) for entry in read_result(folder / "result.json").history]
-    assert reasons == [(1, "OSError: first"), (2, "unrecorded"), (3, "killed by SIGKILL")]
+def test_the_attempts_before_are_kept_in_the_record(tmp_path: Path, folder: RunFolder) -> None:
+    known = ended(RUN, "error", error="Traceback\n  line\nOSError: first")
+    put(known, folder.path)
+    folder.log.write_text("what it said")
+    second = task(tmp_path, previous_result=known, unrecorded=[{"when": "then", "reason": "unrecorded"}])
+    died = record_failure(second, "killed by SIGKILL", "killed", 2.0)
+    assert (died.error, died.passing, died.seconds) == ("what it said\nkilled by SIGKILL", "killed", 2.0)
+    assert reasons(died) == [(1, "OSError: first"), (2, "unrecorded")]
+    final = run_task(task(tmp_path, previous_result=died), send)
+    assert final.final
+    assert reasons(final) == [(1, "OSError: first"), (2, "unrecorded"), (3, "killed by SIGKILL")]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"accuracy": 99}', "another run's"])
-def test_a_record_that_is_none_is_set_aside_by_who_holds_the_claim(tmp_path: Path, content: str) -> None:
-    folder = tmp_path / "runs" / RUN.run_id
-    folder.mkdir(parents=True)
-    if content == "another run's":
-        content = put(record(FAILING, Options(tmp_path)), tmp_path / "runs" / FAILING.run_id).read_text()
+@pytest.mark.parametrize("content", ["", '{"accuracy": 99}', "another run's"])
+def test_a_damaged_record_is_set_aside(tmp_path: Path, folder: RunFolder, content: str) -> None:
+    content = record(FAILING, Options(tmp_path)).to_json() if content == "another run's" else content
     for number in (1, 2):  # nothing set aside before is overwritten
-        (folder / "result.json").write_text(content)
-        assert run_task(task(tmp_path), send).ours
-        assert (folder / f"result.json.set-aside-{number}").read_text() == content
-        assert read_result(folder / "result.json").final
+        folder.result.write_text(content)
+        assert run_task(task(tmp_path), send).final
+        assert (folder.path / f"result.json.set-aside-{number}").read_text() == content
+        assert folder.record().final
 
 
 def test_a_graph_that_fails_asks_for_a_new_process_and_stays_in_the_log(tmp_path: Path) -> None:
-    run = replace(RUN, seed=9)
-    first = task(tmp_path, run)
+    first = task(tmp_path, replace(RUN, seed=9))
     first.folder.path.mkdir(parents=True)
     first.folder.log.write_text("what the graph said")
-    assert run_task(replace(first, options=replace(first.options, graph_failure="graph: it differs")), send).ours
+    assert run_task(replace(first, options=replace(first.options, graph_failure="graph: it differs")), send).final
     assert first.folder.log.read_text() == "what the graph said"
     first.folder.result.unlink()
     assert run_task(first, send) == GraphFailed("graph: its losses differ")
     assert first.folder.log.read_text() == ""  # an attempt begins with an empty log
-    assert not (first.folder.path / NAME).exists()
+    assert not first.folder.lease.exists()
 
 
-def test_a_failure_without_a_record_says_whether_it_may_pass(tmp_path: Path) -> None:
-    assert run_task(task(tmp_path, FAILING), send) == Failed("ValueError: seed 1 fails", None)
-    full = run_task(task(tmp_path, replace(RUN, seed=8)), send)
-    assert full == Failed("OSError: [Errno 28] No space left on device", "disk")
-    assert LeaseWatch().look(RunFolder(tmp_path / "runs" / FAILING.run_id)) is None
+def test_an_error_leaves_no_lease(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed 1 fails"):
+        run_task(task(tmp_path, FAILING), send)
+    with pytest.raises(OSError, match="No space left on device") as full:
+        run_task(task(tmp_path, replace(RUN, seed=8)), send)
+    assert transient_kind(full.value) == DISK
+    assert not list(tmp_path.glob(f"runs/*/{LEASE}"))
 
 
-def test_an_attempt_that_lost_its_lease_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "runs" / RUN.run_id
-
+def test_an_attempt_that_lost_its_lease_writes_nothing(tmp_path: Path, folder: RunFolder) -> None:
     def usurped(iteration: int, accuracy: float | None) -> None:
-        os.rename(folder / NAME / "token", folder / "gone")
-        assert acquire(RunFolder(folder), Owner("cpu", 10, place="elsewhere"), "usurper") is not None
+        os.rename(folder.lease / "token", folder.path / "gone")
+        assert acquire(folder, Owner("cpu", 10, place="elsewhere"), "usurper") is not None
 
-    assert run_task(task(tmp_path), usurped) == Busy()
-    assert not (folder / "result.json").exists()
-    assert LeaseWatch().look(RunFolder(folder)).token == "usurper"
-    assert json.loads((folder / NAME / "usurper" / "owner.json").read_text())["place"] == "elsewhere"
+    assert run_task(task(tmp_path), usurped) is State.ELSEWHERE
+    assert not folder.result.exists()
+    lease = LeaseWatch().look(folder)
+    assert (lease.token, lease.owner.place) == ("usurper", "elsewhere")

@@ -1,8 +1,9 @@
-"""Read back W&B's offline file: LevelDB's log format (github.com/google/leveldb, doc/log_format.md) of Records.
+"""Reads W&B's offline file: LevelDB's log format (github.com/google/leveldb, doc/log_format.md) of Records.
 
 After a header of 7 bytes (":W&B", a magic number, a version) the file is cut into blocks of 32,768 bytes, the first one
-counting the header. A record is one or several fragments, each behind checksum (4 bytes), length (2) and type (1: the
-whole, 2, 3, 4: first, middle, last): no word can be looked for in the file's bytes, as a fragment's edge may cut it.
+including the header. A record consists of one or several fragments. Before each fragment are its checksum (4 bytes),
+length (2) and type (1: a whole record; 2, 3, 4: the first, a middle, the last fragment). The file cannot be searched
+for words, because the edge of a fragment may cut them.
 """
 
 import json
@@ -53,3 +54,9 @@ def items(message: Any) -> dict[str, Any]:
     """The keys of a history, summary or config message, "/" between the parts of a nested one."""
     updates = getattr(message, "item", None) or message.update
     return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in updates}
+
+
+def table(folder: Path, history: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The rows of a table that a history message of a run's folder refers to."""
+    content = json.loads((folder / "files" / history[f"{key}/path"]).read_text())
+    return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]

@@ -1,4 +1,4 @@
-"""Tasks that tests let the launcher carry out in processes of their own."""
+"""Tasks that tests run in processes of their own."""
 
 import errno
 import os
@@ -25,11 +25,6 @@ History = Sequence[Attempt]
 SYNTHETIC = "6fe038e3069697e2f30c2705265a79feb37f32381ea4af188df6aac4a8af1cbb"  # fingerprint of the synthetic images
 
 
-def environment(names: list[str], send: Send) -> dict[str, str | None]:
-    """Return variables of this process's environment."""
-    return {name: os.environ.get(name) for name in names}
-
-
 def fail(message: str, send: Send) -> None:
     """Print, then raise."""
     print("about to fail")
@@ -43,12 +38,12 @@ def die(number: int, send: Send) -> None:
 
 
 def leave(code: int, send: Send) -> None:
-    """Exit without a word."""
+    """Exit at once."""
     os._exit(code)
 
 
 def endless(path: Path, send: Send) -> None:
-    """Write this process's number to a file and go on for ever, deaf to SIGTERM."""
+    """Write the process id to a file and run for ever, ignoring SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     path.write_text(str(os.getpid()))
     while True:
@@ -57,13 +52,13 @@ def endless(path: Path, send: Send) -> None:
 
 
 def report(loggers: Loggers, iteration: int) -> None:
-    """Tell how far a run is."""
+    """Report the progress of a run."""
     for logger in loggers:
         logger.progress(iteration, None)
 
 
 def record(run: Run, options: Options, device: str = "a test") -> Result:
-    """Make a whole record of a run, as a training would."""
+    """Make a complete record of a run, as a training does."""
     return Result(
         run=run,
         status="converged",
@@ -83,8 +78,15 @@ def record(run: Run, options: Options, device: str = "a test") -> Result:
     )
 
 
+def ended(run: Run, status: str = "converged", accuracy: float = 90.0, error: str = "Traceback\nboom") -> Result:
+    """Make the record of a run that took 50 s and ended with this status."""
+    tested, failed = status in ("converged", "not_converged"), status == "error"
+    result = replace(record(run, Options(Path())), status=status, seconds=50.0, error=error if failed else None)
+    return replace(result, test_accuracy=accuracy if tested else None)
+
+
 def put(result: Result, folder: Path) -> Path:
-    """Write a record into the folder of its run, whoever holds the lease."""
+    """Write a record into the folder of its run, without a lease."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "result.json"
     path.write_text(result.to_json())
@@ -92,51 +94,40 @@ def put(result: Result, folder: Path) -> Path:
 
 
 def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result:
-    """Stand in for a training where the scheduler is the subject.
+    """Take the place of a training in tests of the scheduler.
 
-    Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is told to end, seed 6 is killed the first time, seed 7 runs
-    out of memory the first two times, seed 8 has no room on the disk the first time, seed 9 can have no CUDA graph,
+    Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is asked to end, seed 6 is killed the first time, seed 7
+    runs out of memory the first two times, seed 8 finds the disk full the first time, seed 9 cannot have a CUDA graph,
     seed 10 waits for `OUT/go`.
     """
     report(loggers, 1)
-    first = options.out / f"seed-{run.seed}"
-    if run.seed == 6 and not first.exists():
-        first.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if run.seed == 8 and not first.exists():
-        first.touch()
-        raise OSError(errno.ENOSPC, "No space left on device")
-    if run.seed == 9 and options.graph_failure is None:
-        raise GraphError("graph", RuntimeError("its losses differ"))
-    if run.seed == 7:
-        return _hungry(run, options, lease, history, first)
-    if run.seed == 1:
-        raise ValueError("seed 1 fails")
-    if run.seed == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    while run.seed == 10 and not (options.out / "go").exists():
-        time.sleep(0.05)
-    if run.seed == 5:
-        os.kill(os.getpid(), signal.SIGTERM)
-    if run.seed == 3:
-        time.sleep(60)
+    attempt = len(list(options.out.glob(f"seed-{run.seed}-*")))
+    (options.out / f"seed-{run.seed}-{attempt}").touch()
+    match run.seed:
+        case 1:
+            raise ValueError("seed 1 fails")
+        case 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case 3:
+            time.sleep(60)
+        case 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        case 6 if attempt == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case 7 if attempt < 2:  # as train_run does with what torch raises
+            failed = ended(run, "error", error="CUDA out of memory")
+            return lease.write_result(replace(failed, passing="out of memory", history=list(history)))
+        case 8 if attempt == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        case 9 if options.graph_failure is None:
+            raise GraphError("graph", RuntimeError("its losses differ"))
+        case 10:
+            while not (options.out / "go").exists():
+                time.sleep(0.05)
     visible: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
     result = record(run, options, f"{options.device} sees {visible!r}")
     step = {"step": options.graph_failure} if options.graph_failure else {}
-    result = replace(result, history=list(history), environment=step)
-    return lease.write_result(result)
-
-
-def _hungry(run: Run, options: Options, lease: Lease, history: History, tried: Path) -> Result:
-    """Out of memory at the first two attempts."""
-    tried.mkdir(exist_ok=True)
-    mine = tried / str(len(list(tried.iterdir())))
-    mine.touch()
-    result = replace(record(run, options), history=list(history))
-    if mine.name in "01":
-        failed = {"status": "error", "test_accuracy": None, "error": "CUDA out of memory", "passing": "out of memory"}
-        result = replace(result, **failed)  # as train_run does with what torch raises
-    return lease.write_result(result)
+    return lease.write_result(replace(result, history=list(history), environment=step))
 
 
 def die_training(*_: object) -> None:
@@ -145,74 +136,53 @@ def die_training(*_: object) -> None:
     die(signal.SIGKILL, print)
 
 
-def patient(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result | None:
-    """Stand in for a training that takes until `OUT/go` is there, and that heeds signals: each start is noted."""
-    told: list[int] = []
-    for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(one, lambda number, _: told.append(number))
+def note_start(run: Run, options: Options) -> Path:
+    """Note the job and the node of a start of a run, and return the folder of the run."""
     folder = options.out / "runs" / run.run_id
     with (folder / "starts").open("a") as file:
         file.write(f"{os.environ.get('SLURM_JOB_ID', os.getppid())} {os.environ.get('SLURMD_NODENAME', os.getpid())}\n")
+    return folder
+
+
+def patient(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result | None:
+    """Take the place of a training that lasts until `OUT/go` exists and that obeys signals."""
+    received: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, _: received.append(number))
+    folder = note_start(run, options)
     while not (options.out / "go").exists():
-        if told:
-            (folder / "checkpoint").write_text(signal.Signals(told[0]).name)
+        if received:
+            (folder / "checkpoint").write_text(signal.Signals(received[0]).name)
             return None
         report(loggers, 1)
         time.sleep(0.05)
-    result = replace(record(run, options), history=list(history))
-    return lease.write_result(result)
-
-
-def patient_work(request: Any, needs_gpu: bool, retried: Any, seconds: float) -> Any:
-    """Do the work of a cluster's worker, with `patient` in place of the training."""
-    return _work("workers:patient", request, needs_gpu, retried, seconds)
-
-
-def trained_work(request: Any, needs_gpu: bool, retried: Any, seconds: float) -> Any:
-    """Do the work of a cluster's worker, with `trained` in place of the training."""
-    return _work("workers:trained", request, needs_gpu, retried, seconds)
-
-
-def _work(train: str, *arguments: Any) -> Any:
-    from replicate import carry_out  # not loaded by every process of a test
-
-    carry_out.run_all = partial(carry_out.run_all, train=train)
-    return carry_out.work(*arguments)
+    return lease.write_result(replace(record(run, options), history=list(history)))
 
 
 def trained(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result | None:
-    """Train, in at most two parts: the first waits under way for SIGTERM, the second must not initialise anew."""
-    from replicate.init.schemes import SCHEMES  # torch, which the other tasks do without
-    from replicate.training import curve
+    """Train in at most two parts: the first waits for SIGTERM in the middle, the second must not initialise again."""
+    from replicate.names import INITS
+    from replicate.training import measurements
     from replicate.training.train import train_run
 
-    folder = options.out / "runs" / run.run_id
-    with (folder / "starts").open("a") as file:
-        file.write(f"{os.environ['SLURM_JOB_ID']} {os.environ['SLURMD_NODENAME']}\n")
+    folder = note_start(run, options)
     first = not (folder / "checkpoint.pt").exists()
-    curve.PROGRESS_SECONDS = 0.0  # word of every chunk
+    measurements.PROGRESS_SECONDS = 0.0  # every chunk reports its progress
 
     class Waits(Logger):
         def progress(self, iteration: int, test_accuracy: float | None) -> None:
             if first:
                 (folder / "waits").touch()
-                _await_sigterm()
+                signal.pause()  # returns once the handler of the signal has been called
 
     if not first:
-        SCHEMES.clear()  # whoever initialises fails
+        INITS.clear()  # an initialisation fails
     return train_run(run, options, lease, [*loggers, Waits()], history)
 
 
-def _await_sigterm() -> None:
-    """Return once the signal has come and whoever handles it has been told."""
-    told: list[int] = []
-    handler: Any = signal.getsignal(signal.SIGTERM)
+def work_with(train: str, *arguments: Any) -> Any:
+    """Do the work of a cluster's worker with another function in place of the training."""
+    from replicate import carry_out  # most processes of the tests do not need it
 
-    def note(number: int, frame: Any) -> None:
-        told.append(number)
-        handler(number, frame)
-
-    signal.signal(signal.SIGTERM, note)
-    while not told:
-        time.sleep(0.05)
-    signal.signal(signal.SIGTERM, handler)
+    carry_out.Scheduler = partial(carry_out.Scheduler, train=train)
+    return carry_out.work(*arguments)

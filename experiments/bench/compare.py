@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from replicate import provenance
 from replicate.matrix.display import Display
-from replicate.matrix.local import LocalLauncher, death, tail
-from replicate.matrix.slots import cores
+from replicate.matrix.local import LocalLauncher, Progress, tail
+from replicate.matrix.resources import cores
 from replicate.options import Options
 from replicate.run import Run
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 MEASURE = "bench.measure:measure"
 CEILING = "bench.measure:matmul_rate"
-# The ways to make an iteration. On a CPU the eager one is the only one of ours.
+# The training loops to compare, by device
 PATHS = {"cpu": ("baseline", "eager"), "cuda": ("baseline", "eager", "graph", "compiled")}
-ACTIVATIONS = ("relu", "maxout")  # those of the whole benchmark
+ACTIVATIONS = ("relu", "maxout")
 
 
 class MeasurementError(Exception):
@@ -32,16 +32,16 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: every path with every activation, by every number of processes.
+    """What is measured: every path with every activation and every number of processes.
 
     Args:
-        run: gives the net and the precision; its activation is replaced.
-        options: of the processes.
-        environment: of the processes.
+        run: the net and the precision; its activation is replaced.
+        options: options of the processes.
+        environment: environment of the processes.
         paths: some of PATHS.
-        activations: of the net.
-        at_once: numbers of processes.
-        windows: number of windows.
+        activations: activations of the net.
+        at_once: numbers of simultaneous processes.
+        windows: number of time windows.
         seconds: length of a window.
         profiled: whether one process of each row records its kernels after the windows.
     """
@@ -59,19 +59,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The speed of one path, summed over the processes that ran at once.
+    """The speed of one path, summed over the simultaneous processes.
 
     Args:
         path: one of PATHS.
-        activation: of the net.
+        activation: activation of the net.
         at_once: processes on the device.
-        iterations_per_second: the medians over the windows, summed.
+        iterations_per_second: sum of the medians over the windows.
         images_per_second: the same for images.
-        share: of the floating-point rate of a large matrix product, on a CPU of one on each core in use.
-        peak_memory: bytes, summed.
-        startup: seconds to the end of the first iteration, of the slowest process.
+        share: share of the ceiling, which is the rate of a large matrix product; on a CPU, of one on each core in use.
+        peak_memory: sum in bytes.
+        startup: seconds to the end of the first iteration of the slowest process.
         operations: floating-point operations of one iteration.
-        kernels: table of the kernels of a few iterations in one of the processes; empty if it was not asked for.
+        kernels: table of the kernels of a few iterations in one process; empty if it was not recorded.
     """
 
     path: str
@@ -98,7 +98,7 @@ def compare(launcher: LocalLauncher, plan: Plan, display: Display) -> tuple[floa
         The device's ceiling in FLOP/s, its name, and the rows.
 
     Raises:
-        MeasurementError: a measurement failed; the message says which, and gives the first error.
+        MeasurementError: a measurement failed; the message names it and its first error.
     """
     bf16 = plan.run.precision == "bf16-mixed"
     [(ceiling, name)] = carry_out(launcher, [(CEILING, (plan.options, bf16))], plan.environment)
@@ -142,16 +142,16 @@ def carry_out(
     environment: Mapping[str, str],
     gate: Path | None = None,
 ) -> list[Any]:
-    """Carry out tasks at the same time, and open the gate once each has reported that it is ready.
+    """Carry out tasks at the same time, and open the gate once all have reported that they are ready.
 
     Args:
         launcher: starts the processes.
-        tasks: `module:function` and its arguments. A function that returns text has failed, and the text says why.
-        environment: of the processes.
-        gate: file to make.
+        tasks: `module:function` and its arguments. A function that returns text has failed; the text is the reason.
+        environment: environment of the processes.
+        gate: file to create.
 
     Returns:
-        What the tasks returned, in the order in which they ended.
+        The values that the tasks returned, in the order in which they ended.
 
     Raises:
         MeasurementError: a task failed.
@@ -163,16 +163,15 @@ def carry_out(
             launcher.start(str(number), function, arguments, environment, Path(folder) / str(number))
         while len(results) < len(tasks):
             for event in launcher.events(timeout=1.0):
-                if event.kind == "progress":
+                if isinstance(event, Progress):
                     ready.add(event.task)
                     if gate and len(ready) == len(tasks):
                         gate.touch()
-                elif event.kind == "done" and isinstance(event.value, str):
+                elif isinstance(event.value, str):
                     raise MeasurementError(event.value)
-                elif event.kind == "done":
+                elif not isinstance(event.value, Exception):
                     results.append(event.value)
                 else:
                     last = tail(Path(folder) / event.task, lines=1)
-                    reason = death(event.value) if event.kind == "died" else str(event.value)
-                    raise MeasurementError(f"the process ended: {reason}{f' ({last})' if last else ''}")
+                    raise MeasurementError(f"the process ended: {event.value}{f' ({last})' if last else ''}")
     return results

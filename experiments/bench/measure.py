@@ -1,4 +1,4 @@
-"""One measured training, in a process of its own: its speed once it runs, and the time until then."""
+"""One measured training, in its own process: its speed, and the time until it runs."""
 
 import resource
 import statistics
@@ -27,10 +27,10 @@ from replicate.training.cuda_graph import steps_for
 from replicate.training.environment import configure
 from replicate.training.module import Classifier
 
-IMAGES = 50_000  # as many as CIFAR-10 has; what they show does not matter
+IMAGES = 50_000  # as many as CIFAR-10 has
 CLASSES = tuple("abcdefghij")
 PROFILED_ROWS = 40  # of the table of kernels
-BASELINE_WORKERS = 8  # of the DataLoader; more than one per core would only slow it down
+BASELINE_WORKERS = 8  # of the DataLoader, at most one per core
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Speed:
     """What one process measured.
 
     Args:
-        rates: iterations per second, one value for each window.
+        rates: iterations per second in each window.
         startup: seconds from the launch of the process to the end of its first iteration.
-        peak_memory: in bytes: of the GPU's allocator, on a CPU of the process.
+        peak_memory: bytes of the GPU's allocator; on a CPU, of the process.
         operations: floating-point operations of one iteration.
-        kernels: table of the kernels of a few iterations; empty if it was not asked for.
+        kernels: table of the kernels of a few iterations; empty if it was not recorded.
     """
 
     rates: tuple[float, ...]
@@ -53,13 +53,13 @@ class Speed:
 
 
 class _MeasuredError(Exception):
-    """Ends a training that has been measured."""
+    """Ends a training after its measurement."""
 
 
 class _Windows(pl.Callback):
-    """Counts iterations in windows of time, once all processes that are measured at the same time run.
+    """Counts iterations in windows of time, once all simultaneous processes are running.
 
-    A profile is made after the windows, of the next chunk of iterations: recording slows them down.
+    The next chunk of iterations after the windows is profiled: recording slows them down.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class _Windows(pl.Callback):
             _synchronize()
             self.startup = time.time() - self.launched
             return
-        if not self._warm:  # by the second call, everything that is made at first use has been made
+        if not self._warm:  # after the second call, everything that is created at first use exists
             self._warm = True
             self.send("ready")
         if len(self.rates) == self.windows:
@@ -126,27 +126,30 @@ def measure(
     profiled: bool,
     send: Callable[..., None],
 ) -> Speed | str:
-    """Train until so many windows have been measured. If that fails, return the first error in a line.
+    """Train until all windows have been measured.
 
     Args:
-        path: `baseline`, a plain Lightning loop with a DataLoader; else ours, by one of options.STEPS.
+        path: `baseline`, a plain Lightning loop with a DataLoader; else the training-step backend of our loop.
         run: what to train; its iterations are ignored.
         options: device and threads.
         launched: time.time() when this process was started.
-        gate: file whose existence opens the measurement.
+        gate: file whose existence starts the measurement.
         windows: number of windows.
         seconds: length of a window.
         profiled: whether to record the kernels of a few iterations afterwards.
         send: receives `ready` once the training runs.
+
+    Returns:
+        The speed; if the training failed, its first error in one line.
     """
-    # A GPU's kernels without the CPU's operations, which take time to record; on a CPU its operations.
+    # On a GPU, its kernels without the CPU's operations, which take time to record.
     activity = ProfilerActivity.CUDA if options.device == "cuda" else ProfilerActivity.CPU
     clock = _Windows(launched, gate, windows, seconds, send, profile(activities=[activity]) if profiled else None)
     try:
         _train(path, run, options, clock)
     except Exception as error:
         traceback.print_exc()
-        first = first_error(error)  # a capture that fails raises others after it
+        first = first_error(error)  # a failed capture raises further errors
         lines = str(first).strip().splitlines()
         return f"{type(first).__name__}: {lines[0]}" if lines else type(first).__name__
     peak = _peak_memory(options.device)
@@ -164,14 +167,7 @@ def _train(path: str, run: Run, options: Options, clock: _Windows) -> None:
             module = Classifier(net, run, steps=steps)
             make_trainer(run, options, data, [clock]).fit(module, datamodule=data)
             return
-        model = PlainClassifier(
-            net.to(memory_format=torch.contiguous_format),
-            lr=run.lr,
-            momentum=run.momentum,
-            weight_decay=run.weight_decay,
-            milestones=run.milestones,
-            lr_factor=run.lr_factor,
-        )
+        model = PlainClassifier(net.to(memory_format=torch.contiguous_format), run)
         images, labels = data.train_images.cpu().contiguous(), data.train_labels.cpu()
         workers = min(BASELINE_WORKERS, torch.multiprocessing.cpu_count())
         batches = loader(images, labels, run.pad, run.batch_size, workers)
@@ -205,7 +201,7 @@ def _table(profiler: profile) -> str:
 
 
 def _noise() -> Dataset:
-    """Random images, of which a few are for testing: evaluations are not what is measured."""
+    """Random images. Only a few are for testing, because evaluations are not measured."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (IMAGES + 100, INPUT_CHANNELS, 32, 32), dtype=np.uint8)
     labels = rng.integers(0, len(CLASSES), IMAGES + 100)
@@ -213,21 +209,21 @@ def _noise() -> Dataset:
 
 
 def matmul_rate(options: Options, bf16: bool, send: Callable[..., None]) -> tuple[float, str]:
-    """Measure the floating-point operations per second of a large matrix product, the ceiling of this device.
+    """Measure the rate of a large matrix product, which is the ceiling of this device.
 
     Args:
         options: device and threads.
-        bf16: the precision of the product, else float32 without TF32.
+        bf16: whether to multiply in bfloat16 rather than in float32 without TF32.
         send: not used.
 
     Returns:
-        The rate, and the name of the GPU; on a CPU an empty name.
+        Floating-point operations per second, and the name of the GPU; on a CPU, an empty name.
     """
     configure(options)
     cuda = options.device == "cuda"
     size = 8192 if cuda else 1024
     dtype = torch.bfloat16 if bf16 else torch.float32
-    # Random numbers: on zeros a GPU is faster than on any real data.
+    # Not zeros, on which a GPU is faster than on real data
     a, b = (torch.randn(size, size, device=options.device).to(dtype) for _ in range(2))
     times = []
     for _ in range(13):

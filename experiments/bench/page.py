@@ -1,4 +1,4 @@
-"""The page of a benchmark: the rates next to the baseline's, for people and for programs."""
+"""The output of a benchmark: a page with the rates next to the baseline's, and the same as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ class Page:
     """The result of a benchmark.
 
     Args:
-        device: its name.
-        command: that made the page.
+        device: name of the device.
+        command: command line that made the page.
         plan: what was measured.
         ceiling: the device's FLOP/s.
         rows: the speeds.
-        queue: lengths of queues, and the scheduler's processor seconds per run; empty where only a part was measured.
+        queue: lengths of queues, and the scheduler's processor seconds per run; empty if only a part was measured.
     """
 
     device: str
@@ -29,7 +29,7 @@ class Page:
     queue: Sequence[tuple[int, float]] = ()
 
     def markdown(self) -> str:
-        """The page, for people."""
+        """Format the page as Markdown."""
         commit, dirty = provenance.commit()
         versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
         plan, run = self.plan, self.plan.run
@@ -68,12 +68,12 @@ class Page:
         return "\n".join(lines) + "\n"
 
     def json(self) -> str:
-        """The rows, for other programs."""
+        """Format the rows as JSON."""
         rows = [{name: value for name, value in asdict(row).items() if name != "kernels"} for row in self.rows]
         return json.dumps({"device": self.device, "command": self.command, "rows": rows}, indent=1) + "\n"
 
     def profile(self) -> str:
-        """The tables of kernels, one below the other."""
+        """Join the tables of kernels."""
         return "\n".join(
             f"{row.activation}, {row.at_once} at once, {row.path}: {row.kernels}" for row in self.rows if row.kernels
         )

@@ -1,6 +1,4 @@
-"""The baseline: FitNet-4 as Lightning's own examples train a network. It is what the fast path must agree with."""
-
-from collections.abc import Sequence
+"""The baseline: FitNet-4, trained as in Lightning's own examples."""
 
 import pytorch_lightning as pl
 import torch
@@ -10,40 +8,32 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from replicate.run import Run
+
 
 class PlainClassifier(pl.LightningModule):
-    """Automatic optimisation, PyTorch's SGD and its scheduler. The arguments are those of the fast path's module."""
+    """Automatic optimisation with PyTorch's SGD and its scheduler."""
 
-    def __init__(
-        self,
-        net: nn.Module,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        milestones: Sequence[int],
-        lr_factor: float,
-    ) -> None:
+    def __init__(self, net: nn.Module, run: Run) -> None:
         super().__init__()
-        self.net = net
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.milestones, self.lr_factor = milestones, lr_factor
+        self.net, self.run = net, run
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Mean cross-entropy of a batch of images (n, c, h, w) and labels (n,)."""
+        """Compute the mean cross-entropy of a batch of images (n, c, h, w) and labels (n,)."""
         images, labels = batch
         loss = F.cross_entropy(self.net(images), labels)
         self.log("train/loss", loss)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """SGD without decay on biases, and the milestones in iterations."""
+        """Make SGD without decay on biases; the milestones are in iterations."""
+        run = self.run
         groups = [
-            {"params": [p for p in self.net.parameters() if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in self.net.parameters() if p.ndim > 1], "weight_decay": run.weight_decay},
             {"params": [p for p in self.net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        sgd = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
-        steps = torch.optim.lr_scheduler.MultiStepLR(sgd, list(self.milestones), gamma=self.lr_factor)
+        sgd = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum)
+        steps = torch.optim.lr_scheduler.MultiStepLR(sgd, list(run.milestones), gamma=run.lr_factor)
         return {"optimizer": sgd, "lr_scheduler": {"scheduler": steps, "interval": "step"}}
 
 

@@ -1,1 +1,51 @@
 """Data: where images come from, how they are prepared, and the batches that a run sees."""
+
+import re
+from pathlib import Path
+
+from replicate.data import cifar10, folder
+from replicate.data.dataset import Dataset, Labels, Progress
+from replicate.errors import UsageError, unknown
+from replicate.names import DATASETS, resolve
+from replicate.run import FOLDER
+
+
+def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Dataset:
+    """Load a data set.
+
+    Args:
+        dataset: `cifar10`, `synthetic` or `folder:NAME`.
+        data_dir: where data sets are found, and where they are downloaded to.
+        progress: called with (images done, total images) while a folder is decoded for the first time.
+
+    Raises:
+        UsageError: the name is unknown, or the data is missing or damaged; one line that explains what to do.
+    """
+    key = "folder:NAME" if re.fullmatch(FOLDER, dataset) else dataset
+    if key not in DATASETS:
+        raise unknown("dataset", dataset, DATASETS)
+    loaded: Dataset = resolve(DATASETS[key])(dataset, data_dir, progress)
+    return loaded
+
+
+def load_test_labels(dataset: str, data_dir: Path) -> Labels:
+    """Load the test labels of a data set. Images in a folder are not decoded. Arguments and errors as in `load`."""
+    if re.fullmatch(FOLDER, dataset):
+        return folder.read_test_labels(data_dir / dataset.removeprefix("folder:"))
+    return load(dataset, data_dir).test_labels
+
+
+def labels_at_hand(dataset: str, data_dir: Path) -> Labels | None:
+    """Load the test labels of a data set; None if they are missing or damaged, or need a download."""
+    if dataset == "cifar10" and not cifar10.is_local(data_dir):
+        return None
+    try:
+        return load_test_labels(dataset, data_dir)
+    except UsageError:
+        return None
+
+
+def available(data_dir: Path) -> list[tuple[str, bool]]:
+    """List the names that `dataset` can take, each with whether it needs no download."""
+    folders = [(f"folder:{name}", True) for name in folder.names(data_dir) if re.fullmatch(FOLDER, f"folder:{name}")]
+    return [("cifar10", cifar10.is_local(data_dir)), ("synthetic", True), *folders]

@@ -1,31 +1,74 @@
-"""Batches: the endless stream of fresh permutations, and the iterations at which a pass over the data ends."""
+"""From images to batches: preprocessing, the endless stream of fresh permutations, augmentation, ends of passes."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as zero_pad
+
+from replicate.data.dataset import Images
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """indices int64 (b,), crop offsets int64 (b, 2) in 0 to 2·pad, mirror bool (b,)."""
+
+GCN_CHUNK = 500
+"""Images processed at a time, in float64: about 12 MB."""
+
+
+def gcn_mean_image(train_images: Images, test_images: Images) -> tuple[Tensor, Tensor]:
+    """Normalise the contrast of each image, then subtract the mean training image.
+
+    GCN(image) = (image - mean) / standard deviation, both over all 3,072 values; x = GCN(image) - M, with M the mean
+    over the GCN'd training images. The released code shows that contrast normalisation and a mean image were used (its
+    data layer; the highway-networks README). The constants were not released. Dividing by the biased standard
+    deviation, with a floor of 1e-8, is inferred: it matches the common `scale=55` recipe to within 1 %.
+
+    Computed on the CPU, so that the input does not depend on the training device. Padding and cropping come later.
+
+    Args:
+        train_images: uint8 (N, 3, h, w).
+        test_images: uint8 (n, 3, h, w).
+
+    Returns:
+        The training and the test images, float32, of the same shapes.
+    """
+    train, test = _gcn(train_images), _gcn(test_images)
+    total = torch.zeros(train.shape[1:], dtype=torch.float64)
+    for start in range(0, len(train), GCN_CHUNK):
+        total += train[start : start + GCN_CHUNK].sum(0, dtype=torch.float64)
+    mean_image = (total / len(train)).float()
+    return train.sub_(mean_image), test.sub_(mean_image)
+
+
+def _gcn(images: Images) -> Tensor:
+    out = torch.empty(images.shape)
+    for start in range(0, len(images), GCN_CHUNK):
+        # a copy, because the source may be a read-only map; in float64, so that the order of summation has no effect
+        chunk = torch.from_numpy(images[start : start + GCN_CHUNK].astype("float64"))
+        flat = chunk.flatten(1)  # n c h w -> n c·h·w
+        flat -= flat.mean(1, keepdim=True)
+        flat /= flat.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
+        out[start : start + GCN_CHUNK] = chunk
+    return out
 
 
 class BatchStream(Iterator[Batch]):
     """Which images a run sees, in which order, and how each is cropped and mirrored; without end.
 
     Batches are cut from a stream of fresh permutations: each has exactly `batch_size` images and may straddle two
-    passes, nothing is dropped. (The released data layer reads one fixed order; reshuffling is our choice.)
+    passes; nothing is dropped. (The released data layer reads one fixed order; reshuffling is our choice.)
 
     All random numbers of a pass are drawn when it begins, from one CPU generator and always in the same order:
-    permutation, offsets, mirror bits. They are drawn even where padding or mirroring is off, so that switching it off
-    does not move the order of the images; and batches are the same on every device, whatever the batch size.
+    permutation, offsets, mirror bits. They are drawn even if padding or mirroring is off, so that switching it off
+    does not change the order of the images; and batches are the same on every device, whatever the batch size.
 
     Args:
         n: number of images.
         batch_size: images in a batch; may exceed n.
         generator: of the CPU; the stream is its only user.
         pad: offsets are uniform on 0 to 2·pad.
-        device: where the batches are wanted; the numbers are copied there once a pass.
+        device: where the batches are needed; the numbers are copied there once per pass.
     """
 
     def __init__(
@@ -33,7 +76,7 @@ class BatchStream(Iterator[Batch]):
     ) -> None:
         self.n, self.batch_size, self.generator, self.pad, self.device = n, batch_size, generator, pad, device
         self.taken = 0
-        """Batches given out so far."""
+        """Batches taken so far."""
         self._pass = self._draw()
         self._position = 0  # within the pass
 
@@ -41,7 +84,7 @@ class BatchStream(Iterator[Batch]):
         return self.take(1)
 
     def take(self, count: int) -> Batch:
-        """Give the next batches, one after another in tensors of count·b images."""
+        """Return the next batches, one after another in tensors of count·b images."""
         parts = []
         missing = count * self.batch_size
         while missing > 0:
@@ -56,7 +99,7 @@ class BatchStream(Iterator[Batch]):
         return indices, offsets, mirror
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the stream: the generator at the start of the pass, and the place within it."""
+        """Return the position in the stream: the generator's state at the start of the pass, the place within it."""
         return {"generator": self._before, "position": self._position, "taken": self.taken}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -73,6 +116,35 @@ class BatchStream(Iterator[Batch]):
         return order.to(self.device), offsets.to(self.device), mirror.to(self.device)
 
 
+def augment(images: Tensor, offsets: Tensor, mirror: Tensor, pad: int) -> Tensor:
+    """Pad with zeros, crop to the original size and mirror, in this order; for a whole batch at once on its own device.
+
+    Draws no random numbers: they come from a BatchStream.
+
+    Args:
+        images: (n, c, h, w), any dtype and device.
+        offsets: int64 (n, 2), row and column at which the crop begins in the padded image, 0 to 2·pad; (pad, pad) gives
+            the image itself.
+        mirror: bool (n,), whether to swap left and right.
+        pad: number of zero pixels on each side.
+
+    Returns:
+        (n, c, h, w), a new tensor, channels_last: convolutions are faster in this layout, on a CPU as well. Crops are
+        also faster if the images already have this layout.
+    """
+    n, c, h, w = images.shape
+    device = images.device
+    padded = zero_pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # n c h w -> n h+2·pad w+2·pad c
+    height, width = padded.shape[1:3]
+    columns = torch.arange(w, device=device)
+    columns = torch.where(mirror[:, None], w - 1 - columns, columns) + offsets[:, 1:]  # n w
+    rows = offsets[:, :1] + torch.arange(h, device=device)  # n h
+    rows += height * torch.arange(n, device=device)[:, None]  # of all images, one below the other
+    pixels = (width * rows)[:, :, None] + columns[:, None, :]  # n h w
+    cropped = padded.reshape(-1, c).index_select(0, pixels.flatten())
+    return cropped.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
 def epoch_ends(n: int, batch_size: int, iterations: int) -> list[int]:
     """List the iterations with a row in the learning curve: ceil(k·n / batch_size) for k = 1, 2, …, and the last.
 
@@ -80,10 +152,8 @@ def epoch_ends(n: int, batch_size: int, iterations: int) -> list[int]:
 
     Args:
         n: number of training images.
-        batch_size: images in a batch; where it exceeds n, passes end in every iteration.
+        batch_size: images in a batch; if it exceeds n, a pass ends in every iteration.
         iterations: the last iteration.
     """
-    if batch_size >= n:
-        return list(range(1, iterations + 1))
-    ends = [-(-k * n // batch_size) for k in range(1, iterations * batch_size // n + 1)]  # strictly increasing
-    return ends if ends and ends[-1] == iterations else [*ends, iterations]
+    passes = iterations * batch_size // n
+    return sorted({-(-k * n // batch_size) for k in range(1, passes + 1)} | {iterations})

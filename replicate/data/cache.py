@@ -1,27 +1,26 @@
-"""Cache of decoded images, one a machine: `.npy` files that all processes map into memory, found through an index.
+"""Cache of decoded images, one per machine: per key a `.npy` file, which all processes map into memory, and a `.json`.
 
-`arrays/CONTENT.npy` holds images and is named by what they are; `index/KEY.json` says which array belongs to a key, and
-facts about it. Everything here may be deleted at any time; a file that is missing or damaged is made anew.
+Any of the files may be deleted at any time; a file that is missing or damaged is made again.
 """
 
+import contextlib
+import fcntl
 import io
 import json
 import os
-import re
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from replicate.data.dataset import Images
-from replicate.data.lock import alone
 from replicate.errors import UsageError
-from replicate.store.files import write_atomically
+from replicate.store.files import read_bytes, write_atomically
 
-Facts = dict[str, Any]
+Entry = tuple[Images, str]
+"""Images, uint8 (n, 3, 32, 32), and the fingerprint of the files that they were decoded from."""
 
 
 def folder() -> Path:
@@ -32,73 +31,70 @@ def folder() -> Path:
     """
     if own := os.environ.get("REPLICATE_CACHE"):
         return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "lsuv-replication"
     try:
-        return Path.home() / ".cache" / "lsuv-replication"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lsuv-replication"
     except RuntimeError:  # a container's user without an entry in /etc/passwd
         raise UsageError("no home folder to cache decoded images in; set REPLICATE_CACHE to a folder") from None
 
 
-def remember(key: str, make: Callable[[], tuple[str, Images, Facts]]) -> tuple[Images, Facts]:
-    """Return the images and facts stored under a key; if they are not there whole, make and store them.
+def get_or_create(key: str, create: Callable[[], Entry]) -> Entry:
+    """Return the entry of a key; if there is none, or it is damaged, create and store it.
 
-    Of several processes that ask for the same at once, one makes it. Where the cache cannot be written the images are
-    made without it, with a warning.
+    If several processes ask for the same key at once, one of them creates the entry. If the cache cannot be written,
+    the entry is created without it, with a warning.
 
     Args:
-        key: what to look up, fit for a file name.
-        make: returns the name of the content (fit for a file name; equal names mean equal images), the images, uint8
-            (n, 3, 32, 32), and facts to be kept with the key, as JSON data.
+        key: a file name without its suffix.
+        create: makes the entry.
 
     Returns:
-        The images, read from memory-mapped files where they were stored before, and the facts.
+        The entry. Images that were stored before are a read-only memory map.
     """
-    root = folder()
-    if found := _fetch(root, key):
-        return found
-    with alone(root):
-        if found := _fetch(root, key):  # another process may have been making it while this one waited
-            return found
-        content, images, facts = make()
-        _store(root, key, content, images, facts)
-    return images, facts
+    path = folder() / f"{key}.npy"
+    if (entry := _read(path)) is None:
+        with folder_lock(path.parent):
+            entry = _read(path)  # another process may have created it
+            if entry is None:
+                entry = create()
+                _write(path, entry)
+    return entry
 
 
-def _fetch(root: Path, key: str) -> tuple[Images, Facts] | None:
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Create the folder if it is missing, and lock it against other processes and threads that call this function.
+
+    An optimisation; correctness does not depend on it: where the folder cannot be created or locked, as on some network
+    file systems, the block runs without a lock. The lock leaves no file behind, and ends with the process.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _read(path: Path) -> Entry | None:
     try:
-        entry = json.loads((root / "index" / f"{key}.json").read_text(encoding="utf-8"))
-        if not re.fullmatch(r"[\w-]+\.npy", entry["array"]):
-            return None  # a path; no entry of ours
-        images: Images = np.load(root / "arrays" / entry["array"], mmap_mode="r", allow_pickle=False)
-        # The files appear whole by renaming, yet a crash of the machine or a failing disk can still tear them.
-        whole = (
-            images.dtype == np.uint8 and list(images.shape) == entry["shape"] and _checksum(images) == entry["crc32"]
-        )
-        return (images, dict(entry["facts"])) if whole else None
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        about = json.loads(read_bytes(path.with_suffix(".json"), max_bytes=1000))
+        # The files are written atomically, but a failing disk can still damage them.
+        whole = images.dtype == np.uint8 and [*images.shape] == about["shape"]
+        return (images, about["fingerprint"]) if whole and zlib.crc32(images.data) == about["crc32"] else None
+    except Exception:  # NumPy has many types for a damaged header
         return None
 
 
-def _store(root: Path, key: str, content: str, images: Images, facts: Facts) -> None:
-    array = f"{content}.npy"
-    entry = {"array": array, "shape": images.shape, "crc32": _checksum(images), "facts": facts}
+def _write(path: Path, entry: Entry) -> None:
+    images, fingerprint = entry
+    about = {"fingerprint": fingerprint, "shape": images.shape, "crc32": zlib.crc32(images.data)}
+    file = io.BytesIO()
+    np.save(file, images, allow_pickle=False)
     try:
-        # The array first: an index entry never points at an array that is still to come.
-        for folder in ("arrays", "index"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        file = io.BytesIO()
-        np.save(file, images, allow_pickle=False)
-        # Processes that have mapped a former file keep it.
-        write_atomically(root / "arrays" / array, file.getbuffer())
-        write_atomically(root / "index" / f"{key}.json", json.dumps(entry))
+        write_atomically(path, file.getbuffer())  # processes that have mapped the old file keep it
+        write_atomically(path.with_suffix(".json"), json.dumps(about))
     except OSError as error:
-        warnings.warn(
-            f"the decoded images cannot be cached ({error}), so every run decodes them again; "
-            "set REPLICATE_CACHE to a folder with room",
-            stacklevel=3,
-        )
-
-
-def _checksum(images: Images) -> int:
-    return zlib.crc32(np.ascontiguousarray(images).data)
+        text = f"cannot cache the decoded images ({error}), so every run decodes them again"
+        warnings.warn(f"{text}; set REPLICATE_CACHE to a folder with free space", stacklevel=3)

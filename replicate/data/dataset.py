@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 SIDE = 32
-"""Width and height of an image in pixels: CIFAR's, and FitNet-4's last pooling counts on it."""
+"""Width and height of an image in pixels: CIFAR's, and FitNet-4's last pooling depends on it."""
 
 Progress = Callable[[int, int], None]
-"""Called with (images done, images in all) while a data set is being decoded."""
+"""Called with (images done, total images) while a data set is being decoded."""
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -22,7 +22,7 @@ class Dataset:
     """One data set in memory, or memory-mapped. The arrays are made read-only.
 
     Args:
-        label: name of the data set for people.
+        label: display name of the data set.
         fingerprint: sha256 of the content, see `fingerprint`.
         classes: names of the classes; a label is an index into them.
         train_images: uint8 (N, 3, 32, 32), channels red, green, blue; the layout of the official CIFAR-10 files.
@@ -41,15 +41,15 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            array.flags.writeable = False  # a cached data set is a read-only map; no source may behave otherwise
+            array.flags.writeable = False  # like the memory maps of cached images, whatever the source
 
 
 def fingerprint(lines: Iterable[str]) -> str:
     """Return the sha256 (hexadecimal) over the sorted lines, each ended by a newline, in UTF-8.
 
     Args:
-        lines: one a file, `split/class/file sha256-of-its-bytes`. Sorting is by code points (`LC_ALL=C sort`).
+        lines: one per file, `split/class/file sha256-of-its-bytes`. Sorted by code points (`LC_ALL=C sort`).
     """
-    # surrogateescape: a file name that is no UTF-8 counts by its bytes
+    # surrogateescape: a file name that is not valid UTF-8 is hashed as its bytes
     text = "".join(f"{line}\n" for line in sorted(lines))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

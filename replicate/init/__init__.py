@@ -1,11 +1,10 @@
-"""Weight initialisations of the paper, for the networks here and for anybody's own.
+"""Weight initialisations: those of the paper, for any PyTorch model.
 
 from replicate.init import initialize_, lsuv_
 """
 
-from replicate.init.errors import LSUVError, LSUVWarning
-from replicate.init.lsuv import lsuv_
-from replicate.init.registry import INITS, initialize_
-from replicate.init.report import LayerReport, Report
+from replicate.init.lsuv import initialize_, lsuv_
+from replicate.init.report import LayerReport, LSUVError, LSUVWarning, Report
+from replicate.names import INITS
 
 __all__ = ["INITS", "LSUVError", "LSUVWarning", "LayerReport", "Report", "initialize_", "lsuv_"]

@@ -1,29 +1,36 @@
-"""Weight layers as the initialisations see them: their pieces, their weights and biases, their pre-activations."""
+"""Weight layers: their pieces, weights, biases and pre-activations, and which of them to initialise."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
-from replicate.init.errors import LSUVError
+from replicate.init.report import LSUVError
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# Batch normalisation, embeddings and the like have weights too, but no pre-activation that their scale is meant to set.
+# Batch normalisation, embeddings and the like have weights too, but no pre-activation whose scale these should set.
 WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+
+# A type of module, a pattern for names such as "encoder.*", or a predicate of name and module
+LayerFilter = type[nn.Module] | str | Callable[[str, nn.Module], bool]
 
 
 @dataclass(slots=True)
 class Call:
-    """One call of a module: what it took, what it returned, and how to run it again on the same input.
+    """One call of a module or function.
 
     Args:
-        args: as they came in, before any other hook saw them.
-        kwargs: likewise.
-        output: of the last run.
-        run: calls the module with its present weights, user's hooks and all.
+        args: positional arguments, before other hooks see them.
+        kwargs: keyword arguments, before other hooks see them.
+        output: of the latest run.
+        run: calls the module again on the same input, with its present weights and the user's hooks.
     """
 
     args: tuple[Any, ...]
@@ -31,43 +38,27 @@ class Call:
     output: Any
     run: Callable[[], Any]
 
-    def again(self) -> None:
-        """Run the module once more."""
-        self.output = self.run()
-
 
 @dataclass(frozen=True, slots=True)
 class WeightLayer:
-    """A linear, bilinear or convolutional layer, or a maxout layer: one with an integer attribute `pieces` above 1.
+    """A linear, bilinear or convolutional layer, or a maxout layer: one whose integer attribute `pieces` is above 1.
 
     Args:
         name: the module's name in its model.
-        module: has `weight` (pieces·out, in, …), transposed convolutions (in, pieces·out, …), and perhaps `bias`.
-        applied_by: the module whose forward applies the weight, where that is another one: `nn.MultiheadAttention`
-            uses its `out_proj` without calling it.
+        module: has `weight` (pieces·out, in, …), for transposed convolutions (in, pieces·out, …), and perhaps `bias`.
+        source: the module whose call shows the pre-activation. This is `module`, except for the `out_proj` of
+            `nn.MultiheadAttention`, which the attention applies without calling it.
+        pieces: number of linear pieces of a maxout layer, else 1.
     """
 
     name: str
     module: nn.Module
-    applied_by: nn.Module | None = field(default=None, kw_only=True)
-
-    @property
-    def source(self) -> nn.Module:
-        """The module whose call shows the pre-activation."""
-        return self.applied_by or self.module
-
-    @property
-    def pieces(self) -> int:
-        """Linear pieces of a maxout layer, else 1."""
-        return int(getattr(self.module, "pieces", 1))
+    source: nn.Module
+    pieces: int = 1
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that hold the weight."""
         return [self.module.get_parameter("weight")]
-
-    def biases(self) -> list[nn.Parameter]:
-        """The parameters that hold the bias: one or none."""
-        return [] if getattr(self.module, "bias", None) is None else [self.module.get_parameter("bias")]
 
     def weight(self, piece: int) -> Tensor:
         """View of the weight of one piece: (out, in, …), transposed (in, out, …). Writing to it changes the layer."""
@@ -75,101 +66,143 @@ class WeightLayer:
         # n·k in … -> n k in … -> n in …
         return torch.unflatten(self.parameters()[0].detach(), axis, (-1, self.pieces)).select(axis + 1, piece)
 
-    def bias(self, piece: int) -> Tensor | None:
-        """View of the bias of one piece: (out,)."""
-        found = self.biases()
-        return torch.unflatten(found[0].detach(), 0, (-1, self.pieces))[:, piece] if found else None
-
-    def tensors(self, piece: int) -> list[Tensor]:
-        """Views of all that belongs to one piece: its weight and, if there is one, its bias."""
-        bias = self.bias(piece)
-        return [self.weight(piece)] if bias is None else [self.weight(piece), bias]
+    def biases(self, piece: int) -> list[Tensor]:
+        """View of the bias of one piece: (out,). Empty if there is none."""
+        bias: Tensor | None = getattr(self.module, "bias", None)
+        return [] if bias is None else [torch.unflatten(bias.detach(), 0, (-1, self.pieces))[:, piece]]
 
     def blocks(self, piece: int) -> list[Tensor]:
-        """Views (out, in, …) of the linear maps of which a piece consists: one for each group of a convolution."""
+        """Views (out, in, …) of the linear maps that make up a piece: one for each group of a convolution."""
         groups = int(getattr(self.module, "groups", 1))
-        # Transposed convolutions are cut along their inputs: g·in out … -> g in out … -> g out in …
+        # Transposed convolutions are divided along their inputs: g·in out … -> g in out … -> g out in …
         blocks = list(torch.unflatten(self.weight(piece), 0, (groups, -1)))
         return [block.transpose(0, 1) for block in blocks] if isinstance(self.module, TRANSPOSED) else blocks
 
     def values(self, call: Call) -> list[Tensor]:
-        """Pre-activation of each piece in one call.
+        """Return the pre-activation of each piece in one call.
 
-        The output is (n, pieces·out, …) or without n, of linear layers (…, pieces·out); of a tuple, the first entry.
+        The output is (n, pieces·out, …) or the same without n, for linear layers (…, pieces·out). If it is a tuple,
+        its first entry counts.
 
         Raises:
-            LSUVError: the output is no tensor, or not that of all pieces.
+            LSUVError: the output is not a tensor, or does not contain all pieces.
         """
         output = call.output[0] if isinstance(call.output, tuple) else call.output
         if not isinstance(output, Tensor):
-            raise LSUVError(f"layer {self.name!r} returns no tensor but {type(output).__name__}")
+            raise LSUVError(f"layer {self.name!r} returns {type(output).__name__}, not a tensor")
         if self.pieces == 1:
             return [output.detach()]
         weight = self.parameters()[0]
-        last = isinstance(self.module, (nn.Linear, nn.Bilinear)) or weight.ndim == 2
-        channels = output.ndim - (1 if last else weight.ndim - 1)
+        channels = output.ndim - (1 if isinstance(self.module, nn.Bilinear) else weight.ndim - 1)
         outputs = sum(block.shape[0] for piece in range(self.pieces) for block in self.blocks(piece))
         if output.shape[channels] != outputs:
-            raise LSUVError(
-                f"maxout layer {self.name!r} returns {output.shape[channels]} channels, not all its pieces' {outputs}; "
-                "the maximum belongs into a module of its own"
-            )
+            wrong = f"{output.shape[channels]} channels, not the {outputs} of all its pieces"
+            raise LSUVError(f"maxout layer {self.name!r} returns {wrong}; take the maximum in a module of its own")
         pieces = torch.unflatten(output.detach(), channels, (-1, self.pieces))  # n c·k … -> n c k …
-        return [pieces.select(channels + 1, p) for p in range(self.pieces)]
+        return [pieces.select(channels + 1, piece) for piece in range(self.pieces)]
 
 
 class AttentionInput(WeightLayer):
-    """The input projections of `nn.MultiheadAttention`: its query, key and value are pieces 0, 1 and 2."""
-
-    __slots__ = ()
-
-    @property
-    def pieces(self) -> int:
-        """Query, key and value."""
-        return 3
+    """The input projections of `nn.MultiheadAttention`: query, key and value are pieces 0, 1 and 2."""
 
     def parameters(self) -> list[nn.Parameter]:
-        """One packed parameter, or three where key and value have other widths than the query."""
+        """One packed parameter, or three if key and value have other widths than the query."""
         packed = self.module.in_proj_weight
         names = ("q_proj_weight", "k_proj_weight", "v_proj_weight") if packed is None else ("in_proj_weight",)
         return [self.module.get_parameter(name) for name in names]
 
-    def biases(self) -> list[nn.Parameter]:
-        """The packed bias."""
-        return [] if self.module.in_proj_bias is None else [self.module.get_parameter("in_proj_bias")]
-
     def weight(self, piece: int) -> Tensor:
-        """View of one projection's weight: (out, in)."""
+        """View of the weight of one projection: (out, in)."""
         found = self.parameters()
         return (found[piece] if len(found) == 3 else found[0].chunk(3)[piece]).detach()
 
-    def bias(self, piece: int) -> Tensor | None:
-        """View of one projection's bias: (out,)."""
-        found = self.biases()
-        return found[0].detach().chunk(3)[piece] if found else None
-
-    def blocks(self, piece: int) -> list[Tensor]:
-        """The projection itself."""
-        return [self.weight(piece)]
+    def biases(self, piece: int) -> list[Tensor]:
+        """View of the bias of one projection: (out,)."""
+        packed: Tensor | None = getattr(self.module, "in_proj_bias", None)
+        return [] if packed is None else [packed.detach().chunk(3)[piece]]
 
     def values(self, call: Call) -> list[Tensor]:
-        """Project the inputs (…, in) again: the module keeps what it projects to itself."""
-        inputs = [*call.args[:3], *(call.kwargs[n] for n in ("query", "key", "value")[len(call.args) :])]
-        return [F.linear(x.detach(), self.weight(p), self.bias(p)) for p, x in enumerate(inputs)]
+        """Project the inputs (…, in) again, because the module does not return its projections."""
+        inputs = [*call.args[:3], *(call.kwargs[name] for name in ("query", "key", "value")[len(call.args) :])]
+        return [F.linear(x.detach(), self.weight(piece), *self.biases(piece)) for piece, x in enumerate(inputs)]
 
 
-def weight_layers(model: nn.Module) -> list[WeightLayer]:
-    """Every weight layer of the model, in the order of registration."""
-    found: list[WeightLayer] = []
+def weight_layers(model: nn.Module) -> Iterator[WeightLayer]:
+    """Yield every weight layer of the model, in the order of registration."""
     attentions = {m.out_proj: m for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
-            found.append(AttentionInput(f"{name}.in_proj".lstrip("."), module))
-        elif isinstance(module, WEIGHT_LAYERS) or _has_pieces(module):
-            found.append(WeightLayer(name, module, applied_by=attentions.get(module)))
+            yield AttentionInput(f"{name}.in_proj".lstrip("."), module, module, pieces=3)
+        elif isinstance(module, WEIGHT_LAYERS) or _is_maxout(module):
+            yield WeightLayer(name, module, attentions.get(module, module), int(getattr(module, "pieces", 1)))
+
+
+def _is_maxout(module: nn.Module) -> bool:
+    """Whether a module of another type is a maxout layer. Activations may have `pieces` too, but no weight matrix."""
+    return isinstance(getattr(module, "pieces", None), int) and getattr(getattr(module, "weight", None), "ndim", 0) > 1
+
+
+def select_layers(model: nn.Module, layers: LayerFilter | Iterable[LayerFilter] | None = None) -> list[WeightLayer]:
+    """Select weight layers of a model, in the order of registration.
+
+    Args:
+        model: any module.
+        layers: one filter or several; a layer is selected if it passes at least one of them. None: all layers.
+
+    Returns:
+        At least one layer, each with a weight that can be written.
+
+    Raises:
+        LSUVError: no layer is selected, or one of them cannot be initialised.
+    """
+    if isinstance(model, DistributedDataParallel):
+        raise LSUVError("initialise the model before wrapping it: DistributedDataParallel copies rank 0's weights")
+    found = list(weight_layers(model))
+    if layers is not None:
+        filters = [layers] if isinstance(layers, str) or callable(layers) else list(layers)
+        found = [layer for layer in found if any(_passes(layer, one) for one in filters)]
+        if not found:
+            raise LSUVError(f"layers={layers!r} selects no weight layer of the model")
+    if not found:
+        raise LSUVError("the model has no linear or convolutional layer (initialise it before torch.jit.script)")
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    if meta := next((name for name, tensor in tensors if tensor.is_meta), None):
+        raise LSUVError(f"{meta!r} is on the meta device and has no values; call model.to_empty(device=…) first")
+    for layer in found:
+        if problem := _problem(layer):
+            raise LSUVError(f"layer {layer.name!r} {problem}")
     return found
 
 
-def _has_pieces(module: nn.Module) -> bool:
-    """Tell layers that are maxout layers by protocol alone from the activations that carry `pieces` as well."""
-    return isinstance(getattr(module, "pieces", None), int) and getattr(getattr(module, "weight", None), "ndim", 0) > 1
+def _passes(layer: WeightLayer, one: LayerFilter) -> bool:
+    if isinstance(one, str):
+        return fnmatchcase(layer.name, one)
+    if isinstance(one, type):
+        return isinstance(layer.module, one)
+    return one(layer.name, layer.module)
+
+
+def _problem(layer: WeightLayer) -> str | None:
+    """Return why a layer cannot be initialised, or None if it can."""
+    module = layer.module
+    # Reading a parametrised weight computes it, and spectral_norm counts that. Under the older weight_norm,
+    # spectral_norm and prune, `weight` is computed before each forward pass and is no parameter.
+    try:
+        parameters = [] if parametrize.is_parametrized(module) else layer.parameters()
+    except AttributeError:
+        parameters = []
+    if not parameters:
+        reason = "computes its weight from other tensors (weight_norm, spectral_norm, prune or similar)"
+        return f"{reason}; remove that and apply it again afterwards, or leave the layer out with layers="
+    if any(is_lazy(parameter) for parameter in parameters):
+        return "has no shape yet; run the model on one batch first"
+    if not all(parameter.is_floating_point() for parameter in parameters):
+        return f"has a weight of {parameters[0].dtype}; real floating-point numbers are needed"
+    if parameters[0].numel() == 0:
+        return "has an empty weight"
+    transposed = isinstance(module, TRANSPOSED)
+    groups = 1 if transposed else int(getattr(module, "groups", 1))
+    outputs = parameters[0].shape[1 if transposed else 0]
+    if type(layer) is WeightLayer and outputs % (layer.pieces * groups):
+        return f"cannot be divided: {outputs} outputs, {groups} groups, {layer.pieces} pieces"
+    return None

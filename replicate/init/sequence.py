@@ -1,241 +1,196 @@
-"""LSUV's loop: one layer after the other in the order of their calls, each piece to unit variance."""
+"""LSUV's loop: one layer after another, in the order of their first calls, each piece to unit variance."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from replicate.init import report as r
-from replicate.init.errors import LSUVError
-from replicate.init.feed import Feed
+from replicate.init import report
+from replicate.init.forward import ForwardRunner
 from replicate.init.layers import Call, WeightLayer
-from replicate.init.looks import Looks
-from replicate.init.passes import forward_order, hooked, preactivations
+from replicate.init.measure import Moments, estimate_moments, finite, layer_moments, track_calls
 from replicate.init.report import LayerReport
-from replicate.init.schemes import Scheme
-from replicate.init.variance import Moments, moments
-
-Look = Callable[[], list[Moments] | None]
-_WIDE = (torch.float32, torch.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How each layer is treated: see `lsuv_`."""
-
-    tol: float
-    max_iter: int
-    scheme: Scheme | None
-    generator: Generator | None
-    average: int | None = 1
-
-
-def draw_(layer: WeightLayer, scheme: Scheme, generator: Generator | None, slope: float = 0.0) -> None:
-    """Draw a layer's weights by a scheme, each piece and each group on its own, and set its bias to zero."""
-    for piece in range(layer.pieces):
-        for block in layer.blocks(piece):
-            block.copy_(scheme(tuple(block.shape), generator, slope))
-    for bias in layer.biases():
-        bias.detach().zero_()
-
-
-class LayerSequence:
-    """Normalises the layers of one model.
+class Piece:
+    """One piece of a layer in LSUV's loop: what it held before, its variances so far, and its status.
 
     Args:
-        model: bare of wrappers.
-        layers: those to normalise, as far as forward passes reach them.
-        settings: of the loop.
+        layer: the layer.
+        index: of the piece.
     """
 
-    def __init__(self, model: nn.Module, layers: list[WeightLayer], settings: Settings) -> None:
-        self.layers = layers
-        self.settings = settings
-        self._holders: dict[int, set[nn.Module]] = {}
-        for module in model.modules():
-            for parameter in module._parameters.values():
-                self._holders.setdefault(id(parameter), set()).add(module)
-        self._rows: list[LayerReport] = []
-        self._order = 0
-        self._reached: list[WeightLayer] = []
-        self._taken: set[int] = set()
-        self._in_hand: dict[WeightLayer, list[list[Tensor]]] = {}
+    def __init__(self, layer: WeightLayer, index: int) -> None:
+        self.index = index
+        self.tensors = [layer.weight(index), *layer.biases(index)]  # views: writing to them changes the layer
+        self.saved = [tensor.clone() for tensor in self.tensors]
+        self.exact: Tensor | None = None
+        self.variances: list[float | None] = []
+        self.tries = 0
+        self.status: str | None = None  # None until the piece is finished
 
-    def run(self, feed: Feed, one_pass: bool) -> list[LayerReport]:
+    def update(self, measured: Moments | None, tol: float, max_iter: int) -> None:
+        """Finish the piece if its variance is 1, or if no rescaling can make it 1. Otherwise rescale it.
+
+        Args:
+            measured: None if forward passes do not reach the layer.
+            tol: see `lsuv_`.
+            max_iter: maximum number of rescalings.
+        """
+        if measured is None:
+            self.status = report.MISSED
+            return
+        self.variances.append(finite(measured.variance))
+        if abs(measured.variance - 1) <= tol:
+            self.status = report.CONVERGED
+        elif measured.number <= 1:
+            self.status = report.SINGLE
+        elif not math.isfinite(measured.variance):
+            self.status = report.NOT_FINITE
+        elif measured.variance == 0:
+            self.status = report.ZERO
+        elif self.tries >= max_iter:
+            self.status = report.NOT_CONVERGED
+        else:
+            self._rescale(measured.variance)
+
+    def _rescale(self, variance: float) -> None:
+        """Divide the weight by √variance."""
+        weight = self.tensors[0]
+        if self.exact is None:  # weights of 16 bits are scaled in 32, so that rounding errors do not accumulate
+            self.exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        weight.copy_(self.exact.div_(math.sqrt(variance)))
+        self.tries += 1
+        if not torch.isfinite(weight).all():
+            self.status = report.OVERFLOW
+
+    def row(self, name: str) -> LayerReport:
+        """Make the row of a finished piece."""
+        variances = self.variances or [None]
+        numbers = (variances[0], variances[-1], self.tries)
+        return LayerReport(name, self.index, None, *numbers, self.status == report.CONVERGED, status=self.status)
+
+    def restore(self) -> None:
+        """Write back what the piece held before."""
+        for tensor, values in zip(self.tensors, self.saved, strict=True):
+            tensor.copy_(values)
+
+
+@dataclass(slots=True)
+class LayerSequence:
+    """Brings the layers of one model to unit variance.
+
+    Args:
+        layers: the layers to normalise, as far as forward passes reach them.
+        tol: see `lsuv_`, as for the other settings.
+        max_iter: maximum number of rescalings.
+        draw: draws the weights to start with. None: the model's present weights and biases.
+        average: number of batches of each measurement.
+    """
+
+    layers: list[WeightLayer]
+    tol: float
+    max_iter: int
+    draw: Callable[[WeightLayer], None] | None
+    average: int | None
+    rows: list[LayerReport] = field(default_factory=list, init=False)
+    unfinished: dict[WeightLayer, list[Piece]] = field(default_factory=dict, init=False)
+    taken: set[nn.Parameter] = field(default_factory=set, init=False)  # see `_start`
+
+    def run(self, runner: ForwardRunner, one_pass: bool) -> list[LayerReport]:
         """Normalise all layers.
 
         Args:
-            feed: runs the model.
-            one_pass: in one forward pass, each layer again and again on the input it got; else each time with a forward
-                pass of its own, up to that layer.
+            runner: runs the model.
+            one_pass: use one forward pass, in which each layer is computed again on the same input after each
+                rescaling. Otherwise each measurement takes one or more forward passes up to the layer.
 
         Returns:
-            A row a layer and piece, in the order of the forward pass; the layers that were not reached come last.
+            One row per layer and piece, in the order of the forward pass; layers that it did not reach come last.
 
         Raises:
             LSUVError: no layer was reached.
         """
+        own = {layer.module for layer in self.layers}
+        others = [module for module in runner.model.modules() if module not in own]
+        self.taken = {parameter for module in others for parameter in module.parameters(recurse=False)}
         try:
             if one_pass:
-                self._run_one_pass(feed)
+                with track_calls(self.layers, self._on_call, before_call=self._start):
+                    runner()
             else:
-                self._run_passes(feed)
-        except BaseException:
-            for layer in list(self._in_hand):
-                self._restore(layer, range(layer.pieces))
-            raise
-        if not self._reached:
-            raise LSUVError("no linear or convolutional layer was reached by the model's forward pass")
-        missed = [layer for layer in self.layers if layer not in self._reached]
-        return self._rows + [
-            LayerReport(layer.name, p, status=r.NOT_REACHED) for layer in missed for p in range(layer.pieces)
+                called: list[WeightLayer] = []
+                with track_calls(self.layers, lambda layer, _: called.append(layer)):
+                    runner()
+                for layer in called:
+                    self._start(layer)
+                    measure = partial(estimate_moments, runner, layer, self.average, self.tol, self.max_iter)
+                    self._normalise(layer, measure)
+        finally:
+            for pieces in self.unfinished.values():  # of calls that ended with an exception
+                for piece in pieces:
+                    piece.restore()
+        reached = {row.layer for row in self.rows}
+        if not reached:
+            raise report.LSUVError("no linear or convolutional layer was reached by the model's forward pass")
+        missed = [layer for layer in self.layers if layer.name not in reached]
+        return self.rows + [
+            LayerReport(layer.name, p, status=report.NOT_REACHED) for layer in missed for p in range(layer.pieces)
         ]
 
-    def _run_one_pass(self, feed: Feed) -> None:
-        def settle(layer: WeightLayer, call: Call) -> None:
-            if layer not in self._in_hand:
-                return
-            runs = 0
-
-            def look() -> list[Moments]:
-                nonlocal runs
-                if runs:
-                    call.again()
-                runs += 1
-                return [moments(values) for values in layer.values(call)]
-
-            if self._settle(layer, look):
-                call.again()
-
-        with hooked(self.layers, settle, self._begin):
-            feed()
-
-    def _run_passes(self, feed: Feed) -> None:
-        average, tol, chances = self.settings.average, self.settings.tol, self.settings.max_iter
-        for layer in forward_order(feed, self.layers):
-            self._begin(layer)
-            if layer in self._in_hand:
-                self._settle(layer, Looks(feed, layer, average, tol, chances))
-
-    def _begin(self, layer: WeightLayer) -> None:
-        """Take a layer in hand: keep what it holds and draw its weights. Not if its weight belongs to others."""
-        self._reached.append(layer)
-        own = {id(parameter) for parameter in layer.parameters()}
-        others = set[nn.Module]().union(*(self._holders.get(key, set()) for key in own)) - {layer.module}
-        if own & self._taken or others - {other.module for other in self.layers}:
-            self._order += 1
-            rows = (LayerReport(layer.name, p, order=self._order, status=r.SHARED) for p in range(layer.pieces))
-            self._rows += rows
+    def _start(self, layer: WeightLayer) -> None:
+        """Save and draw the weights of a layer, unless they belong to an earlier layer or to another module."""
+        own = set(layer.parameters())
+        if own & self.taken:
+            self.rows += [LayerReport(layer.name, p, status=report.SHARED) for p in range(layer.pieces)]
             return
-        self._taken |= own
-        self._in_hand[layer] = _copies(layer)
-        if self.settings.scheme is not None:
-            draw_(layer, self.settings.scheme, self.settings.generator)
-            # Memory that was never written, as after to_empty(), is nothing to go back to.
-            if not all(torch.isfinite(tensor).all() for piece in self._in_hand[layer] for tensor in piece):
-                self._in_hand[layer] = _copies(layer)
+        self.taken |= own
+        pieces = self.unfinished[layer] = _pieces(layer)
+        if self.draw is not None:
+            self.draw(layer)
+            # Memory that was never written, as after to_empty(), is not worth restoring.
+            if not all(torch.isfinite(values).all() for piece in pieces for values in piece.saved):
+                self.unfinished[layer] = _pieces(layer)
 
-    def _settle(self, layer: WeightLayer, look: Look) -> bool:
-        """Bring each piece of one layer to unit variance; say whether one had to be restored.
+    def _on_call(self, layer: WeightLayer, call: Call) -> None:
+        def measure(is_first: bool) -> list[Moments]:
+            if not is_first:
+                call.output = call.run()
+            return layer_moments(layer, call)
 
-        The pieces share the forward passes: none of them is an input of another, so each sees what it would see alone.
+        if self._normalise(layer, measure):
+            call.output = call.run()
+
+    def _normalise(self, layer: WeightLayer, measure: Callable[[bool], list[Moments] | None]) -> bool:
+        """Bring each piece of a layer to unit variance, and add its rows. A shared weight has no pieces to normalise.
+
+        Args:
+            layer: the layer.
+            measure: measures all pieces, or returns None if forward passes do not reach the layer. One measurement
+                serves all pieces, because none of them is an input of another. Its argument: whether it is the first.
+
+        Returns:
+            Whether a piece could not be normalised and was restored.
         """
-        pieces = range(layer.pieces)
-        # Weights of 16 bits are scaled in 32, or each rescaling would round them anew.
-        wide = [w if w.dtype in _WIDE else w.float() for w in map(layer.weight, pieces)]
-        first = look()
-        before = now = first or [Moments(0, math.nan)] * layer.pieces
-        tries = [0] * layer.pieces
-        status = [r.MISSED if first is None else self._status(one, 0) for one in now]
-        while open_ := [p for p in pieces if status[p] is None]:
-            for p in open_:
-                wide[p].div_(math.sqrt(now[p].variance))
-                weight = layer.weight(p).copy_(wide[p]) if wide[p].dtype != layer.weight(p).dtype else wide[p]
-                tries[p] += 1
-                if not torch.isfinite(weight).all():
-                    status[p] = r.OVERFLOW
-            if not (open_ := [p for p in open_ if status[p] is None]):
-                break
-            fresh = look()
-            # A piece that is done stays as measured: the next batch may put any layer just outside the margin again.
-            now = [fresh[p] if fresh and p in open_ else now[p] for p in pieces]
-            for p in open_:
-                status[p] = r.MISSED if fresh is None else self._status(now[p], tries[p])
-        vain = [p for p in pieces if status[p] not in (r.CONVERGED, r.NOT_CONVERGED)]
-        self._restore(layer, vain)
-        self._order += 1
-        for p in pieces:
-            variances = (_finite(before[p].variance), _finite(now[p].variance))
-            done = status[p] == r.CONVERGED
-            self._rows.append(LayerReport(layer.name, p, None, *variances, tries[p], done, self._order, status[p]))
-        return bool(vain)
-
-    def _status(self, measured: Moments, tries: int) -> str | None:
-        """Say what has become of a piece; None: it is to be rescaled."""
-        if abs(measured.variance - 1) <= self.settings.tol:
-            return r.CONVERGED
-        if measured.number <= 1:
-            return r.SINGLE
-        if not math.isfinite(measured.variance):
-            return r.NOT_FINITE
-        if measured.variance == 0:
-            return r.ZERO
-        return r.NOT_CONVERGED if tries >= self.settings.max_iter else None
-
-    def _restore(self, layer: WeightLayer, pieces: "list[int] | range") -> None:
-        """Give pieces of the layer in hand back what they held, and put the layer down."""
-        kept = self._in_hand.pop(layer)
-        for p in pieces:
-            for tensor, held in zip(layer.tensors(p), kept[p], strict=True):
-                tensor.copy_(held)
+        pieces = unfinished = self.unfinished.get(layer, [])
+        is_first = True
+        while unfinished:
+            measured = measure(is_first)
+            is_first = False
+            for piece in unfinished:
+                piece.update(measured[piece.index] if measured else None, self.tol, self.max_iter)
+            # Finished pieces are left as they are: on the next batch they may be just outside the tolerance.
+            unfinished = [piece for piece in unfinished if piece.status is None]
+        restored = [piece for piece in pieces if piece.status not in (report.CONVERGED, report.NOT_CONVERGED)]
+        for piece in restored:
+            piece.restore()
+        self.unfinished.pop(layer, None)
+        self.rows += [piece.row(layer.name) for piece in pieces]
+        return bool(restored)
 
 
-def with_variances(rows: list[LayerReport], layers: list[WeightLayer], feed: Feed, count: int) -> list[LayerReport]:
-    """Measure the mean variance of every layer over so many further batches.
-
-    Args:
-        rows: to be completed; where there are none, one is made for each layer and piece that a forward pass reaches.
-        layers: those to measure.
-        feed: runs the model.
-        count: how many batches.
-
-    Returns:
-        The rows, with `variance`.
-    """
-    sums: dict[tuple[str, int], list[float]] = {}
-    for _ in range(count):
-        for layer, pieces in preactivations(feed, layers).items():
-            for p, measured in enumerate(pieces):
-                sums.setdefault((layer.name, p), []).append(measured.variance)
-    means = {key: _finite(sum(found) / len(found)) for key, found in sums.items()}
-    if not rows:
-        order = {name: n for n, name in enumerate(dict.fromkeys(name for name, _ in means), 1)}
-        return [LayerReport(*key, mean, order=order[key[0]]) for key, mean in means.items()]
-    return [replace(row, variance=means.get((row.layer, row.piece))) for row in rows]
-
-
-def held(row: LayerReport, tol: float, fixed: bool) -> LayerReport:
-    """Say whether a layer that reached unit variance has it still when all is done.
-
-    Args:
-        row: with its `variance`, where that was measured.
-        tol: LSUV's margin. Over further batches a mean may be off by 2.5 times as much: 0.05 by default [ours].
-        fixed: whether `variance` was measured on the batch that the layer was normalised on.
-    """
-    if not row.converged or (row.variance is None and not fixed):
-        return row
-    # The same computation again may differ by a rounding on some devices.
-    if abs((row.variance or 0) - 1) <= (tol + 1e-4 if fixed else 2.5 * tol):
-        return row
-    return replace(row, converged=False, status=r.UNSTABLE if fixed else r.SCATTERS)
-
-
-def _copies(layer: WeightLayer) -> list[list[Tensor]]:
-    return [[tensor.clone() for tensor in layer.tensors(p)] for p in range(layer.pieces)]
-
-
-def _finite(variance: float) -> float | None:
-    # As far as float32 reaches: beyond, a net has exploded, and a record says so by saying nothing.
-    return variance if abs(variance) <= torch.finfo(torch.float32).max else None
+def _pieces(layer: WeightLayer) -> list[Piece]:
+    return [Piece(layer, index) for index in range(layer.pieces)]

@@ -1,1 +1,1 @@
-"""What a matrix looks like while it runs: on the terminal it runs in, and from another. Nothing here imports torch."""
+"""Shows a matrix while it runs: in the terminal that started it, and in any other. Nothing here imports torch."""

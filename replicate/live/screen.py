@@ -1,150 +1,199 @@
-"""What the terminal shows on which a matrix runs: its events as lines, and below them the grid as it is now."""
+"""The terminal: shows the matrix that this command runs, and the one that other commands run."""
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from replicate.experiment import Experiment
-from replicate.live.board import Board, Progress, board
-from replicate.live.forecast import Pace
-from replicate.live.grid import Grid
-from replicate.live.look import Looker, Seen
-from replicate.matrix.display import Display
-from replicate.matrix.slots import Slot
+from replicate.live.format import draw, totals
+from replicate.live.state import MatrixState, Observation, Progress, RunMonitor, SpeedMeter
+from replicate.matrix.display import Display, outcome
+from replicate.matrix.resources import Slot
+from replicate.report.text import count
 from replicate.run import Run
 from replicate.store.result import Result
+from replicate.store.run_folder import count_others
 
-LOOK_SECONDS = 2.0  # between two looks at what other commands do
-END_SECONDS = 5.0  # that a look may take when the matrix ends: a network file system may be out of reach
+LOOK_SECONDS = 2.0  # between two looks at the output folder
 
 
 def display_for(console: Console, experiment: Experiment, runs: Sequence[Run], out: Path) -> Display:
-    """Choose how a matrix is shown: drawn on a terminal, as mere lines elsewhere."""
-    return Screen(console, experiment, runs, out) if is_drawn_on(console) else Display(console)
+    """Choose how a matrix is shown: as a grid on a terminal, elsewhere as one line per event."""
+    return LiveDisplay(console, experiment, runs, out) if can_redraw(console) else Display(console)
 
 
-def is_drawn_on(console: Console) -> bool:
-    """Whether a picture can be drawn again and again in its place."""
+def can_redraw(console: Console) -> bool:
+    """Whether the console can replace what it has drawn."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
-class Screen(Display):
-    """Draws a matrix while it runs.
+class LiveDisplay(Display):
+    """Prints the events of a matrix and keeps its grid below them.
 
-    What this command runs is known from its own events; what others run and have finished, from the output folder.
+    What this command runs is known from its events; what other commands run and have finished, from the output folder.
+    Rich draws in a thread of its own, so each change of a dictionary and each copy is a single, atomic step.
 
     Args:
         console: a terminal.
         experiment: gives the axes and the title.
-        runs: that were asked for.
+        runs: of the matrix.
         out: the output folder.
     """
 
     def __init__(self, console: Console, experiment: Experiment, runs: Sequence[Run], out: Path) -> None:
         super().__init__(console)
-        self._experiment, self._runs, self._out = experiment, runs, out
-        self._looker, self._pace = Looker(out, runs), Pace()
-        self._lock = threading.Lock()
-        self._seen = Seen({}, {}, 0)
-        self._mine: dict[str, Progress] = {}
-        self._ended: dict[str, Result | None] = {}
-        self._reading: tuple[int, int] | None = None
-        self._begun, self._end = False, threading.Event()
+        self._experiment, self._title = experiment, f"{experiment.name} in {out}"
+        self._monitor, self._meter = RunMonitor(out, runs), SpeedMeter()
+        self._own: dict[str, Progress] = {}
+        self._others: dict[str, Progress] = {}
+        self._results: dict[str, Result | None] = {}
+        self._reading, self._begun, self._over = "", False, threading.Event()
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2)
-        self._thread = threading.Thread(target=self._look_again, daemon=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        if self._begun:
-            self._thread.join(END_SECONDS)
-            with self._lock:
-                self._mine.clear()  # what was still running has been stopped
-            if not self._thread.is_alive():
-                self._look()
+    def __exit__(self, *_: object) -> None:
+        self._own = {}  # what was still running has been stopped
+        self._over.set()
         self._live.stop()
 
     def reading(self, done: int, total: int) -> None:
-        """Draw a bar until all is read."""
-        with self._lock:
-            self._reading = (done, total) if done < total else None
+        """Show how many images are read, until all are."""
+        self._reading = f"reading images: {done:,} of {total:,}" if done < total else ""
         self._live.start(refresh=True)
 
     def begin(self, finished: int, total: int) -> None:
-        """Draw the grid from now on."""
+        """Show the grid from now on."""
         super().begin(finished, total)
         self._look()
         self._begun = True
         self._live.start(refresh=True)
-        self._thread.start()
+        threading.Thread(target=self._keep_looking, daemon=True).start()
 
     def started(self, run: Run, slot: Slot) -> None:
         """Show a run as running here."""
-        with self._lock:
-            self._ended.pop(run.run_id, None)
-            self._mine[run.run_id] = Progress(device=slot.name)
+        self._results.pop(run.run_id, None)
+        self._own[run.run_id] = Progress(run.iterations, device=slot.name)
 
     def progressed(self, run: Run, iteration: int, accuracy: float | None) -> None:
         """Show how far a run is."""
-        with self._lock:
-            self._mine[run.run_id] = Progress(iteration, accuracy, self._mine[run.run_id].device)
-            self._pace.told(run.run_id, iteration)
+        self._own[run.run_id] = replace(self._own[run.run_id], iteration=iteration, accuracy=accuracy)
 
-    def left(self, run: Run) -> None:
-        """Show a run as waiting, until more is heard of it."""
-        with self._lock:
-            self._mine.pop(run.run_id, None)
-            self._pace.forget(run.run_id)
-            # Our own claim, as the last look found it, is no other command's.
-            self._seen = replace(self._seen, progress=_without(self._seen.progress, run))
+    def released(self, run: Run) -> None:
+        """Show a run as waiting, until there is news of it."""
+        self._own.pop(run.run_id, None)
 
     def ended(self, run: Run, result: Result | None) -> None:
-        """Tell of a run's end, and show its cell so."""
-        with self._lock:
-            self._ended[run.run_id] = result
+        """Print how a run ended, and show it in its cell."""
+        self._results[run.run_id] = result
         super().ended(run, result)
 
-    @property
-    def board(self) -> Board:
-        """The state of the matrix as far as it is known now."""
-        with self._lock:
-            # The error of an earlier call is tried again: here the run waits.
-            final = {name: result for name, result in self._seen.results.items() if result.final}
-            progress, rates = {**self._seen.progress, **self._mine}, self._pace.rates
-            ended = {**self._ended, **final}
-        table = self._experiment.table
-        return board(self._runs, table.rows, table.columns, ended, progress, rates)
+    def state(self) -> MatrixState:
+        """The state of the matrix, as far as it is known now."""
+        seen = Observation(dict(self._results), {**self._others, **self._own})
+        return MatrixState(self._experiment, self._monitor.runs, seen, self._meter.update(seen.progress))
 
-    def _draw(self) -> RenderableType:
-        parts: list[RenderableType] = []
-        if self._reading is not None:
-            done, total = self._reading
-            parts += [Text(f"reading images: {done:,} of {total:,}"), ProgressBar(total, done, width=40)]
-        if self._begun:
-            parts.append(Grid(self._experiment, self.board, f"{self._experiment.name} in {self._out}"))
-        return Group(*parts)
-
-    def _look_again(self) -> None:
-        while not self._end.wait(LOOK_SECONDS):
-            self._look()
+    def _keep_looking(self) -> None:
+        """Look again and again, in a thread of its own: a slow file system must not delay events and drawing."""
+        while not self._over.wait(LOOK_SECONDS):
+            with contextlib.suppress(OSError):
+                self._look()
 
     def _look(self) -> None:
-        seen = self._looker.look()
-        others = {name: replace(one, elsewhere=True) for name, one in seen.progress.items()}
-        with self._lock:
-            self._seen = replace(seen, progress=others)
-            for name, one in others.items():
-                if name not in self._mine:
-                    self._pace.told(name, one.iteration)
+        seen = self._monitor.look()
+        # An error of an earlier call is not shown: this command tries the run again.
+        self._results |= {name: result for name, result in seen.results.items() if result and result.final}
+        others = seen.progress.keys() - self._own
+        self._others = {name: replace(seen.progress[name], elsewhere=True) for name in others}
+
+    def _draw(self) -> Group | Text:
+        return draw(self.state(), self._title) if self._begun else Text(self._reading)
 
 
-def _without(progress: Mapping[str, Progress], run: Run) -> dict[str, Progress]:
-    return {name: one for name, one in progress.items() if name != run.run_id}
+class StatusView:
+    """Shows the state of runs from any terminal, from their records and heartbeats in the output folder.
+
+    Args:
+        experiment: gives the axes and the title.
+        runs: to show.
+        out: the output folder; it need not exist.
+        console: where to print.
+    """
+
+    def __init__(self, experiment: Experiment, runs: Sequence[Run], out: Path, console: Console) -> None:
+        self._experiment, self._out, self._console = experiment, out, console
+        self._monitor = RunMonitor(out, runs)
+        self._others = count_others(out, self._monitor.runs)
+
+    def show(self) -> int:
+        """Print the state once, and return the exit code 0."""
+        self._console.print(self._draw(next(self._states(None))))
+        return 0
+
+    def watch(self, keep_watching: Callable[[Observation], bool] | None = None) -> int:
+        """Show the state until all runs are over: as a grid on a terminal, elsewhere as one line per change.
+
+        Args:
+            keep_watching: decides after each look whether to continue; None: continue until all runs are over.
+
+        Returns:
+            The exit code: 0, or 1 if some runs ended in an error.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, or SIGTERM.
+        """
+        states = self._states(keep_watching)
+        if not can_redraw(self._console):
+            return self._print_changes(states)
+        with Live(console=self._console, auto_refresh=False) as live:
+            for state in states:
+                live.update(self._draw(state), refresh=True)
+        return int(state.total.errors > 0)
+
+    def _states(self, keep_watching: Callable[[Observation], bool] | None) -> Iterator[MatrixState]:
+        meter, was_over = SpeedMeter(), False
+        while True:
+            seen = self._monitor.look()
+            state = MatrixState(self._experiment, self._monitor.runs, seen, meter.update(seen.progress))
+            yield state
+            if keep_watching is not None and not keep_watching(seen):
+                return
+            over = not state.total.running and not state.total.waiting
+            # A run that ended in an error may be tried again at once, so two looks must agree.
+            if keep_watching is None and over and (was_over or not state.total.errors):
+                return
+            was_over = over
+            time.sleep(LOOK_SECONDS)
+
+    def _draw(self, state: MatrixState) -> Group:
+        bad, others = state.seen.bad, self._others
+        notes = [f"{count(bad, 'unreadable record')}; the matrix will repeat these runs"] if bad else []
+        notes += [f"{count(others, 'record')} of other settings in the folder"] if others else []
+        return draw(state, f"{self._experiment.name} in {self._out}", notes)
+
+    def _print_changes(self, states: Iterator[MatrixState]) -> int:
+        display, known = Display(self._console), dict[str, str]()
+        for state in states:
+            lines = {name: _describe(name, state) for name in self._monitor.runs}
+            if not known:
+                display.note(totals(state))
+                known = {name: "waiting" if name in state.running else line for name, line in lines.items()}
+            for name, line in lines.items():
+                if line != known[name]:
+                    display.note(f"[{state.total.finished}/{state.total.expected}] {name}: {line}")
+            known = lines
+        display.note(totals(state))
+        return int(state.total.errors > 0)
+
+
+def _describe(run_id: str, state: MatrixState) -> str:
+    """The state of a run in words, without any number that changes while it runs."""
+    if result := state.ended.get(run_id):
+        return outcome(result)
+    progress = state.running.get(run_id)
+    return f"running on {progress.device} ({progress.holder})" if progress else "waiting"

@@ -1,1 +1,1 @@
-"""Many runs: what is left to do, on what, and how far it is. Nothing here imports torch."""
+"""Carries out many runs: on the devices of this machine, or by workers on a cluster. Nothing here imports torch."""

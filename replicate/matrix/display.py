@@ -1,10 +1,8 @@
-"""How a matrix tells what it does: a line an event. What is drawn on a terminal besides is live/screen.py's."""
-
-from types import TracebackType
+"""Shows what a matrix does, one line per event. live/screen.py draws the grid on a terminal."""
 
 from rich.console import Console
 
-from replicate.matrix.slots import Slot
+from replicate.matrix.resources import Slot
 from replicate.run import Run
 from replicate.store.files import escape_control_chars
 from replicate.store.result import Result
@@ -13,10 +11,10 @@ WORDS = {"converged": "converged", "not_converged": "n/c", "diverged": "n/c (div
 
 
 class Display:
-    """Tells of a matrix while it runs. Use as a context manager.
+    """Shows a matrix while it runs. Use as a context manager.
 
     Args:
-        console: where to.
+        console: where the lines are printed.
     """
 
     def __init__(self, console: Console) -> None:
@@ -26,48 +24,43 @@ class Display:
     def __enter__(self) -> "Display":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
     def reading(self, done: int, total: int) -> None:
-        """Hear that so many images of a data set are decoded."""
+        """Show how many images of a data set are decoded."""
 
     def begin(self, finished: int, total: int) -> None:
-        """Tell that so many of the runs had been finished before."""
+        """Show how many of the runs had been finished before."""
         self._done, self._total = finished, total
         done = f", {finished} are done already" if finished else ""
         self.note(f"{total} run{'s' * (total != 1)}{done}")
 
     def started(self, run: Run, slot: Slot) -> None:
-        """Hear that a run was given to a slot."""
+        """Show that a run has started."""
 
     def progressed(self, run: Run, iteration: int, accuracy: float | None) -> None:
-        """Hear that a run has done so many iterations, and its latest test accuracy in %."""
+        """Show how many iterations a run has done, and its latest test accuracy in %."""
 
-    def left(self, run: Run) -> None:
-        """Hear that a run is not under way any more."""
+    def released(self, run: Run) -> None:
+        """Show that a run has left its slot."""
 
     def ended(self, run: Run, result: Result | None) -> None:
-        """Tell that a run is over; None: in an error that has no record."""
+        """Show that a run has finished or failed for good; None: in an error that has no record."""
         self._done += 1
         if result is None:
             return
         number = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
-        self._line(f"{number} {result.run.run_id}: {outcome(result)}")
+        self.note(f"{number} {result.run.run_id}: {outcome(result)}")
         if result.error:
-            self._line("      " + escape_control_chars(result.error.strip().splitlines()[-1]))
+            self.note(f"      {result.error.strip().splitlines()[-1]}")
 
     def note(self, text: str) -> None:
-        """Tell something that the user should know."""
+        """Show something that the user should know."""
         self._console.print(escape_control_chars(text), markup=False, highlight=False, soft_wrap=True)
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
 
 
 def outcome(result: Result) -> str:
-    """Tell how a run ended: `converged 92.31 % in 5400 s`."""
+    """Describe how a run ended: `converged 92.31 % in 5400 s`."""
     accuracy = "" if result.test_accuracy is None else f" {result.test_accuracy:.2f} %"
     return f"{WORDS[result.status]}{accuracy} in {result.seconds:.0f} s"

@@ -1,13 +1,10 @@
-"""The launcher for one machine: each task in a process of its own, forked from a server that has torch loaded."""
+"""Local processes: each task in a process of its own, forked from a server that has torch loaded."""
 
 import contextlib
-import importlib
 import math
-import multiprocessing as mp
 import multiprocessing.forkserver
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -17,39 +14,60 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from replicate.errors import UsageError
-from replicate.matrix.signals import SIGNALS
+from replicate.errors import KILLED, UsageError, transient_kind
+from replicate.names import resolve
 
-STOP_SECONDS = 60.0  # between asking a process to save its state and end, and ending it
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two: warnings of SLURM, submitit
+STOP_SECONDS = 60.0  # between asking a process to save its state and end, and killing it
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """News of a task: `progress` and `done` carry what it said, `failed` its exception, `died` its exit code."""
+class Progress:
+    """A task has reported progress: the arguments with which it called `send`."""
 
-    kind: str
+    task: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A task has ended.
+
+    Args:
+        task: its name.
+        value: what it returned; or an exception: what it raised (a UsageError, or a RuntimeError that describes
+            anything else), or how its process died.
+        kind: of a transient error, one of errors.KINDS, or None.
+        exit_code: of a process that died, negative if a signal killed it; None: it did not die.
+    """
+
     task: str
     value: Any
+    kind: str | None = None
+    exit_code: int | None = None
 
 
 class LocalLauncher:
-    """Starts tasks in processes of their own and hears from them.
+    """Starts tasks in processes of their own and receives their events.
 
     The processes are forked from a server that has loaded `preload`, so each starts at once. They inherit that
     server's environment, hence the environment is an argument. A task's function takes the given arguments and `send`,
-    a function that reports progress. Use as a context manager: at its end no process is left.
+    a function that reports progress. Use as a context manager: no process outlives it.
 
     Args:
         preload: module that the server loads; it must not touch CUDA.
     """
 
     def __init__(self, preload: str) -> None:
-        self._context = mp.get_context("forkserver")
+        self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([preload])
         self._running: dict[str, tuple[BaseProcess, Connection]] = {}
-        self._served = False
 
     def __enter__(self) -> "LocalLauncher":
+        # SLURM sends its signals to all processes of a job. The server must survive them, or the scheduler would take
+        # the runs for dead. A new program keeps ignoring the signals that were ignored when it started.
+        with _handled_by(signal.SIG_IGN):
+            multiprocessing.forkserver.ensure_running()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,114 +83,120 @@ class LocalLauncher:
             function: `module:function`, called as `function(*arguments, send)`.
             arguments: must pickle.
             environment: the whole environment of the process.
-            log: file to which its standard output and error are added.
+            log: file to which its standard output and error are appended.
         """
-        if not self._served:
-            _start_server()
-            self._served = True
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_child, args=(function, arguments, dict(environment), str(log), theirs))
+        details = (task, function, arguments, dict(environment), log, theirs)
+        process = self._context.Process(target=_child, args=details)
         process.start()
         theirs.close()  # so that the pipe ends when the process does
         self._running[task] = (process, ours)
 
-    def events(self, timeout: float) -> Iterator[Event]:
-        """Yield what the tasks have to say within `timeout` seconds; a task's last event is done, failed or died."""
-        pipes = {pipe: task for task, (_, pipe) in self._running.items()}
-        for ready in wait(list(pipes), timeout):
-            assert isinstance(ready, Connection)
-            task = pipes[ready]
+    def events(self, timeout: float) -> Iterator[Progress | Ended]:
+        """Yield the events of the tasks, waiting at most `timeout` seconds for the first one."""
+        tasks = {pipe: (task, process) for task, (process, pipe) in self._running.items()}
+        for pipe in wait(list(tasks), timeout):
+            assert isinstance(pipe, Connection)
+            task, process = tasks[pipe]
             try:
-                kind, value = ready.recv()
+                event: Progress | Ended = pipe.recv()
             except (EOFError, OSError):
-                process = self._forget(task)
-                yield Event("died", task, process.exitcode)
-                continue
-            if kind != "progress":
-                self._forget(task)
-            yield Event(kind, task, value)
-
-    def _forget(self, task: str) -> BaseProcess:
-        process, pipe = self._running.pop(task)
-        process.join()
-        pipe.close()
-        return process
+                process.join()
+                event = _died(task, process.exitcode)
+            if not isinstance(event, Progress):
+                process.join()
+                pipe.close()
+                del self._running[task]
+            yield event
 
     def stop(self, seconds: float = math.inf) -> None:
-        """End every task that is still running, first asking, then (after so many seconds, if not before) not."""
+        """End all running tasks: send SIGTERM, and SIGKILL after `seconds`, or after STOP_SECONDS if that is less."""
         for process, _ in self._running.values():
             process.terminate()
         end = time.monotonic() + min(seconds, STOP_SECONDS)
         for process, pipe in self._running.values():
             process.join(max(0.0, end - time.monotonic()))
-            if process.exitcode is None:
-                process.kill()
-                process.join()
+            process.kill()
+            process.join()
             pipe.close()
         self._running.clear()
 
 
-def _start_server() -> None:
-    """Start the server deaf to signals: SLURM sends them to all processes, and who loses it believes the runs ended."""
-    before = {one: signal.signal(one, signal.SIG_IGN) for one in SIGNALS}  # what is ignored stays so in a new program
-    try:
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _child(function: str, arguments: tuple[Any, ...], environment: dict[str, str], log: str, pipe: Connection) -> None:
-    for one in SIGNALS:
-        # A terminal sends Ctrl-C to the whole group; what becomes of the runs then is for the parent to say.
-        signal.signal(one, signal.SIG_IGN if one == signal.SIGINT else signal.SIG_DFL)
+def _child(
+    task: str, function: str, arguments: tuple[Any, ...], environment: dict[str, str], log: Path, pipe: Connection
+) -> None:
+    for number in SIGNALS:
+        # A terminal sends Ctrl-C to the whole process group; the parent decides what happens to the runs then.
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)
     try:
-        Path(log).parent.mkdir(parents=True, exist_ok=True)
-        # Added to, not emptied: it may be another process's, and whether it is, the task finds out.
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # Not truncated: it may belong to another process, which only the task can find out.
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError:  # a full disk, and no reason to die without a word
+    except OSError:  # a full disk; the task may still be able to report it
         output = os.open(os.devnull, os.O_WRONLY)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os.dup2(output, 1)
     os.dup2(output, 2)
 
-    def send(*value: Any) -> None:
+    def send(*values: Any) -> None:
         try:
-            pipe.send(("progress", value))
-        except OSError:  # the parent is gone, and with it everybody who wants the result
+            pipe.send(Progress(task, values))
+        except OSError:  # the parent is gone, and nobody else wants the result
             os._exit(1)
 
     try:
-        message = ("done", resolve(function)(*arguments, send))
-    except Exception as error:  # carried to the parent, which knows what to do with it
+        event = Ended(task, resolve(function)(*arguments, send))
+    except Exception as error:
         with contextlib.suppress(OSError):
             traceback.print_exc()  # to the log
-        # Only what is known to survive the journey travels as it is; the traceback stands in the log.
-        message = ("failed", error if isinstance(error, UsageError) else RuntimeError(repr(error)))
+        # Other exceptions may not survive pickling.
+        known = error if isinstance(error, UsageError) else RuntimeError(f"{type(error).__name__}: {error}")
+        event = Ended(task, known, transient_kind(error))
     with contextlib.suppress(OSError):
-        pipe.send(message)
+        pipe.send(event)
 
 
-def resolve(function: str) -> Callable[..., Any]:
-    """Import the function that `module:function` names."""
-    module, _, name = function.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Within, the SIGNALS interrupt nothing; the yielded function tells whether one has come.
+
+    Within another `stoppable`, both functions count the same signals, so that none is lost between the two.
+    """
+    outer = signal.getsignal(SIGNALS[0])
+    flag = outer if isinstance(outer, _Flag) else _Flag()
+    with _handled_by(flag):
+        yield lambda: flag.raised
 
 
-def death(exit_code: int | None) -> str:
-    """Say how a process died that did not come to its end."""
-    if exit_code is not None and exit_code < 0:
-        hint = " (out of memory, perhaps)" if -exit_code == signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-exit_code).name}{hint}"
-    return f"exit code {exit_code}"
+class _Flag:
+    """A signal handler that remembers that it was called."""
+
+    raised = False
+
+    def __call__(self, *_: object) -> None:
+        self.raised = True
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _died(task: str, exit_code: int | None) -> Ended:
+    if exit_code is None or exit_code >= 0:
+        return Ended(task, RuntimeError(f"exit code {exit_code}"), exit_code=exit_code or 0)
+    hint = " (out of memory, perhaps)" if exit_code == -signal.SIGKILL else ""
+    return Ended(task, RuntimeError(f"killed by {signal.Signals(-exit_code).name}{hint}"), KILLED, exit_code)
 
 
 def tail(log: Path, lines: int = 20) -> str:
-    """Last lines of a task's log; empty where there is none."""
+    """Return the last lines of a task's log; empty if there is no log."""
     try:
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError:

@@ -1,20 +1,59 @@
-"""What is left to do: the data at hand, the records that are there, and the runs without one."""
+"""What to do: the runs that a command works on, the data at hand, the unfinished runs, and their order."""
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from replicate.errors import UsageError
+from replicate.experiment import Experiment
 from replicate.matrix.display import Display
-from replicate.matrix.local import LocalLauncher, death, tail
+from replicate.matrix.local import LocalLauncher, Progress, tail
+from replicate.options import OUT, Selection
 from replicate.run import Run
 from replicate.store.result import Result
-from replicate.store.run_folder import collect
+from replicate.store.run_folder import Records, collect
+from replicate.yamlfile import assignments
 
 LAST_ROUNDS = 2  # on table 3 and 1,000 slots one more gains nothing (experiments/scale.py)
-SURVEY = "replicate.training.survey:survey"
+SURVEY = "replicate.training.environment:survey"
+Retried = Mapping[str, Result] | None  # by run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The runs that a command works on."""
+
+    experiment: Experiment
+    runs: tuple[Run, ...]
+    out: Path
+
+    @classmethod
+    def load(cls, file: Path, selection: Selection, shard: str | None = None) -> "Selected":
+        """Load an experiment file, and narrow it by `--set`, `--only` and `--shard`."""
+        experiment = Experiment.load(file).with_settings(assignments("--set", selection.set))
+        runs = experiment.runs(assignments("--only", selection.only))
+        part = runs if shard is None else shard_of(shard, runs)
+        return cls(experiment, part, selection.out or OUT / experiment.name)
+
+    @property
+    def records(self) -> Records:
+        """The records of the runs in the output folder."""
+        return collect(self.out, self.runs)
+
+    def check_single(self) -> None:
+        """Check that there is only one run.
+
+        Raises:
+            UsageError: there are more; the message names the axes to fix.
+        """
+        if len(self.runs) > 1:
+            free = [axis for axis in self.experiment.grid if len({getattr(run, axis) for run in self.runs}) > 1]
+            axes = " ".join(f"{axis}=…" for axis in free)
+            raise UsageError(f"{self.experiment.name} has {len(self.runs)} runs; fix its axes to get one: --set {axes}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +62,17 @@ class Survey:
 
     Args:
         gpus: number of NVIDIA GPUs that torch sees.
-        mps: whether torch can use an Apple GPU.
-        fingerprints: of each data set.
-        test_images: number of each data set's.
+        fingerprints: data set -> its fingerprint.
+        test_images: data set -> number of its test images.
     """
 
     gpus: int
-    mps: bool
     fingerprints: Mapping[str, str]
     test_images: Mapping[str, int]
 
 
 def survey(launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display: Display) -> Survey:
-    """Ask a process that may load torch for the devices and the data.
+    """Let a process that may load torch look for the devices and the data.
 
     Raises:
         UsageError: unknown or unreadable data.
@@ -47,31 +84,29 @@ def survey(launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display
         launcher.start("survey", SURVEY, (names, data_dir), os.environ, log)
         while True:
             for event in launcher.events(timeout=1.0):
-                if event.kind == "progress":
-                    display.reading(*event.value)
-                elif event.kind == "done":
-                    return Survey(**event.value)
-                elif event.kind == "failed":
+                if isinstance(event, Progress):
+                    display.reading(*event.values)
+                elif isinstance(event.value, UsageError):
                     raise event.value
+                elif isinstance(event.value, Exception):
+                    raise RuntimeError(f"the process that reads the data failed ({event.value})\n{tail(log)}")
                 else:
-                    raise RuntimeError(f"the process that reads the data died ({death(event.value)})\n{tail(log)}")
+                    return Survey(**event.value)
 
 
-def left_to_do(
-    out: Path,
-    runs: Sequence[Run],
-    fingerprints: Mapping[str, str],
-    display: Display,
-    retried: Mapping[str, Result] | None = None,
+def unfinished_runs(
+    out: Path, runs: Sequence[Run], fingerprints: Mapping[str, str], display: Display, retried: Retried = None
 ) -> list[Run]:
-    """Choose the runs that are left; a record that cannot be read counts as none, and the display says so.
+    """Choose the runs that are to be carried out.
+
+    A record that cannot be read counts as none, and the display shows a note.
 
     Args:
         out: the output folder.
         runs: to choose from.
-        fingerprints: of the data at hand, by name.
-        display: reports bad records.
-        retried: see `is_left`.
+        fingerprints: data set -> fingerprint of the data at hand.
+        display: shows the notes.
+        retried: see `unfinished`.
 
     Raises:
         UsageError: the output folder holds a finished run on other data.
@@ -86,42 +121,81 @@ def left_to_do(
             )
     for path, reason in records.bad.items():
         display.note(f"{path}: {reason}; the run is done again, and the file set aside")
-    return [run for run in runs if is_left(records.results.get(run.run_id), retried)]
+    return unfinished(runs, records.results, retried)
+
+
+def unfinished(runs: Sequence[Run], results: Mapping[str, Result | None], retried: Retried = None) -> list[Run]:
+    """Choose the runs that are to be carried out, by their records.
+
+    Args:
+        runs: to choose from.
+        results: run_id -> record.
+        retried: run_id -> record of an error that is to be retried; other errors are not. None: all are.
+    """
+
+    def chosen(run: Run) -> bool:
+        result = results.get(run.run_id)
+        if result is None or result.final:
+            return result is None
+        return retried is None or result == retried.get(run.run_id)
+
+    return list(filter(chosen, runs))
 
 
 def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: int) -> None:
-    """Check that each device of a run has a part of every batch.
+    """Check that each device of a run gets a share of every batch.
 
     Args:
         runs: to be carried out.
-        test_images: number of each data set's.
+        test_images: data set -> number of its test images.
         devices: that a run takes.
 
     Raises:
-        UsageError: a run has too few images for so many.
+        UsageError: a run has too few images for so many devices.
     """
     for run in runs:
-        tested = test_images[run.dataset]
-        most = min(run.batch_size, tested)
+        most = min(run.batch_size, test_images[run.dataset])
         if most < devices:
-            few = f"{run.batch_size} images a batch" if run.batch_size == most else f"{tested} test images"
-            raise UsageError(f"--devices-per-run {devices} is more than {run.run_id} has {few}; give 1 to {most}")
+            few = "images a batch" if most == run.batch_size else "test images"
+            raise UsageError(
+                f"--devices-per-run {devices} is too many: {run.run_id} has {most} {few}; give 1 to {most}"
+            )
 
 
-def is_left(result: Result | None, retried: Mapping[str, Result] | None = None) -> bool:
-    """Whether a run is still to be done.
+def shard_of(text: str, runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Choose one part of the runs. It depends only on the runs, so every machine cuts them in the same way.
+
+    The runs are sorted by cost (net and length of training, then activation, since maxout costs twice as much), then by
+    cell, then by seed. They are dealt out in turn, so the parts differ by at most one in their number of runs, of runs
+    of each cost, and of runs of each cell. In the order of the experiment file, with five activations and five parts,
+    one part would get all runs with maxout.
 
     Args:
-        result: its record; None: there is none.
-        retried: by run_id, the records of errors that are to be retried; other errors are not. None: all are.
+        text: such as `2/8`, the second of eight parts.
+        runs: all of them.
+
+    Returns:
+        The runs of that part, in the order given.
+
+    Raises:
+        UsageError: no such part, or more parts than runs.
     """
-    if result is None or result.final:
-        return result is None
-    return retried is None or result == retried.get(result.run.run_id)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, flags=re.ASCII)
+    if match is None:
+        raise UsageError(f"--shard {text!r} is not a part; give such as 2/8, the second of eight")
+    part, parts = int(match[1]), int(match[2])
+    if not 1 <= part <= parts:
+        last = max(parts, 1)
+        raise UsageError(f"--shard {text} is out of range; give a part from 1/{last} to {last}/{last}")
+    if parts > len(runs):
+        raise UsageError(f"--shard {text} cuts {len(runs)} runs into {parts} parts; give {len(runs)} parts at most")
+    order = attrgetter("dataset", "model", "width", "batch_size", "iterations", "activation", "init", "seed", "run_id")
+    mine = set(sorted(runs, key=order)[part - 1 :: parts])
+    return tuple(run for run in runs if run in mine)
 
 
 def long_ones_first(runs: Sequence[Run], slots: int) -> list[Run]:
-    """Put the long runs of the last rounds first, so that short ones fill up what is left at the end.
+    """Move the long runs of the last rounds to the front of these rounds, so that short runs fill the gaps at the end.
 
     All but the last LAST_ROUNDS rounds keep their order: the whole table fills before any cell is refined.
 
@@ -134,5 +208,5 @@ def long_ones_first(runs: Sequence[Run], slots: int) -> list[Run]:
 
 
 def _work(run: Run) -> float:
-    """Tell how long a run takes, compared with others: two maxout pieces are twice the convolutions."""
+    """Estimate how long a run takes compared with others: two maxout pieces are twice the convolutions."""
     return run.iterations * run.batch_size * run.width**2 * (2 if run.activation == "maxout" else 1)

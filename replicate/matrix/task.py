@@ -1,14 +1,14 @@
-"""A run as a task for a process of its own, what may become of it, and the record of a process that died."""
+"""A run as a task for a process of its own, the outcomes of such a task, and the record of a process that died."""
 
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 from replicate import provenance
-from replicate.errors import KILLED
-from replicate.matrix.local import Event, death, tail
+from replicate.matrix.local import Ended, tail
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease, acquire
@@ -28,10 +28,10 @@ class Task:
     Args:
         run: to be carried out.
         options: of the run.
-        device: name of the slot, for people.
+        device: name of the slot.
         token: of the lease that the process is to acquire.
         expired_token: of a dead owner, whose lease is to be taken over.
-        previous_result: the record of an earlier attempt; any other record was made by somebody else meanwhile.
+        previous_result: the record of an earlier attempt; any other record was made by another process in the meantime.
         unrecorded: earlier attempts that left no record.
         train: `module:function`, called as `train_run` is.
     """
@@ -54,62 +54,50 @@ class Task:
         """Acquire the run's lease, see `store.lease.acquire`."""
         return acquire(self.folder, Owner(self.device, self.run.iterations), token, expired)
 
-    def is_news(self, recorded: Result | None) -> bool:
+    def is_superseded_by(self, recorded: Result) -> bool:
         """Whether a record makes this attempt pointless: it is final, or not the one that the scheduler knew."""
-        return recorded is not None and (recorded.final or recorded != self.previous_result)
+        return recorded.final or recorded != self.previous_result
 
     def history(self, recorded: Result | None) -> list[Attempt]:
         """The failed attempts before this one.
 
         Args:
-            recorded: the record that is there, of the latest attempt that left one.
+            recorded: the record of the latest attempt that left one; None: there is none.
         """
-        earlier: list[Mapping[str, Any]] = []
+        earlier: list[Mapping[str, Any]] = [*self.unrecorded]
         if recorded is not None:
             lines = (recorded.error or "").strip().splitlines() or ["unknown"]
-            earlier = [*recorded.history, {"when": recorded.finished, "reason": lines[-1][:200]}]
-        attempts = enumerate([*earlier, *self.unrecorded], start=1)
-        return [Attempt(when=one["when"], reason=one["reason"], attempt=number) for number, one in attempts]
+            earlier = [*recorded.history, {"when": recorded.finished, "reason": lines[-1][:200]}, *self.unrecorded]
+        return [Attempt(when=one["when"], reason=one["reason"], attempt=n) for n, one in enumerate(earlier, start=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """There is a record. `ours`: this attempt wrote it."""
+class State(Enum):
+    """The state of a run whose attempt has ended without a result and without an error."""
 
-    result: Result
-    ours: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """A signal ended the run; it can be continued."""
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """Another process holds the lease."""
+    ELSEWHERE = "is held by another process"
+    STOPPED = "was stopped by a signal; the next call resumes it"
 
 
 @dataclass(frozen=True, slots=True)
 class GraphFailed:
-    """The run is to start again in a new process, without a CUDA graph. `reason`: for Options.graph_failure."""
+    """The run must start again in a new process, without a CUDA graph. `reason`: for Options.graph_failure."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt failed, and its record could not be written. `passing`: one of errors.KINDS, or None."""
+    """The attempt failed, and its record could not be written. `kind`: one of errors.KINDS, or None."""
 
     reason: str
-    passing: str | None
+    kind: str | None
 
 
-TaskOutcome = Done | Stopped | Busy | GraphFailed | Failed
+TaskOutcome = Result | GraphFailed | Failed | State  # a result: the attempt has left a record
 
 
 def recorded_result(lease: Lease) -> Result | None:
-    """Read the record that is there; one that cannot be used is set aside, under a name that is free."""
+    """Read the record of a run; None: there is none. One that cannot be used is renamed and kept."""
     try:
         return read_result(lease.folder.result)
     except FileNotFoundError:
@@ -119,40 +107,35 @@ def recorded_result(lease: Lease) -> Result | None:
         return None
 
 
-def outcome_of(task: Task, event: Event, stopped: bool, seconds: float) -> TaskOutcome:
-    """Say what became of a task, and write the record of its run if its process has not.
+def outcome_of(task: Task, event: Ended, stopped: bool, seconds: float) -> TaskOutcome:
+    """Find out how a task has ended, and write the record of its run if its process has failed to.
 
     Args:
         task: as it was started.
-        event: its last.
-        stopped: whether the matrix has been told to stop.
+        event: its end.
+        stopped: whether the matrix has been asked to stop.
         seconds: since the start.
     """
-    kind: str | None = None
-    if event.kind == "done":
-        if not isinstance(event.value, Failed):
-            return event.value  # type: ignore[no-any-return]  # of `run_task`
-        reason, kind = event.value.reason, event.value.passing
-    elif event.kind == "failed":
-        reason = str(event.value)
-    elif stopped or event.value == -signal.SIGTERM:
-        return Stopped()
-    elif event.value == EXIT_LEASE_LOST:
-        return Busy()
-    else:
-        reason = f"the process died: {death(event.value)}"
-        kind = KILLED if event.value is not None and event.value < 0 else None
+    if not isinstance(event.value, Exception):
+        return event.value  # type: ignore[no-any-return]  # of `run_task`
+    reason = str(event.value)
+    if event.exit_code is not None:
+        if stopped or event.exit_code == -signal.SIGTERM:
+            return State.STOPPED
+        if event.exit_code == EXIT_LEASE_LOST:
+            return State.ELSEWHERE
+        reason = f"the process died: {reason}"
     try:
-        return record_death(task, reason, kind, seconds)
+        return record_failure(task, reason, event.kind, seconds)
     except OSError as error:
-        return Failed(f"{reason} ({error})" if str(error) not in reason else reason, kind)
+        return Failed(f"{reason}; its record cannot be written ({error})", event.kind)
 
 
-def record_death(task: Task, reason: str, kind: str | None, seconds: float) -> Done | Busy:
-    """Write the record of a run whose process is gone without one.
+def record_failure(task: Task, reason: str, kind: str | None, seconds: float) -> Result | State:
+    """Write the record of a run whose process has ended without one.
 
     Args:
-        task: that the process had.
+        task: of that process.
         reason: how it ended.
         kind: one of errors.KINDS, or None.
         seconds: how long it ran.
@@ -162,11 +145,11 @@ def record_death(task: Task, reason: str, kind: str | None, seconds: float) -> D
     """
     lease = task.acquire(expired=task.token)
     if lease is None:
-        return Busy()
+        return State.ELSEWHERE
     with lease:
         recorded = recorded_result(lease)
-        if recorded is not None and task.is_news(recorded):
-            return Done(recorded)  # it died after it had written its record
+        if recorded is not None and task.is_superseded_by(recorded):
+            return recorded  # the process died after it had written its record
         commit, dirty = task.options.commit or provenance.commit()
         output = tail(task.folder.log)
         result = Result(
@@ -184,9 +167,9 @@ def record_death(task: Task, reason: str, kind: str | None, seconds: float) -> D
             passing=kind,
             history=task.history(recorded),
         )
-        return Done(lease.write_result(result))
+        return lease.write_result(result)
 
 
 def utc_now() -> str:
-    """The time for a record, ISO 8601."""
+    """Return the time for a record, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,5 +1,6 @@
 """FitNet-4, the 17-layer network of Table 3: its plan as data, and the builder of networks from plans."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,24 +36,22 @@ class Dropout:
 
 
 @dataclass(frozen=True, slots=True)
-class Classifier:
-    """The last fully connected layer, one output a class; softmax is part of the loss."""
+class Output:
+    """The last fully connected layer, with one output per class; softmax is part of the loss."""
 
 
-Plan = Sequence[Conv | Pool | Hidden | Dropout | Classifier]
+Plan = Sequence[Conv | Pool | Hidden | Dropout | Output]
 
-# Released code: examples/lsuv/cifar10. The last pooling spans the whole 8×8 map; MaxPool2d(8) does that with a
-# deterministic backward pass, which AdaptiveMaxPool2d does not have.
+# Released code: examples/lsuv/cifar10. The last pooling covers the whole 8×8 map. MaxPool2d(8) has a deterministic
+# backward pass, unlike AdaptiveMaxPool2d.
 FITNET4: Plan = (
     *(Dropout(), Conv(32), Conv(32), Conv(32), Conv(48), Conv(48), Pool(2)),
     *(Dropout(), Conv(80), Conv(80), Conv(80), Conv(80), Conv(80), Conv(80), Pool(2)),
     *(Dropout(), Conv(128), Conv(128), Conv(128), Conv(128), Conv(128), Conv(128), Pool(8)),
-    *(Dropout(), Hidden(500), Dropout(), Classifier()),
+    *(Dropout(), Hidden(500), Dropout(), Output()),
 )
 
-PLANS: dict[str, Plan] = {"fitnet4": FITNET4}
-
-INPUT_CHANNELS = 3  # colour images; the 8×8 map at the end takes 32×32 ones
+INPUT_CHANNELS = 3  # colour images, of 32×32 pixels so that the last map has 8×8
 
 
 def build(
@@ -60,21 +59,21 @@ def build(
 ) -> nn.Sequential:
     """Build a network. Its weights are torch's defaults until an initialisation of `replicate.init` sets them.
 
-    Weight layers are named `conv1` … `conv17`, `fc1`, `fc2` in the order of the forward pass. A maxout layer carries
-    the integer `pieces`.
+    Weight layers are named `conv1` … `conv17`, `fc1`, `fc2` in the order of the forward pass. A maxout layer has the
+    integer attribute `pieces`.
 
     Args:
         plan: the layers, in order.
         activation: follows every convolution and hidden layer.
         width: factor on channels and hidden units, each rounded, at least 1.
-        dropout: probability of every Dropout of the plan.
+        dropout: probability of every Dropout in the plan.
         classes: outputs of the classifier.
 
     Returns:
-        A module that takes images (n, 3, 32, 32) to logits (n, classes).
+        A module that maps images (n, 3, 32, 32) to logits (n, classes).
     """
     layers: dict[str, nn.Module] = {}
-    channels, convs, linears, drops, flat = INPUT_CHANNELS, 0, 0, 0, False
+    channels, convs, linears, drops = INPUT_CHANNELS, 0, 0, 0
 
     def scaled(size: int) -> int:
         return max(1, round(size * width))
@@ -92,24 +91,20 @@ def build(
             case Dropout():
                 drops += 1
                 layers[f"drop{drops}"] = nn.Dropout(dropout)
-            case Hidden() | Classifier():
-                if not flat:
-                    layers["flatten"], flat = nn.Flatten(), True
+            case Hidden() | Output():
+                layers.setdefault("flatten", nn.Flatten())
                 linears += 1
-                if isinstance(part, Classifier):
+                if isinstance(part, Output):
                     layers[f"fc{linears}"] = nn.Linear(channels, classes)
                 else:
                     pieces, outputs = activation.hidden_pieces, scaled(part.units)
                     layers[f"fc{linears}"] = _in_pieces(nn.Linear(channels, outputs * pieces), pieces)
                     layers[f"fc{linears}_act"] = activation.module(pieces)
                     channels = outputs
-    net = nn.Sequential()
-    for name, layer in layers.items():
-        net.add_module(name, layer)
-    return net
+    return nn.Sequential(OrderedDict(layers))
 
 
 def _in_pieces(layer: nn.Conv2d | nn.Linear, pieces: int) -> nn.Module:
     if pieces > 1:
-        layer.pieces = pieces  # type: ignore[assignment]  # what `replicate.init` knows a maxout layer by
+        layer.pieces = pieces  # type: ignore[assignment]  # `replicate.init` recognises a maxout layer by it
     return layer

@@ -1,7 +1,8 @@
 """Cells of a table: the runs that differ only in their seed, and how they ended. Results in, counts out."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, fields
 from statistics import fmean, stdev
 from typing import Any, Self
 
@@ -41,15 +42,15 @@ class Tally:
             more: the fields that a subclass adds.
         """
         found = list(results)
-        good = [(r.run.seed, r.test_accuracy) for r in found if r is not None and r.status == "converged"]
-        count = ["error" if result is None else result.status for result in found].count
+        converged = [result for result in found if result is not None and result.status == "converged"]
+        count = Counter("error" if result is None else result.status for result in found)
         return cls(
             expected,
-            seeds=tuple(seed for seed, _ in good),
-            accuracies=tuple(float(accuracy) for _, accuracy in good if accuracy is not None),
-            not_converged=count("not_converged"),
-            diverged=count("diverged"),
-            errors=count("error"),
+            seeds=tuple(result.run.seed for result in converged),
+            accuracies=tuple(result.test_accuracy or 0.0 for result in converged),  # which they all have
+            not_converged=count["not_converged"],
+            diverged=count["diverged"],
+            errors=count["error"],
             **more,
         )
 
@@ -110,7 +111,7 @@ class Cell(Tally):
 
     @property
     def name(self) -> str:
-        """The cell for people: `LSUV × maxout`."""
+        """The name of the cell: `LSUV × maxout`."""
         return cell_name(self.row, self.column)
 
 
@@ -131,19 +132,18 @@ def cells(runs: Iterable[Run], results: Mapping[str, Result], rows: str, columns
         groups.setdefault((getattr(run, rows), getattr(run, columns)), []).append(run)
     found = []
     for (row, column), group in groups.items():
-        _require_same_settings(cell_name(row, column), group)
+        if field := differing_field(group, free=("seed",)):
+            values = " and ".join(display_name(value) for value in dict.fromkeys(getattr(run, field) for run in group))
+            raise UsageError(
+                f"the runs of {cell_name(row, column)} differ in {field} ({values}), but the runs of a cell may differ "
+                f"only in their seed; pick one {field} with --only or --set"
+            )
         ended = (results[run.run_id] for run in group if run.run_id in results)
         found.append(Cell.of(len(group), ended, row=row, column=column, run=group[0]))
     return tuple(found)
 
 
-def _require_same_settings(name: str, runs: list[Run]) -> None:
-    first = runs[0]
-    for run in runs:
-        if replace(run, seed=first.seed) != first:
-            field = next(key for key in asdict(run) if key != "seed" and getattr(run, key) != getattr(first, key))
-            values = " and ".join(display_name(getattr(one, field)) for one in (first, run))
-            raise UsageError(
-                f"the runs of {name} differ in {field} ({values}), but the runs of a cell may differ only in their "
-                f"seed; pick one {field} with --only or --set"
-            )
+def differing_field(runs: Collection[Run], free: Container[str]) -> str | None:
+    """The first field of Run, other than those in `free`, in which runs differ; None if there is none."""
+    names = [field.name for field in fields(Run) if field.name not in free]
+    return next((name for name in names if len({getattr(run, name) for run in runs}) > 1), None)

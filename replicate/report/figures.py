@@ -1,77 +1,156 @@
-"""The figures of an experiment: from its table to files, with their captions."""
+"""The figures of an experiment, from its table to files with captions. Accuracies are drawn here, lines elsewhere."""
 
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from replicate.report.accuracy_figures import heat_map, strip
-from replicate.report.frames import read_frames
-from replicate.report.line_figures import curves, init_variance, layers, weight_spectra
-from replicate.report.panels import STYLE, Picture
+from replicate.report.charts import read_charts
+from replicate.report.document import Document, comparable_number, document
+from replicate.report.line_figures import STYLE, Picture, curves, layers, line_style, panels, weight_spectra
 from replicate.report.table import Table
 from replicate.store.files import write_atomically
 
 DOTS_PER_INCH = 150
 LETTERS_PER_INCH = 15  # of the notes
-NO_LAYERS = "no record has a layers.json"
+# the colours read the same with and without colour blindness
+MAP: dict[str, Any] = {"cmap": "cividis", "cbar": False, "linewidths": 1, "fmt": "", "annot_kws": {"fontsize": 8}}
+DOT: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4.5, "markeredgewidth": 0, "alpha": 0.6}
+MEAN: dict[str, Any] = {"color": "0.1", "linewidth": 1.3, "marker": "_", "markersize": 9, "markeredgewidth": 1.6}
+PAPER: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "none", "color": "0.1"}
+UPRIGHT: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7, "color": "0.35"}
+MEAN_AT, PAPER_AT = 0.2, 0.4  # to the right of the runs
 
 
-def draw(table: Table, out: Path, folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
+def draw(table: Table, out: Path, folder: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
     """Draw a table's figures, each as PNG and as PDF, and write their captions to `captions.md`.
 
     Args:
         table: of which at least one run has finished.
-        out: the output folder, which also holds the curves and what was measured in the layers.
-        folder: where to; it is made if need be.
-        say: called with a line for each figure that there is nothing for, and each file that could not be read.
+        out: the output folder, which also holds the curves and the measurements of the layers.
+        folder: for the figures; it is created if needed.
+        report: called with a line for each figure without data, and for each file that could not be read.
 
     Returns:
         The files.
     """
-    mpl.use("agg")  # seaborn's grids are pyplot's, which would look for a display
-    frames = read_frames(table, out)
-    for path, reason in frames.bad.items():
-        say(f"left out: {path}: {reason}")
+    doc, charts = document(table), read_charts(table, out)
+    for path, reason in charts.bad.items():
+        report(f"left out: {path}: {reason}")
     paths, captions, left_out = [], [f"# {table.name}: captions of the figures"], []
+    runs = sorted({cell.finished for cell in table.cells})
+    number = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else f"{runs[0]}"
+    header = f"{doc['protocol']['shown']['summary']}; runs per cell: {number}."
     with mpl.rc_context(STYLE):
+        gradients = ("gradients through the layers", "L2 norm of the gradient")
         pictures = {
-            "accuracy": (heat_map(table), ""),
-            "accuracy_by_init": (strip(table), ""),
-            "curves": (curves(table, frames), "no record has a learning curve"),
-            "init_variance": (init_variance(table, frames), "no record holds a report of its initialisation"),
-            "layer_variance": (layers(table, frames, "variance"), NO_LAYERS),
-            "layer_gradient": (layers(table, frames, "gradient_norm"), NO_LAYERS),
-            "weight_spectra": (weight_spectra(table, frames), NO_LAYERS),
+            "accuracy": heat_map(doc),
+            "accuracy_by_init": strip(doc),
+            "curves": curves(doc, charts.curves["test_accuracy"]),
+            "init_variance": layers(
+                doc, charts.init_variance, "variance after initialisation", "variance of the pre-activation"
+            ),
+            "layer_variance": layers(doc, charts.layers["variance"], "variance through the layers", "variance"),
+            "layer_gradient": layers(doc, charts.layers["gradient_norm"], *gradients, target=None),
+            "weight_spectra": weight_spectra(doc, charts.spectra),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        for name, (picture, reason) in pictures.items():
+        for name, picture in pictures.items():
             if picture is None:
-                left_out.append(f"{name} is left out: {reason}")
+                left_out.append(f"{name} is left out: no record has data for it")
+                report(left_out[-1])
                 continue
-            title, notes = f"{table.name}: {picture.title}", [_runs(table), *picture.notes]
-            paths += _save(picture, title, notes, folder / name)
+            title, notes = f"{table.name}: {picture.title}", [header, *picture.notes]
+            paths += _save(picture.figure, title, notes, folder / name)
             captions.append(f"**{name}.** {' '.join([f'{title}.', *notes])}")
-    for line in left_out:
-        say(line)
     text = "\n\n".join([*captions, *left_out]) + "\n"
     return [*paths, write_atomically(folder / "captions.md", text)]
 
 
-def _runs(table: Table) -> str:
-    """Data, schedule, precision and number of runs."""
-    counts = sorted({cell.finished for cell in table.cells})
-    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    return f"{table.protocol.texts()['summary']}; runs per cell: {number}."
-
-
-def _save(picture: Picture, title: str, notes: list[str], stem: Path) -> list[Path]:
+def _save(figure: Figure, title: str, notes: list[str], stem: Path) -> list[Path]:
     """Write a figure as PDF, which leaves its title and notes to a paper's caption, and as PNG, which shows them."""
-    figure, png, pdf = picture.figure, stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
+    png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
     figure.savefig(pdf, metadata={"CreationDate": None})  # the same results give the same bytes
     width = int(figure.get_figwidth() * LETTERS_PER_INCH)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("\n".join(line for note in notes for line in textwrap.wrap(note, width)), fontsize=8)
     figure.savefig(png, dpi=DOTS_PER_INCH)
     return [png, pdf]
+
+
+def heat_map(doc: Document) -> Picture:
+    """Draw mean accuracies and, if the table shows them, the published ones next to them on the same colour scale."""
+    cells = doc["cells"]
+    texts = [
+        "\n".join(filter(None, (cell["shown"][key] for key in ("number", "counts", "progress")))) for cell in cells
+    ]
+    grids = [("ours", [cell["mean"] for cell in cells], texts)]
+    notes = ["Mean ± standard deviation over n converged runs; n/c: most runs did not converge; –: not run."]
+    if doc["reference"]:
+        words = doc["summary"]["published"].keys()
+        title = "paper (not comparable)" if words == {"not comparable"} else "paper"
+        numbers = [cell["published"] if isinstance(cell["published"], float) else None for cell in cells]
+        grids.append((title, numbers, [cell["shown"]["published"] for cell in cells]))
+        notes += doc["summary"]["not_comparable"]
+    known = [value for _, values, _ in grids for value in values if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 100.0)
+    rows, columns = ([one["title"] for one in doc[axis]] for axis in ("rows", "columns"))
+    shape = (len(rows), len(columns))
+    size = (len(grids) * (0.95 * max(shape[1], 2) + 0.6) + 3.0, 0.68 * shape[0] + 1.7)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
+    for axes, (title, values, shown) in zip(panels, grids, strict=True):
+        means, annot = np.array(values, float).reshape(shape), np.array(shown).reshape(shape)
+        names: dict[str, Any] = {"xticklabels": columns, "yticklabels": rows}
+        sns.heatmap(means, annot=annot, vmin=low, vmax=high, ax=axes, **names, **MAP)
+        axes.set(title=title, facecolor="0.93")
+        for index, text in enumerate(shown):
+            if values[index] is None:  # which seaborn leaves blank
+                y, x = divmod(index, shape[1])
+                axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8)
+        axes.grid(visible=False)
+        axes.tick_params(length=0, rotation=0)
+    if known:
+        bar = figure.colorbar(panels[0].collections[0], ax=list(panels), shrink=0.9, pad=0.015)
+        bar.set_label("test accuracy (%)")
+        bar.ax.set_frame_on(False)
+    return Picture(figure, "test accuracy in %", tuple(notes))
+
+
+def strip(doc: Document) -> Picture:
+    """Draw the converged runs of each cell, their mean and its 95 % interval, and the paper's number if it compares."""
+    keys = [Line2D([], [], label="a converged run", **{**DOT, "color": "0.4"})]
+    keys.append(Line2D([], [], label="mean and its 95 % interval", **MEAN))
+    published = [comparable_number(cell) for cell in doc["cells"]]
+    compared = any(number is not None for number in published)
+    keys += [Line2D([], [], label="paper", **PAPER)] if compared else []
+    figure, (line,) = panels(doc, "", "test accuracy (%)", keys)
+    for index, cell in enumerate(doc["cells"]):
+        row, column = divmod(index, len(doc["columns"]))
+        axes, at = line[column], row + MEAN_AT
+        if cell["mean"] is not None:
+            accuracies = cell["accuracies"]
+            axes.plot([row] * len(accuracies), accuracies, **DOT, color=line_style(row)["color"])
+            axes.plot([at], [cell["mean"]], **MEAN)
+        elif cell["expected"]:
+            texts = cell["shown"]
+            text = f"{texts['number']} ({texts['counts']})" if texts["counts"] else texts["number"]
+            axes.text(at, 0.03, text, transform=axes.get_xaxis_transform(), **UPRIGHT)
+        if cell["interval"]:
+            axes.plot([at, at], cell["interval"], color=MEAN["color"], linewidth=MEAN["linewidth"])
+        if (number := published[index]) is not None:
+            axes.plot([row + PAPER_AT], [number], **PAPER)
+    places = np.arange(len(doc["rows"])) + MEAN_AT
+    for axes in line:
+        axes.set_xticks(places, [row["title"] for row in doc["rows"]], rotation=30, ha="right", fontsize=8)
+        axes.set_xlim(-0.4, len(places) - 0.2)
+    if not compared and all(cell["mean"] is None for cell in doc["cells"]):
+        line[0].set_ylim(0, 100)
+    note = "n/c (k/m): k of m finished runs did not converge, which is more than half; … k/m: k of m have finished."
+    return Picture(figure, "final test accuracy by initialisation", (note,))

@@ -1,181 +1,227 @@
-"""The figures made of lines: learning curves, and what happens in the layers. Frames in, figures out."""
+"""The figures made of lines, with one panel per column of the table, and the style of all figures. Charts in."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from replicate.report.cell import Cell
-from replicate.report.frames import METRICS, QUANTITIES, Frames, averaged
-from replicate.report.panels import LEVEL_LINE, MARKER_SIZE, STEP_LINE, Picture, facets, finish, looks, row_keys
-from replicate.report.table import Table
-from replicate.report.text import count, snapshot_name
+from replicate.report.charts import Chart
+from replicate.report.document import Document
+from replicate.report.text import snapshot_name
 
-SPREAD = "Line: geometric mean over the runs and maxout pieces of a cell; band: smallest to largest."
-TITLES = {  # with short labels of the vertical axes
-    "variance": ("variance through the layers", "variance"),
-    "gradient_norm": ("gradients through the layers", "L2 norm of the gradient"),
-}
+PANELS_PER_LINE = 3
+PANEL = (3.6, 2.7)  # width and height in inches
+SMALL_PANEL = (2.5, 2.2)  # in grids with several panels per column
+LEGEND = 2.4  # width in inches
+# dashes in addition to the colours, for grey prints
+DASHES = ("-", (0, (4, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.4)), (0, (4, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v")
+MARKER: dict[str, Any] = {"markersize": 3.5, "markeredgewidth": 0}
+LEVEL_LINE: dict[str, Any] = {"color": "0.25", "linestyle": "-", "linewidth": 0.8}
+STEP_LINE: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1.0}
+MEANS = "Line: geometric mean over the runs and maxout pieces of a cell"
+LEFT_OUT = "Values that are zero or not finite are left out."
 EARLY = 1000  # iterations; what is shown next to the initialisation
 NARROW = 300  # from smallest to largest: with only powers of ten, an axis could have no numbers
-MAX_NAME = 20  # letters of a layer's name; longer ones would leave no room for the panels
 THICK, THIN = 1.5, 0.7  # widths of lines: of a mean, of a single run
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+DOTTED: Any = (0, (1, 1))
+STYLE: Any = {
+    **sns.axes_style("whitegrid"),
+    "axes.grid.axis": "y",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "font.size": 9,
+    "grid.color": "0.92",
+    "text.parse_math": False,  # a label with two dollars is not a formula
+    "pdf.fonttype": 42,  # fonts as outlines that publishers accept
+}
 
 
-def curves(table: Table, frames: Frames) -> Picture | None:
-    """Draw test accuracy against iteration: means over converged runs, and each other run on its own.
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure and its caption.
 
-    A mean over runs of which some stayed at chance would show what no run did.
+    Args:
+        figure: without title and caption.
+        title: what it shows.
+        notes: sentences on how to read it.
     """
-    found = frames.curves[frames.curves["metric"] == "test_accuracy"]
-    if found.empty:
+
+    figure: Figure
+    title: str
+    notes: tuple[str, ...]
+
+
+def line_style(row: int, *, dashes: bool = True, markers: bool = False) -> dict[str, Any]:
+    """The colour, dashes and marker of a row of the table."""
+    colours = sns.color_palette("colorblind")
+    return {
+        "color": colours[row % len(colours)],
+        "linestyle": DASHES[row % len(DASHES)] if dashes else "-",
+        "marker": MARKERS[row % len(MARKERS)] if markers else "",
+        **MARKER,
+    }
+
+
+def row_keys(doc: Document, **style: bool) -> list[Line2D]:
+    """The legend's entries for the rows of the table; `style` are options of `line_style`."""
+    return [Line2D([], [], label=row["title"], **line_style(index, **style)) for index, row in enumerate(doc["rows"])]
+
+
+def panels(
+    doc: Document, x: str, y: str, keys: Sequence[Line2D], names: Sequence[str] = ("",)
+) -> tuple[Figure, list[list[Axes]]]:
+    """Make a figure with a legend and one panel per column of the table, or one line of such panels per name.
+
+    Args:
+        doc: names the columns.
+        x: label of the horizontal axes.
+        y: label of the vertical axes, which are shared.
+        keys: entries of the legend.
+        names: of the lines of panels. If there is only one, it is not shown, and the line is wrapped.
+
+    Returns:
+        The figure, and for each name its panels, in the order of the columns.
+    """
+    columns, several = len(doc["columns"]), len(names) > 1
+    across = columns if several else min(PANELS_PER_LINE, columns)
+    used = len(names) * columns
+    down = math.ceil(used / across)
+    free = down * across > used
+    width, height = SMALL_PANEL if several else PANEL
+    # the caption needs some width, even under a single panel
+    size = (max(across, 2) * width + (0 if free else LEGEND), down * height + 1)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = list(figure.subplots(down, across, sharex=several, sharey=True, squeeze=False).flat)
+    for axes in grid[used:]:
+        axes.remove()
+    del grid[used:]
+    for axes, column in zip(grid, doc["columns"], strict=False):  # the first line
+        axes.set_title(column["title"])
+    for line, axes in enumerate(grid[::across]):
+        axes.set_ylabel(f"{names[line]}\n{y}" if several else y)
+    for axes in grid[-across:]:
+        axes.set_xlabel(x)
+    where: Any = {"loc": "center right", "bbox_to_anchor": (1, 0.3)} if free else {"loc": "outside right center"}
+    figure.legend(handles=keys, frameon=False, handlelength=3.5, **where)
+    return figure, [grid[start : start + columns] for start in range(0, used, columns)]
+
+
+def curves(doc: Document, chart: Chart) -> Picture | None:
+    """Draw a metric against iteration: means over converged runs, and each other run separately.
+
+    A mean over runs of which some stayed at chance would show a curve that no run had.
+    """
+    if not chart["lines"]:
         return None
-    converged = found["status"] == "converged"
-    means = averaged(found[converged], "iteration").assign(run_id="", width=THICK)
-    others = found[~converged].rename(columns={"value": "mean"}).assign(width=THIN)
-    chance = 100 / table.protocol.classes if table.protocol.classes else None
-    milestones = table.protocol.settings.get("milestones", ())
-    lines = pd.concat([means, others], ignore_index=True)
-    sizes = {width: width for width in (THICK, THIN)}
-    grid = _lines(table, lines, "iteration", markers=False, units="run_id", size="width", sizes=sizes)
-    grid.set(xlim=(0, found["iteration"].max()), ylim=(0, min(100, 1.1 * max(found["value"].max(), chance or 0))))
-    for axes in grid.axes.flat:
+    classes, milestones = doc["protocol"]["classes"], doc["protocol"]["settings"].get("milestones", [])
+    levels = [100 / classes] if classes else []
+    keys = row_keys(doc)
+    keys += [Line2D([], [], label="chance", **LEVEL_LINE)] if levels else []
+    keys += [Line2D([], [], label="learning-rate step", **STEP_LINE)] if milestones else []
+    figure, (line,) = panels(doc, "iteration", chart["label"], keys)
+    shown = [one for one in chart["lines"] if one["kind"] != "run"]
+    _draw(line, chart["x"], shown)
+    highest = max(value for one in chart["lines"] for value in one["y"] if value is not None)
+    for axes in line:
+        axes.set(xlim=(0, chart["x"][-1]), ylim=(0, min(100, 1.1 * max([highest, *levels]))))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         for milestone in milestones:
             axes.axvline(milestone, zorder=1, **STEP_LINE)
-        if chance is not None:
-            axes.axhline(chance, zorder=1, **LEVEL_LINE)
-    keys = row_keys(table)
-    keys += [Line2D([], [], label="chance", **LEVEL_LINE)] if chance is not None else []
-    keys += [Line2D([], [], label="learning-rate step", **STEP_LINE)] if milestones else []
-    epoch = found["iteration"] / found["epoch"]
-    same = math.isclose(epoch.min(), epoch.max(), rel_tol=1e-3)
-    x = f"iteration (one epoch: {epoch.iloc[-1]:.4g})" if same else "iteration"
-    figure = finish(grid, table, keys, x, METRICS["test_accuracy"])
-    note = "Line: mean over a cell's converged runs; band: their range; thin line: a run that did not converge."
-    return Picture(figure, "test accuracy during training", (note, *_absent(table, found)))
-
-
-def _absent(table: Table, found: pd.DataFrame) -> list[str]:
-    """Name the cells that have no curve."""
-    there = {
-        (table.rows[row], table.columns[column]) for row, column in zip(found["row"], found["column"], strict=True)
-    }
-    names = [f"{cell.name} ({_why(cell)})" for cell in table.cells if (cell.row, cell.column) not in there]
-    return [f"No curve: {', '.join(names)}."] if names else []
-
-
-def _why(cell: Cell) -> str:
-    if not cell.finished:
-        return "not finished"
-    return "diverged" if cell.diverged == cell.finished else "no file"
-
-
-def init_variance(table: Table, frames: Frames) -> Picture | None:
-    """Draw the variance of each layer's pre-activation after initialisation."""
-    return _through_layers(table, frames.init_variance, "variance after initialisation", QUANTITIES["variance"])
-
-
-def layers(table: Table, frames: Frames, quantity: str) -> Picture | None:
-    """Draw a quantity of each layer after initialisation and after 1,000 iterations or, of shorter runs, at the end."""
-    found = frames.layers[frames.layers["quantity"] == quantity]
-    there = set(found.loc[found["value"].notna(), "iteration"])
-    shown = [min(there, default=0), EARLY if EARLY in there else max(there, default=0)]
-    title, y = TITLES[quantity]
-    return _through_layers(
-        table, found[found["iteration"].isin(shown)], title, y, "iteration", target=quantity == "variance"
-    )
-
-
-def _through_layers(
-    table: Table, found: pd.DataFrame, title: str, y: str, rows: str | None = None, *, target: bool = True
-) -> Picture | None:
-    """Draw the values of `found` against layers in the order of the forward pass; `target`: LSUV aims at 1."""
-    means = averaged(found, *([rows] if rows else []), "position", "layer", geometric=True)
-    if means.empty:
-        return None
-    grid = _lines(table, means, "position", rows, markersize=MARKER_SIZE, markeredgewidth=0)
-    _logarithmic(grid, means)
-    names = found.drop_duplicates("position").sort_values("position")
-    for axes in grid.axes.flat:
-        axes.set_xticks(names["position"], names["layer"].map(_shortened), rotation=90, fontsize=6 if rows else 7)
-        if target:
-            axes.axhline(1, zorder=1, **LEVEL_LINE)
-    keys = row_keys(table, markers=True)
-    keys += [Line2D([], [], label="1, the target of LSUV", **LEVEL_LINE)] if target else []
-    snapshots = [snapshot_name(iteration) for iteration in grid.row_names]
-    figure = finish(grid, table, keys, "weight layer, in forward order", y, snapshots)
-    return Picture(figure, title, (SPREAD, *_left_out(found)))
-
-
-def weight_spectra(table: Table, frames: Frames) -> Picture | None:
-    """Draw the singular values of the first, the middle and the last weight layer, before and after training."""
-    found = frames.spectra[frames.spectra["value"].notna()]
-    if found.empty:
-        return None
-    names = found.drop_duplicates("position").sort_values("position")
-    chosen = names.iloc[sorted({0, len(names) // 2, len(names) - 1})]
-    found = frames.spectra[frames.spectra["position"].isin(chosen["position"])]
-    means = averaged(found, "position", "after", "share", geometric=True)
-    dashes: dict[bool, Any] = {False: (1, 1), True: ""}
-    grid = _lines(table, means, "share", "position", band=False, style="after", markers=False, dashes=dashes)
-    _logarithmic(grid, means)
-    times = [
-        Line2D([], [], color="0.3", dashes=dashes[after], label=label)
-        for after, label in ((False, "after initialisation"), (True, "at the end"))
+        for level in levels:
+            axes.axhline(level, zorder=1, **LEVEL_LINE)
+    notes = ["Line: mean over a cell's converged runs; band: their range; thin line: a run that did not converge."]
+    drawn = {(one["row"], one["column"]) for one in shown}
+    absent = [
+        cell["name"]
+        for index, cell in enumerate(doc["cells"])
+        if cell["expected"] and divmod(index, len(doc["columns"])) not in drawn
     ]
-    keys = [*row_keys(table, dashes=False), *times]
-    figure = finish(grid, table, keys, "rank (largest: 0)", "singular value", chosen["layer"].to_list())
-    title = "singular values of the weights, before and after training"
-    note = "Line: geometric mean over the runs and maxout pieces of a cell, rank by rank."
-    return Picture(figure, title, (note, *_left_out(found)))
+    notes += [f"No curve: {', '.join(absent)}."] if absent else []
+    return Picture(figure, "test accuracy during training", tuple(notes))
 
 
-def _lines(
-    table: Table, means: pd.DataFrame, x: str, rows: str | None = None, *, band: bool = True, **more: Any
-) -> sns.FacetGrid:
-    """Draw lines of means along `x`, and bands from low to high, in the panels of `facets`.
+def layers(doc: Document, charts: Mapping[int, Chart], title: str, y: str, target: float | None = 1) -> Picture | None:
+    """Draw a quantity of each layer after initialisation and after 1,000 iterations or, of shorter runs, at the end.
 
-    More arguments go to seaborn's lineplot, or take the place of the rows' looks.
+    Args:
+        doc: of the table.
+        charts: iteration -> chart.
+        title: of the figure.
+        y: label of the vertical axes.
+        target: the value that LSUV aims at.
     """
-    look = {"style": "row", **looks(table), **more}
-    by = ["row", more["units"]] if "units" in more else ["row"]
-    grid = facets(table, means, rows)
-    for (at_row, at_column, _), panel in grid.facet_data():
-        axes = grid.facet_axis(at_row, at_column)
-        if panel.empty:
-            axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", fontsize=8, color="0.3")
-            continue
-        sns.lineplot(panel, x=x, y="mean", hue="row", estimator=None, legend=False, ax=axes, **look)
-        for drawn in axes.lines:
-            if np.size(drawn.get_xdata()) == 1:  # a single point makes no line
-                drawn.set_marker("o")
-        for (row, *_), cell in panel.groupby(by) if band else ():
-            axes.fill_between(cell[x], cell["low"], cell["high"], color=look["palette"][row], alpha=0.2, linewidth=0)
-    return grid
+    found = [iteration for iteration, chart in charts.items() if chart["lines"]]
+    if not found:
+        return None
+    shown = list(dict.fromkeys([found[0], EARLY if EARLY in found else found[-1]]))
+    keys = row_keys(doc, markers=True)
+    keys += [Line2D([], [], label=f"{target}, the target of LSUV", **LEVEL_LINE)] if target else []
+    figure, grid = panels(doc, "weight layer, in forward order", y, keys, list(map(snapshot_name, shown)))
+    for line, iteration in zip(grid, shown, strict=True):
+        chart = charts[iteration]
+        x = range(len(chart["x"]))
+        _draw(line, x, chart["lines"], markers=True)
+        for axes in line:
+            axes.set_xticks(x, chart["x"], rotation=90, fontsize=6 if len(shown) > 1 else 7)
+            if target:
+                axes.axhline(target, zorder=1, **LEVEL_LINE)
+    _make_logarithmic(grid[0][0])
+    return Picture(figure, title, (f"{MEANS}; band: smallest to largest. {LEFT_OUT}",))
 
 
-def _logarithmic(grid: sns.FacetGrid, means: pd.DataFrame) -> None:
-    """Make the vertical axes logarithmic, with plain text at their ticks, which needs no formula."""
-    grid.set(yscale="log")
-    for axes in grid.axes.flat:
-        axes.yaxis.set_minor_locator(NullLocator())
-        if means["high"].max() < NARROW * means["low"].min():
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-        else:
-            axes.yaxis.set_major_formatter(lambda value, _: f"10{f'{math.log10(value):.0f}'.translate(RAISED)}")
+def weight_spectra(doc: Document, charts: Mapping[str, Sequence[Chart]]) -> Picture | None:
+    """Draw the singular values of the first, the middle and the last weight layer, before and after training."""
+    names = [name for name, both in charts.items() if any(chart["lines"] for chart in both)]
+    if not names:
+        return None
+    shown = list(dict.fromkeys([names[0], names[len(names) // 2], names[-1]]))
+    styles = {"after initialisation": DOTTED, "at the end": "-"}
+    keys = row_keys(doc, dashes=False)
+    keys += [Line2D([], [], color="0.3", linestyle=dashes, label=label) for label, dashes in styles.items()]
+    figure, grid = panels(doc, "rank (largest: 0)", "singular value", keys, shown)
+    for line, name in zip(grid, shown, strict=True):
+        for chart, dashes in zip(charts[name], styles.values(), strict=True):
+            _draw(line, chart["x"], chart["lines"], band=False, linestyle=dashes)
+    _make_logarithmic(grid[0][0])
+    title = "singular values of the weights, before and after training"
+    return Picture(figure, title, (f"{MEANS}, rank by rank. {LEFT_OUT}",))
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}"
+def _draw(
+    panels: Sequence[Axes],
+    x: Sequence[float],
+    lines: Sequence[dict[str, Any]],
+    *,
+    markers: bool = False,
+    band: bool = True,
+    **style: Any,
+) -> None:
+    """Draw the lines of a chart into the panels of its columns; `style` replaces parts of the row's line style."""
+    for line in lines:
+        axes, y, mean = panels[line["column"]], np.array(line["y"], float), line["kind"] == "mean"
+        shown = np.isfinite(y)
+        look = {**line_style(line["row"], markers=markers), "linewidth": THICK if mean else THIN, **style}
+        look |= {"marker": "o"} if shown.sum() == 1 else {}  # a single point makes no line
+        axes.plot(np.array(x)[shown], y[shown], **look)
+        if band and mean:
+            low, high = (np.array(line[name], float) for name in ("low", "high"))
+            axes.fill_between(x, low, high, where=shown, color=look["color"], alpha=0.2, linewidth=0)
 
 
-def _left_out(found: pd.DataFrame) -> list[str]:
-    number = int(found["value"].isna().sum())
-    return [f"Left out: {count(number, 'value')} (zero, not finite or not measured)."] if number else []
+def _make_logarithmic(axes: Axes) -> None:
+    """Make the shared vertical axis logarithmic, with numbers at powers of ten, or also between on a narrow axis."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    narrow = high < NARROW * low
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    axes.yaxis.set_major_formatter("{x:g}" if narrow else lambda value, _: f"1e{math.log10(value):.0f}")

@@ -1,61 +1,44 @@
-"""Published numbers: read them from CSV, say where ours compare with them, and give a verdict on each."""
+"""Published numbers: read from CSV, checked for whether our numbers compare with them, and judged."""
 
 import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
 
 from replicate.errors import UsageError
+from replicate.experiment import matches
 from replicate.report.cell import Cell
 from replicate.report.statistics import LEVEL, Pooled, prediction_half_width
-from replicate.report.text import display_name
+from replicate.report.text import count, display_name
 from replicate.run import Run, check_settings
 from replicate.store.files import read_bytes
-from replicate.yamlfile import parse
+from replicate.yamlfile import MAX_BYTES, parse
 
 Published = float | Literal["n/c"]  # test accuracy in %, or failed to converge; a dash is no entry at all
 MIN_RUNS = 3  # below, a cell is not judged
 DASHES = ("", "-", "–")  # not run
-MOST_BYTES = 1_000_000  # of a file of published numbers
 JUDGED = ("consistent", "higher", "lower")
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Settings of one cell in the released code that depart from the paper's protocol.
-
-    Args:
-        settings: field of Run -> its value.
-        comparable: whether the published number can have been made by it.
-    """
-
-    settings: Mapping[str, Any]
-    comparable: bool
-
-
-# Released code, by init and activation. The one of MSRA × maxout was made so that the cell trains; the paper has n/c.
-RELEASED: Mapping[tuple[str, str], Recipe] = MappingProxyType(
-    {
-        ("xavier", "maxout"): Recipe({"momentum": 0.5}, comparable=True),
-        ("msra", "maxout"): Recipe(
-            {"milestones": (80_000,), "lr": 0.001, "momentum": 0.5, "clip_norm": 50.0}, comparable=False
-        ),
-    }
-)
-# What the cell is, and precision, which changes rounding alone (the released code trains in float32).
+# Settings of the released code that depart from the paper's protocol, by init and activation.
+RELEASED: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("xavier", "maxout"): {"momentum": 0.5},
+    ("msra", "maxout"): {"milestones": (80_000,), "lr": 0.001, "momentum": 0.5, "clip_norm": 50.0},
+}
+MADE_TO_TRAIN = (("msra", "maxout"),)  # the paper has n/c, so its number was not made by the released settings
+# A cell's identity, and the precision, which changes only rounding (the released code trains in float32).
 FREE = ("init", "activation", "seed", "precision")
 PROTOCOL = {field.name: field.default for field in fields(Run) if field.name not in FREE}
 INFERRED = ("input_scale",)  # the paper's value was not published: results/input_scale.md
 
 
 def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any], Published]:
-    """Read a table of published numbers: the first line holds the column values, the first field of a line the row's.
+    """Read a table of published numbers. Its first line holds the column values; each other line begins with its row's.
 
     Args:
         path: CSV file; an entry is an accuracy in %, `n/c`, or a dash or nothing for what was not run.
@@ -69,41 +52,28 @@ def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any],
         UsageError: unreadable, or wrong content; the message names the file and the line.
     """
     try:
-        text = read_bytes(path, MOST_BYTES).decode("utf-8-sig")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [(reader.line_num, [entry.strip() for entry in line]) for line in reader if any(line)]
+        lines = [(reader.line_num, [entry.strip() for entry in row]) for row in reader if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot read the published numbers: {reason}") from None
-    if not lines:
-        raise UsageError(f"{path}: the file of published numbers is empty")
-    heads: list[Any] = []
+    (line, (corner, *names)), *body = lines or [(1, [""])]
     table: dict[Any, dict[Any, Published]] = {}
-    for line, (first, *entries) in lines:
-        try:
-            if not heads:
-                heads = _heads(first, entries, rows, columns)
-                continue
-            if len(entries) != len(heads):
-                raise UsageError(f"{len(entries)} entries for {len(heads)} columns")
+    try:
+        heads = [_value(columns, name) for name in names]
+        if corner != rows or not heads or len(set(heads)) < len(heads):
+            raise UsageError(f"the first line must hold {rows!r} and the values of {columns!r}, each once")
+        for line, (first, *entries) in body:  # noqa: B007  # for the message
             row = _value(rows, first)
-            if row in table:
-                raise UsageError(f"row {row!r} stands there twice")
+            if row in table or len(entries) != len(heads):
+                raise UsageError(f"row {row!r} must occur once and have {count(len(heads), 'entry', 'entries')}")
             table[row] = {
                 head: _number(entry) for head, entry in zip(heads, entries, strict=True) if entry not in DASHES
             }
-        except UsageError as error:
-            raise UsageError(f"{path}, line {line}: {error}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}, line {line}: {error}") from None
     return {(row, column): number for row, numbers in table.items() for column, number in numbers.items()}
-
-
-def _heads(corner: str, names: list[str], rows: str, columns: str) -> list[Any]:
-    if corner != rows:
-        raise UsageError(f"the first entry must be {rows!r}, the table's rows, not {corner!r}")
-    heads = [_value(columns, name) for name in names]
-    if not heads or len(set(heads)) < len(heads):
-        raise UsageError("the columns must be at least one, and all different")
-    return heads
 
 
 def _value(axis: str, text: str) -> Any:
@@ -122,44 +92,41 @@ def _number(entry: str) -> Published:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 100:
-        raise UsageError(f"{entry!r} is no accuracy; give a number from 0 to 100, n/c, or - for not run")
+        raise UsageError(f"{entry!r} is not an accuracy; give a number from 0 to 100, n/c, or - for not run")
     return value
 
 
 def why_not_comparable(run: Run) -> str:
-    """Say why a run's number does not compare with the published one; empty if it does.
+    """Explain why a run's number does not compare with the published one; empty if it does.
 
-    It compares if nothing but the precision departs from the protocol behind the published number: CIFAR-10, width 1,
-    90,000 iterations and all other defaults of Run, or the recipe released for its cell.
+    It compares if only the precision departs from the protocol behind the published number: CIFAR-10, width 1, 90,000
+    iterations and all other defaults of Run, or the recipe released for its cell.
     """
-    departures = {name: getattr(run, name) for name, default in PROTOCOL.items() if getattr(run, name) != default}
-    recipe = RELEASED.get((run.init, run.activation))
-    if recipe and recipe.settings.items() <= departures.items():
-        if not recipe.comparable:
-            return "the released recipe for this cell was made so that it trains"
-        for name in recipe.settings:
-            del departures[name]
+    if made_to_train(run):
+        return "the released recipe for this cell was made so that it trains"
+    recipe = RELEASED.get((run.init, run.activation), {})
+    allowed = recipe if matches(asdict(run), recipe) else {}
     return "; ".join(
-        f"{name} {display_name(value)} ({'inferred' if name in INFERRED else 'paper'}: {display_name(PROTOCOL[name])})"
-        for name, value in departures.items()
+        f"{name} {display_name(value)} ({'inferred' if name in INFERRED else 'paper'}: {display_name(default)})"
+        for name, default in PROTOCOL.items()
+        if (value := getattr(run, name)) != default and name not in allowed
     )
 
 
 def made_to_train(run: Run) -> bool:
     """Whether a run follows the released recipe of a cell that does not converge by the paper's protocol."""
-    recipe = RELEASED.get((run.init, run.activation))
-    return bool(
-        recipe and not recipe.comparable and all(getattr(run, name) == value for name, value in recipe.settings.items())
-    )
+    cell = (run.init, run.activation)
+    return cell in MADE_TO_TRAIN and matches(asdict(run), RELEASED[cell])
 
 
 def recipe_note(run: Run) -> str | None:
-    """A footnote for a cell that the released code trains by a recipe of its own and this run does not; else None."""
-    recipe = RELEASED.get((run.init, run.activation))
-    if recipe is None or all(getattr(run, name) == value for name, value in recipe.settings.items()):
+    """A footnote for a cell whose run does not follow the recipe that the released code has for it; else None."""
+    cell = (run.init, run.activation)
+    recipe = RELEASED.get(cell, {})
+    if matches(asdict(run), recipe):
         return None
-    settings = ", ".join(f"{name} {display_name(value)}" for name, value in recipe.settings.items())
-    made = "" if recipe.comparable else ", made so that it trains"
+    settings = ", ".join(f"{name} {display_name(value)}" for name, value in recipe.items())
+    made = ", made so that it trains" if cell in MADE_TO_TRAIN else ""
     return (
         f"The released code trains this cell by a recipe of its own{made} ({settings}); here it is trained uniformly."
     )
@@ -167,7 +134,7 @@ def recipe_note(run: Run) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What our cell says on a published number. Ours is `higher` or `lower` than the paper's.
+    """How our cell compares with a published number. Ours is `higher` or `lower` than the paper's.
 
     Args:
         word: `consistent`, `higher`, `lower`, `not judged`, `not comparable`, or empty where the paper has no number.
@@ -182,14 +149,16 @@ class Verdict:
     half_width: float | None = None
 
 
-def verdict(cell: Cell, published: Published | None, spread: Pooled | None) -> Verdict:
-    """Judge a published number: is it where one more run of ours would fall?
+def verdict(cell: Cell | None, published: Published | None, spread: Pooled | None) -> Verdict:
+    """Judge a published number: does it lie where one more run of ours would?
 
     Args:
-        cell: our cell.
+        cell: our cell; None if the experiment has none.
         published: the paper's number, `n/c`, or None for a dash.
         spread: standard deviation of a run, pooled over our table.
     """
+    if cell is None:
+        return Verdict("", "not run")
     mean = cell.mean
     half = None if mean is None or spread is None else prediction_half_width(spread, cell.converged)
     if published is None:
@@ -211,5 +180,5 @@ def verdict(cell: Cell, published: Published | None, spread: Pooled | None) -> V
 
 
 def expected_outside(verdicts: Iterable[Verdict]) -> float:
-    """How many numbers one expects outside their prediction intervals by chance alone: 5 % of those judged by one."""
+    """How many numbers are expected outside their prediction intervals by chance: 5 % of those judged by one."""
     return (1 - LEVEL) * sum(v.word in JUDGED and v.difference is not None for v in verdicts)

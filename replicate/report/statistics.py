@@ -1,20 +1,25 @@
-"""Statistics of a table: intervals, spreads and differences. Numbers in, numbers out."""
+"""Statistics of a table: intervals, spreads, differences and pairs of nets. Numbers in, numbers out."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from scipy.special import betaincinv, stdtr, stdtrit
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr, betaincinv, stdtr, stdtrit
 
 from replicate.report.cell import Tally
+from replicate.run import Run
 
 LEVEL = 0.95  # of every interval; tests are two-sided at 1 - LEVEL
+Correct = npt.NDArray[np.bool_]  # whether each test image is classified correctly
 
 
 class Interval(NamedTuple):
-    """An interval with both of its ends."""
+    """An interval, by both of its ends."""
 
     low: float
     high: float
@@ -75,7 +80,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     value = fmean(first) - fmean(second)
     errors = [stdev(sample) ** 2 / len(sample) for sample in (first, second)]
     scale = math.sqrt(sum(errors))
-    if scale == 0:  # no spread at all: the difference stands as it is
+    if scale == 0:  # no spread at all, so the difference is certain
         return Difference(value, Interval(value, value), 1.0 if value == 0 else 0.0)
     # Welch and Satterthwaite's degrees of freedom, by shares of the variance, which cannot underflow
     shares = [error / sum(errors) for error in errors]
@@ -93,3 +98,48 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return tuple(adjusted)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value of McNemar's test (1947): do two nets classify equally many test images correctly?
+
+    Under the null hypothesis, an image that only one net gets right is as likely the other's.
+
+    Args:
+        only_first: number of images that only the first net classifies correctly.
+        only_second: number of images that only the second net classifies correctly.
+    """
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
+
+
+def compare_pairs(runs: Iterable[Run], axes: tuple[str, str], correct: Mapping[str, Correct]) -> list[dict[str, Any]]:
+    """Compare the nets of each column with each other, seed by seed, on the same test images.
+
+    Args:
+        runs: of the table, in its order.
+        axes: the fields of Run that make its rows and columns.
+        correct: run_id -> one truth value per test image.
+
+    Returns:
+        One mapping per pair of cells: `column`, value of the table's second axis; `first`, `second`, the rows of the
+        two; `seeds`, which converged in both; and, for each seed, `only_first` and `only_second`, the number of test
+        images that only this net classifies correctly, and `p`, the p-value. `significant`: number of seeds whose
+        p-value is below 5 %.
+    """
+    cells: dict[Any, dict[Any, dict[int, Correct]]] = {}  # by column, row and seed
+    for run in runs:
+        if (answers := correct.get(run.run_id)) is not None:
+            row, column = (getattr(run, axis) for axis in axes)
+            cells.setdefault(column, {}).setdefault(row, {})[run.seed] = answers
+    pairs = []
+    for column, rows in cells.items():
+        for first, second in combinations(rows, 2):
+            seeds = sorted(rows[first].keys() & rows[second].keys())
+            both = [(rows[first][seed], rows[second][seed]) for seed in seeds]
+            only_first = [int((one & ~other).sum()) for one, other in both]
+            only_second = [int((other & ~one).sum()) for one, other in both]
+            p = list(map(mcnemar, only_first, only_second))
+            pair = {"column": column, "first": first, "second": second, "seeds": seeds}
+            pair |= {"only_first": only_first, "only_second": only_second, "p": p}
+            pairs += [{**pair, "significant": sum(value < 1 - LEVEL for value in p)}] if seeds else []
+    return pairs

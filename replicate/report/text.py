@@ -1,4 +1,4 @@
-"""Values and numbers as text, for tables, figures, the page and the terminal."""
+"""Values and numbers as text, the same in tables, figures, the page and the terminal."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ DISPLAY_NAMES = {
 
 
 def display_name(value: object) -> str:
-    """The value of a Run's field for people: `LSUV`, `40,000 / 60,000`, `0.25`, `none`."""
+    """Show the value of a field of a Run: `LSUV`, `40,000 / 60,000`, `0.25`, `none`."""
     if isinstance(value, tuple | list):
         return " / ".join(map(display_name, value)) or "none"
     if value is None:
@@ -30,7 +30,7 @@ def display_name(value: object) -> str:
 
 
 def cell_name(row: object, column: object) -> str:
-    """A cell for people: `LSUV × maxout`."""
+    """The name of a cell: `LSUV × maxout`."""
     return f"{display_name(row)} × {display_name(column)}"
 
 
@@ -61,7 +61,7 @@ def interval_text(interval: Sequence[float] | None, with_sign: bool = False) -> 
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """A number of things: `1 run`, `2,000 runs`, `1 run has`; `many` is needed where it is not `one` with an s."""
+    """A number and its noun: `1 run`, `2,000 runs`. Give `many` if the plural is not `one` with an s."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
@@ -71,5 +71,5 @@ def footnote_mark(index: int) -> str:
 
 
 def last_line(traceback: str | None) -> str:
-    """The line of a traceback that names the exception."""
+    """The last line of a traceback, which names the exception."""
     return ((traceback or "").strip().splitlines() or ["no traceback"])[-1].strip()

@@ -4,22 +4,23 @@ A lease is the folder `RUN/claim/TOKEN/`, TOKEN a random word of its owner. It h
 the files that the owner is still writing. Everything rests on `rename`, which is atomic on local and on network file
 systems, where locks often are not:
 
-- *Acquiring*: a whole `claim/TOKEN/owner.json` is built aside and renamed to `claim`. A folder can be renamed only onto
-  nothing or onto an empty folder, so of many processes one succeeds, and no reader ever sees half a lease.
-- *Taking over*: `claim/TOKEN` is renamed away by the name of the very owner that was found dead. Of many processes one
-  finds it; a lease that was acquired since has another token, and nobody can remove it by mistake.
+- *Acquiring*: a whole `claim/TOKEN/owner.json` is built under another name and renamed to `claim`. A folder can be
+  renamed only onto nothing or onto an empty folder, so one of many processes succeeds, and no reader sees half a lease.
+- *Taking over*: `claim/TOKEN`, whose name is that of the owner that was found dead, is renamed away. One of many
+  processes finds it. A lease that was acquired since has another token, so nobody can remove it by mistake.
 - *Noticing the loss*: an owner writes each file inside its lease and renames it into the run's folder when it is whole.
-  One that was only asleep (SIGSTOP, a closed laptop) finds that path gone: the file system itself refuses its record
-  and its checkpoint. A check before the write could always be overtaken between the check and the write.
+  An owner that was only asleep (SIGSTOP, a closed laptop) finds that path gone: the file system itself refuses its
+  record and its checkpoint. A check before the write would not be enough: the lease could be taken over in between.
 - *The process that trains is the owner*, not the scheduler that started it: a scheduler may be killed while its worker
   lives on for a while, and nobody must train next to it.
 
-`watch.py` finds out whether an owner is dead. The lease lies in the run's own folder because acquiring it changes that
+`owner.py` finds out whether an owner is dead. The lease lies in the run's own folder because acquiring it changes that
 folder, which makes a client of a network file system look again for a record that another host has finished meanwhile.
 """
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import shutil
@@ -27,20 +28,17 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
-from replicate.store.files import write_staged
+from replicate.store.files import write_atomically
 from replicate.store.owner import Owner
 from replicate.store.result import Result
-from replicate.store.run_folder import RESULT, RunFolder
+from replicate.store.run_folder import LEASE, OWNER, RESULT, RunFolder
 
-NAME = "claim"  # of the folder; earlier versions look for it too
-OWNER = "owner.json"
 HEARTBEAT_SECONDS = 5.0
 
 
 class Lease:
-    """The lease of a run that this process holds, from `acquire`. A context manager, which releases it at its end.
+    """The lease of a run that this process holds, from `acquire`. A context manager that releases it at its end.
 
     It is the only way to write into a run's folder. Once another process has taken the lease over, each write raises
     FileNotFoundError and changes nothing.
@@ -53,21 +51,15 @@ class Lease:
 
     def __init__(self, folder: RunFolder, token: str, owner: Owner) -> None:
         self.folder, self.token = folder, token
+        self.staging_dir = folder.lease / token  # for files that are still being written; gone when the lease is
         self._owner = owner
         self._end = threading.Event()
 
     def __enter__(self) -> "Lease":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         release(self.folder, self.token)
-
-    @property
-    def staging_dir(self) -> Path:
-        """Folder for files that are still being written; it is gone when the lease is."""
-        return self.folder.path / NAME / self.token
 
     @property
     def held(self) -> bool:
@@ -81,7 +73,7 @@ class Lease:
             FileNotFoundError: the lease was taken over.
             OSError: the file cannot be written; what was there before is unchanged.
         """
-        return write_staged(self.folder.path / name, content, self.staging_dir)
+        return write_atomically(self.folder.path / name, content, self.staging_dir)
 
     def write_result(self, result: Result) -> Result:
         """Write the record, and return it. Raises as `write`."""
@@ -96,11 +88,10 @@ class Lease:
     def set_aside(self, name: str) -> str:
         """Rename a file of the run that nobody can use, and return its new name. Raises as `write`."""
         self._check()
-        number = 1
-        while (self.folder.path / f"{name}.set-aside-{number}").exists():
-            number += 1
-        os.rename(self.folder.path / name, self.folder.path / f"{name}.set-aside-{number}")
-        return f"{name}.set-aside-{number}"
+        names = (f"{name}.set-aside-{number}" for number in itertools.count(1))
+        free = next(name for name in names if not (self.folder.path / name).exists())
+        os.rename(self.folder.path / name, self.folder.path / free)
+        return free
 
     def _check(self) -> None:
         if not self.held:
@@ -108,7 +99,7 @@ class Lease:
 
     @contextlib.contextmanager
     def heartbeat(self, lost: Callable[[], None]) -> Iterator[None]:
-        """Within, a thread renews the heartbeat; once the lease was taken over, it calls `lost` and ends."""
+        """Renew the heartbeat in a thread. Once the lease was taken over, the thread calls `lost` and ends."""
         thread = threading.Thread(target=self._beat, args=(lost,), daemon=True)
         thread.start()
         try:
@@ -128,13 +119,13 @@ class Lease:
                 _write_owner(self._owner, self.staging_dir)
             except FileNotFoundError:
                 return lost()
-            except OSError:  # a full disk: the time stamp is a sign of life that takes no room
+            except OSError:  # a full disk: the time stamp is a heartbeat, too, and takes no room
                 with contextlib.suppress(OSError):
                     os.utime(self.staging_dir / OWNER)
 
     def sweep(self) -> None:
-        """Remove what killed processes have left next to the lease. For a run that is finished."""
-        for path in self.folder.path.glob(f"{NAME}-*"):
+        """Remove what killed processes have left next to the lease, once the run is finished."""
+        for path in self.folder.path.glob(f"{LEASE}-*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -143,9 +134,9 @@ def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: 
 
     Args:
         folder: of the run; it is created.
-        owner: this process, with what there is to show.
+        owner: this process.
         token: of the lease; None: a new one.
-        expired: token of a dead owner, whose lease is to be taken over.
+        expired: token of a dead owner, whose lease is taken over.
 
     Returns:
         The lease; None if another process holds one.
@@ -153,18 +144,18 @@ def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: 
     Raises:
         OSError: the lease cannot be written.
     """
-    token, path = token or new_token(), folder.path
-    path.mkdir(parents=True, exist_ok=True)
+    token = token or new_token()
+    folder.path.mkdir(parents=True, exist_ok=True)
     if expired is not None:
         release(folder, expired)
-    aside = path / f"{NAME}-{token}.new"
+    aside = folder.path / f"{LEASE}-{token}.new"
     lease = Lease(folder, token, owner)
     try:
         (aside / token).mkdir(parents=True)
         _write_owner(owner, aside / token)
         with contextlib.suppress(OSError):
-            os.rmdir(path / NAME)  # some file systems rename a folder onto nothing only
-        os.rename(aside, path / NAME)
+            os.rmdir(folder.lease)  # some file systems rename a folder only onto nothing, not onto an empty folder
+        os.rename(aside, folder.lease)
     except OSError as error:
         if lease.held:  # the answer to the rename got lost on the network, and it was sent again
             return lease
@@ -178,27 +169,26 @@ def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: 
 
 def release(folder: RunFolder, token: str) -> None:
     """Remove the lease of this token, if it is still there, and no other."""
-    path = folder.path / NAME
-    if not token:
+    if not token:  # a file where the lease's folder should be
         with contextlib.suppress(OSError):
-            path.unlink()
+            folder.lease.unlink()
         return
-    aside = folder.path / f"{NAME}-{new_token()}.old"
+    aside = folder.path / f"{LEASE}-{new_token()}.old"
     with contextlib.suppress(OSError):
-        os.rename(path / token, aside)
-        os.rmdir(path)
+        os.rename(folder.lease / token, aside)
+        os.rmdir(folder.lease)
     shutil.rmtree(aside, ignore_errors=True)
     with contextlib.suppress(OSError):
-        aside.unlink()  # some garbage that was no folder
+        aside.unlink()  # if the token was that of a file
 
 
 def new_token() -> str:
-    """Make up a token that nobody else has."""
+    """Make a token that nobody else has."""
     return secrets.token_hex(8)
 
 
 def _write_owner(owner: Owner, folder: Path) -> None:
-    """Write `owner.json`, whole. No fsync: after a loss of power the owner is dead anyhow."""
+    """Write `owner.json`, whole. No fsync: after a power loss the owner is dead anyway."""
     temporary = folder / f".{OWNER}"
     temporary.write_text(owner.to_json(), encoding="utf-8")
     os.replace(temporary, folder / OWNER)

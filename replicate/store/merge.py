@@ -5,19 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from replicate.errors import UsageError
-from replicate.store import curve
-from replicate.store.files import make_writable, read_bytes, refuse_links
-from replicate.store.lease import Lease, acquire
-from replicate.store.owner import Owner
+from replicate.store.files import prepare_output_folder, read_bytes
+from replicate.store.lease import acquire
+from replicate.store.owner import LeaseWatch, Owner
 from replicate.store.result import BadRecordError, Result, read_result
-from replicate.store.run_folder import CURVE, LAYERS, PREDICTIONS, RESULT, RunFolder, recorded
-from replicate.store.watch import LeaseWatch
+from replicate.store.run_folder import CURVE, LAYERS, MAX_CURVE_BYTES, PREDICTIONS, RESULT, RunFolder, recorded
 
-OTHERS = (CURVE, LAYERS, PREDICTIONS)  # of a run, next to its record; checkpoints and logs stay where they are
-MAX_BYTES = curve.MAX_BYTES  # of each
+FILES = (CURVE, LAYERS, PREDICTIONS)  # copied with the record; checkpoints and logs are not
 # What a run yielded. The rest of a record says when, where and by which code.
 YIELD = ("status", "test_accuracy", "train_loss", "iteration", "init", "fingerprint")
-ONLY_IF_BOTH = ("classes", "test_images", "weights_sha256")  # older records lack them
+NOT_IN_ALL = ("classes", "test_images", "weights_sha256")  # older records lack these
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +22,20 @@ class RunCopy:
     """A run folder that holds a record, as read.
 
     Args:
-        folder: where.
+        folder: where it was read.
         result: the record.
-        files: content of those of OTHERS that are there.
+        files: name -> content of those of FILES that are there.
     """
 
     folder: RunFolder
     result: Result
     files: dict[str, bytes]
+
+    def differences(self, other: "RunCopy") -> list[str]:
+        """Name what both copies have and what differs between them."""
+        pairs = {name: (getattr(self.result, name), getattr(other.result, name)) for name in (*YIELD, *NOT_IN_ALL)}
+        pairs |= {name: (content, other.files.get(name)) for name, content in self.files.items()}
+        return [name for name, pair in pairs.items() if pair[0] != pair[1] and (name in YIELD or None not in pair)]
 
 
 @dataclass(slots=True)
@@ -43,41 +46,43 @@ class MergeReport:
         copied: run_ids whose record was copied.
         present: run_ids whose record was there already, and is as good.
         conflicts: one line per run whose finished records differ; none of them was copied.
-        troubles: one line per file that cannot be read.
-        left_out: one line per run in progress; the next call copies it.
+        unreadable: one line per file that cannot be read.
+        in_progress: one line per run that was skipped because a process works on it.
     """
 
     copied: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    in_progress: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where records contradict each other or cannot be read."""
-        return int(bool(self.conflicts or self.troubles))
+        """0, or 1 if records contradict each other or cannot be read."""
+        return int(bool(self.conflicts or self.unreadable))
 
     def lines(self) -> Iterator[str]:
         """The report for a terminal."""
-        yield from (f"conflict: {line}" for line in self.conflicts)
-        yield from (f"not readable: {line}" for line in self.troubles)
-        yield from (f"under way, left out: {line}" for line in self.left_out)
+        named = {"conflict": self.conflicts, "not readable": self.unreadable, "in progress": self.in_progress}
+        yield from (f"{problem}: {line}" for problem, lines in named.items() for line in lines)
+        if self.in_progress:
+            yield "Runs in progress are skipped; run the command again to copy them."
         yield (
             f"{len(self.copied)} runs copied, {len(self.present)} there already, {len(self.conflicts)} in conflict, "
-            f"{len(self.troubles)} not readable, {len(self.left_out)} under way"
+            f"{len(self.unreadable)} not readable, {len(self.in_progress)} in progress"
         )
 
 
 def merge(sources: Sequence[Path], out: Path) -> MergeReport:
-    """Copy record, curve, layers and predictions of every run that these output folders hold into another.
+    """Copy record, curve, layers and predictions of every run in these output folders into another output folder.
 
-    A finished record wins over an error, and an error over nothing. If finished records of a run contradict each other,
-    none is copied, and what `out` has stays. Each run is written under its lease, and runs in progress are left out.
+    A finished record is preferred to an error, and an error to nothing. If finished records of a run contradict each
+    other, none is copied, and what `out` has is kept. Each run is written under its lease, and runs in progress are
+    skipped.
 
     Args:
         sources: output folders; they are only read.
-        out: output folder; it is made.
+        out: output folder; it is created.
 
     Raises:
         UsageError: a source is no output folder or is `out` itself, or `out` cannot be written or holds a link.
@@ -87,13 +92,12 @@ def merge(sources: Sequence[Path], out: Path) -> MergeReport:
         if not (source / "runs").is_dir():
             raise UsageError(f"{source} is no output folder: there is no {source / 'runs'}")
         if source.resolve() == out.resolve():
-            raise UsageError(f"{source} is the folder to collect into; name the others alone")
+            raise UsageError(f"{source} is the folder to collect into; name only the others")
     folders: dict[str, list[RunFolder]] = {}
     for source in dict.fromkeys(sources):
         for folder in recorded(source):
-            folders.setdefault(folder.path.name, []).append(folder)
-    make_writable(out)
-    refuse_links(out, folders)
+            folders.setdefault(folder.run_id, []).append(folder)
+    prepare_output_folder(out, folders)
     report, watch = MergeReport(), LeaseWatch()
     for run_id in sorted(folders):
         _merge_run(folders[run_id], RunFolder(out / "runs" / run_id), report, watch)
@@ -101,31 +105,36 @@ def merge(sources: Sequence[Path], out: Path) -> MergeReport:
 
 
 def _merge_run(folders: Iterable[RunFolder], target: RunFolder, report: MergeReport, watch: LeaseWatch) -> None:
-    found = [copy for copy in (_read(folder, report, watch) for folder in folders) if copy is not None]
+    found = [copy for folder in folders if (copy := _read(folder, report, watch)) is not None]
     if not found:
         return
-    run = found[0].result.run
     info = watch.look(target)
-    lease = acquire(target, Owner("collect", run.iterations), expired=info.token if info and info.expired else None)
+    owner = Owner("collect", found[0].result.run.iterations)
+    lease = acquire(target, owner, expired=info.token if info and info.expired else None)
     if lease is None:
-        report.left_out.append(f"{target.path} ({info.holder if info else 'another process'})")
+        report.in_progress.append(f"{target.path} ({info.holder if info else 'another process'})")
         return
     with lease:
-        standing = _read(target, report)
-        if standing is None and target.result.exists():
-            return  # it cannot be read, as was reported, and is somebody's file all the same
-        finished = [copy for copy in (standing, *found) if copy is not None and copy.result.final]
+        present = _read(target, report)
+        if present is None and target.result.exists():
+            return  # it cannot be read, as was reported, and is somebody's file nevertheless
+        finished = [copy for copy in (present, *found) if copy is not None and copy.result.final]
         for other in finished[1:]:
-            if differs := _differences(finished[0], other):
-                names = f"{finished[0].folder.path} and {other.folder.path}"
-                report.conflicts.append(f"{run.run_id}: {names} differ in {', '.join(differs)}")
+            if differing := finished[0].differences(other):
+                paths = f"{finished[0].folder.path} and {other.folder.path}"
+                report.conflicts.append(f"{target.run_id}: {paths} differ in {', '.join(differing)}")
                 return
-        best = (finished or found)[0]
-        if standing is not None and (standing.result.final or not best.result.final):
-            report.present.append(run.run_id)
+        if present is not None and (present.result.final or not finished):
+            report.present.append(target.run_id)
             return
-        _write(best, lease)
-        report.copied.append(run.run_id)
+        best = (finished or found)[0]
+        for name in FILES:
+            if name in best.files:
+                lease.write(name, best.files[name])
+            else:
+                lease.remove(name)  # of a failed attempt
+        lease.write_result(best.result)  # last: where there is a record, the rest is there
+        report.copied.append(target.run_id)
 
 
 def _read(folder: RunFolder, report: MergeReport, watch: LeaseWatch | None = None) -> RunCopy | None:
@@ -133,45 +142,25 @@ def _read(folder: RunFolder, report: MergeReport, watch: LeaseWatch | None = Non
 
     Args:
         folder: of the run.
-        report: is told why.
-        watch: looks whether the run is in progress; None: its lease is ours.
+        report: the reason is added to it.
+        watch: finds out whether the run is in progress; None: its lease is ours.
     """
     try:
         # A link in somebody else's folder could have any file of this machine copied into results that are passed on.
-        for path in (folder.path, *(folder.path / name for name in (RESULT, *OTHERS))):
+        for path in (folder.path, *(folder.path / name for name in (RESULT, *FILES))):
             if path.is_symlink():
                 raise BadRecordError("a symbolic link", path)
         result = read_result(folder.result)
         info = watch.look(folder) if watch and not result.final else None
         if info is not None and not info.expired:
-            report.left_out.append(f"{folder.path} ({info.holder})")
+            report.in_progress.append(f"{folder.path} ({info.holder})")
             return None
-        there = [name for name in OTHERS if (folder.path / name).exists()]
-        return RunCopy(folder, result, {name: read_bytes(folder.path / name, MAX_BYTES) for name in there})
+        there = [name for name in FILES if (folder.path / name).exists()]
+        return RunCopy(folder, result, {name: read_bytes(folder.path / name, MAX_CURVE_BYTES) for name in there})
     except FileNotFoundError:
         return None
     except BadRecordError as error:
-        report.troubles.append(str(error))
+        report.unreadable.append(str(error))
     except OSError as error:
-        report.troubles.append(f"{error.filename or folder.path}: {error.strerror}")
+        report.unreadable.append(f"{error.filename or folder.path}: {error.strerror}")
     return None
-
-
-def _differences(one: RunCopy, other: RunCopy) -> list[str]:
-    """Name what two finished records of a run say differently of it."""
-    a, b = one.result, other.result
-    names = [name for name in YIELD if getattr(a, name) != getattr(b, name)]
-    for name in ONLY_IF_BOTH:
-        if None not in (getattr(a, name), getattr(b, name)) and getattr(a, name) != getattr(b, name):
-            names.append(name)
-    both = one.files.keys() & other.files.keys()
-    return names + [name for name in OTHERS if name in both and one.files[name] != other.files[name]]
-
-
-def _write(found: RunCopy, lease: Lease) -> None:
-    for name in OTHERS:
-        if name in found.files:
-            lease.write(name, found.files[name])
-        else:
-            lease.remove(name)  # of a failed attempt
-    lease.write_result(found.result)  # last: where there is a record, the rest is there

@@ -1,17 +1,35 @@
-"""The process that holds a lease: who it is, how far its run is, and whether it is still alive. `owner.json`."""
+"""The process that holds a lease: who it is (`owner.json`), and whether it is dead, so that its lease has expired.
 
+If the owner is in this very place (the same boot and process namespace; two containers of a host are two places), it is
+dead if its process is gone, or is another one with another start time. Otherwise it is alive, even if it is stopped.
+
+Of an owner elsewhere only the heartbeat is known. It is dead once we have watched its heartbeat for STALE_SECONDS
+without a change, by our own monotonic clock, counting only time in which we did look. No two clocks are compared:
+clocks differ between hosts, and jump. Where a system does not say when a process started (no /proc), the heartbeat
+decides for all owners.
+
+Network file systems show other hosts' changes late, by up to a minute for names (acdirmax), hence STALE_SECONDS.
+"""
+
+import contextlib
 import os
 import socket
-from dataclasses import field
+import time
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+import pydantic.dataclasses
+from pydantic import TypeAdapter, ValidationError
 
 from replicate.run import STRICT
+from replicate.store.files import read_bytes
 from replicate.store.result import Accuracy, Count, Line
+from replicate.store.run_folder import OWNER, RunFolder
+
+MAX_BYTES = 100_000  # of an owner.json; ours have about 300
+STALE_SECONDS = 120.0  # twice the time for which a network file system may hide a heartbeat
+LOOK_SECONDS = 5.0  # the longest time that one look at a heartbeat counts for: we may have been asleep ourselves
 
 
 @cache
@@ -24,7 +42,7 @@ def host_namespace() -> str:
 
 
 def process_start_time(pid: int) -> str | None:
-    """Start time of a process in clock ticks since the boot; None if it is gone, hidden, or only an exit code."""
+    """Start time of a process in clock ticks since the boot; None if it is gone, hidden, or a zombie."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else rest[18]
@@ -32,31 +50,34 @@ def process_start_time(pid: int) -> str | None:
         return None
 
 
-@dataclass(frozen=True, slots=True, config=STRICT)
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config=STRICT)
 class Owner:
-    """Who holds a lease, and how far the run is."""
+    """Who holds a lease, and how far the run is. The defaults describe this process at the start of a run."""
 
-    device: Annotated[Line, Field(description="where the run runs, for people")]
-    iterations: Annotated[Count, Field(description="of the run")]
-    iteration: Annotated[Count, Field(description="done so far")] = 0
-    test_accuracy: Annotated[Accuracy | None, Field(description="the latest, in %; null before the first")] = None
-    beat: Annotated[Count, Field(description="counts the heartbeats")] = 0
-    host: Annotated[Line, Field(description="name of the machine, for people")] = field(
-        default_factory=socket.gethostname
-    )
-    pid: Annotated[Count, Field(description="process id")] = field(default_factory=os.getpid)
-    place: Annotated[str, Field(description="where the process id is valid")] = field(default_factory=host_namespace)
-    start: Annotated[str | None, Field(description="start time of the process; null: the system does not say")] = field(
-        default_factory=lambda: process_start_time(os.getpid())
-    )
+    device: Line  # on which the run runs, to be shown
+    iterations: Count  # of the run
+    iteration: Count = 0  # done so far
+    test_accuracy: Accuracy | None = None  # the latest, in %; None before the first
+    beat: Count = 0  # counts the heartbeats
+    host: Line = field(default_factory=socket.gethostname)  # name of the machine, to be shown
+    pid: Count = field(default_factory=os.getpid)
+    place: str = field(default_factory=host_namespace)  # where the process id is valid
+    # Start time of the process; None: the system does not say
+    start: str | None = field(default_factory=lambda: process_start_time(os.getpid()))
 
     @property
     def alive(self) -> bool | None:
-        """Whether the process is alive; None where that cannot be told from here."""
+        """Whether the process is alive; None where this cannot be found out from here."""
         if self.place != host_namespace() or self.start is None:
             return None
-        if (start := process_start_time(self.pid)) is None and _of_another_user(self.pid):
-            return None
+        start = process_start_time(self.pid)
+        if start is None:  # it is gone, or of another user and hidden, as /proc can be mounted
+            try:
+                os.kill(self.pid, 0)
+            except PermissionError:
+                return None
+            except (OSError, OverflowError):
+                pass
         return start == self.start
 
     def to_json(self) -> str:
@@ -75,12 +96,53 @@ def parse_owner(content: bytes) -> Owner | None:
         return None
 
 
-def _of_another_user(pid: int) -> bool:
-    """Whether there is a process that we may not signal: /proc can be mounted so that it hides these."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        pass
-    return False
+@dataclass(frozen=True, slots=True)
+class LeaseInfo:
+    """A lease as found.
+
+    Args:
+        token: of its owner; empty if there is a file where the lease's folder should be.
+        owner: None if `owner.json` cannot be read.
+        expired: whether the owner is dead.
+    """
+
+    token: str
+    owner: Owner | None
+    expired: bool = False
+
+    @property
+    def holder(self) -> str:
+        """The owner in words."""
+        return "an unknown process" if self.owner is None else f"process {self.owner.pid} on {self.owner.host}"
+
+
+class LeaseWatch:
+    """Looks at leases again and again, and so learns which have expired."""
+
+    def __init__(self) -> None:
+        # folder -> the heartbeat when we looked last, how many seconds we have watched it unchanged, and when that was
+        self._seen: dict[Path, tuple[object, float, float]] = {}
+
+    def look(self, folder: RunFolder) -> LeaseInfo | None:
+        """Find the lease of a run; None if nobody holds one."""
+        try:
+            tokens = sorted(os.listdir(folder.lease))
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            tokens = [""]
+        except OSError:  # a network file system out of reach: nothing can be found out for now
+            return LeaseInfo("", None)
+        if not tokens:
+            return None
+        content, changed = b"", 0
+        with contextlib.suppress(OSError):
+            file = folder.lease / tokens[0] / OWNER
+            content, changed = read_bytes(file, MAX_BYTES), file.stat().st_mtime_ns
+        now, heartbeat = time.monotonic(), (tokens[0], content, changed)
+        before, unchanged, looked = self._seen.get(folder.path, (None, 0.0, now))
+        unchanged = unchanged + min(now - looked, LOOK_SECONDS) if heartbeat == before else 0.0
+        self._seen[folder.path] = heartbeat, unchanged, now
+        owner = parse_owner(content)
+        alive = owner.alive if owner else None
+        return LeaseInfo(tokens[0], owner, unchanged >= STALE_SECONDS if alive is None else not alive)

@@ -4,14 +4,14 @@ import json
 import math
 from dataclasses import KW_ONLY, asdict, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_config
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from replicate.errors import KINDS, UsageError, explain
-from replicate.run import LATER, STRICT, Run
+from replicate.run import LATER, STRICT, OneOf, Run
 from replicate.store.files import escape_control_chars, read_bytes
 
 SCHEMA = 1
@@ -19,17 +19,17 @@ MAX_BYTES = 16_000_000  # of a record; ours have about 10,000
 MAX_LINE = 1000
 MAX_COUNT = 2**53  # beyond it a float64 is no longer exact
 MAX_NUMBER = 1e39  # float32, in which losses and variances are computed, ends at 3.4e38
+CHANCE_FACTOR = 1.5  # a test accuracy of at most this multiple of chance is `not_converged`
+
 Status = Literal["converged", "not_converged", "diverged", "error"]
-STATUSES: tuple[Status, ...] = get_args(Status)
-CHANCE_FACTOR = 1.5  # a test accuracy of up to so many times chance is `not_converged`
 
 
 def status_of(accuracy: float, classes: int | None) -> Status:
-    """How a run ended that reached its last iteration.
+    """Status of a run that reached its last iteration.
 
     Args:
         accuracy: on the test images, in %.
-        classes: of the data set; None if they are not known.
+        classes: number of classes of the data set; None if unknown.
     """
     chance = 100 / (classes or math.inf)
     return "converged" if accuracy > CHANCE_FACTOR * chance else "not_converged"
@@ -59,16 +59,11 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _kind_of_failure(name: str) -> str:
-    if name not in KINDS:
-        raise ValueError(f"choose from: {', '.join(KINDS)}")
-    return name
-
-
 Line = Annotated[str, AfterValidator(_one_line)]  # shown in tables and on terminals
 Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Accuracy = Annotated[float, Field(ge=0, le=100)]  # in %
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Failure = Annotated[str, OneOf("kind of failure", KINDS)]
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))
@@ -82,7 +77,7 @@ class LayerEntry(TypedDict):
 
 @with_config(STRICT)
 class Attempt(TypedDict):
-    """An attempt at the run that failed: its number from 1, when, and the last line of its error."""
+    """An attempt at the run that failed: its number, counted from 1, the time, and the last line of its error."""
 
     attempt: Count
     when: str
@@ -91,65 +86,36 @@ class Attempt(TypedDict):
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Result:
-    """The record of one run. The defaults stand for what is not known, and for what older records do not have."""
+    """The record of one run. A field that has a default may be unknown, or missing from older records."""
 
-    run: Annotated[Run, Field(description="what was run")]
-    status: Annotated[Status, Field(description="how it ended")]
+    run: Run
+    status: Status
     _: KW_ONLY
-    test_accuracy: Annotated[
-        Accuracy | None,
-        Field(description="of the last iteration, in %; null if the run did not reach its end"),
-    ] = None
-    train_loss: Annotated[
-        Number | None,
-        Field(description="mean cross-entropy since the last but one row of the curve, in nats; null as above"),
-    ] = None
-    iteration: Annotated[Count, Field(description="optimiser steps taken")] = 0
-    init: Annotated[list[LayerEntry], Field(description="one entry per weight layer; maxout: per piece")] = field(
-        default_factory=list
-    )
-    seconds: Annotated[Number, Field(description="wall-clock time of the whole run")]
-    images_per_second: Annotated[
-        Number | None, Field(description="training images over the time of the training loop without evaluations")
-    ] = None
-    data_label: Annotated[Line, Field(description="name of the data set for people")] = "unknown"
-    fingerprint: Annotated[
-        Line, Field(description="sha256 of the data set's content; `unknown` if the run failed before it was read")
-    ] = "unknown"
-    commit: Annotated[Line, Field(description="commit of the code, or `unknown`")]
-    dirty: Annotated[
-        bool | None, Field(description="whether replicate/ or experiments/ differed from the commit; null: unknown")
-    ] = None
-    versions: Annotated[dict[str, str], Field(description="of Python and the libraries that matter")]
-    device: Annotated[Line, Field(description="name of the device")]
-    options: Annotated[dict[str, Any], Field(description="Options of the run, as plain data")]
-    finished: Annotated[Line, Field(description="when, UTC, ISO 8601")]
-    error: Annotated[str | None, Field(description="traceback, for status `error`")] = None
-    classes: Annotated[
-        Count | None, Field(description="of the data set; null if the run failed before the data was read")
-    ] = None
-    passing: Annotated[
-        Annotated[str, AfterValidator(_kind_of_failure)] | None,
-        Field(description="for status `error`: the kind of a transient failure; null: the run's own fault"),
-    ] = None
-    history: Annotated[list[Attempt], Field(description="the failed attempts before this one")] = field(
-        default_factory=list
-    )
-    test_images: Annotated[Count | None, Field(description="number of test images; null as for classes")] = None
-    weights_sha256: Annotated[
-        Line | None, Field(description="digest of the final weights; null if the run did not reach its end")
-    ] = None
-    environment: Annotated[
-        dict[str, Any] | None,
-        Field(description="what else selects the kernels: processor, instruction set, threads, cuDNN, NVIDIA's MPS"),
-    ] = None
-    parts: Annotated[
-        list[dict[str, Any]] | None,
-        Field(
-            description="if a stopped run went on with other code or on another machine: commit, dirty, versions, "
-            "device and environment from the iteration `from` on"
-        ),
-    ] = None
+    test_accuracy: Accuracy | None = None  # after the last iteration; None if the run did not reach it
+    train_loss: Number | None = None  # mean cross-entropy in nats since the curve's last row but one; None as above
+    iteration: Count = 0  # optimiser steps taken
+    init: list[LayerEntry] = field(default_factory=list)  # one entry per weight layer; maxout: per piece
+    seconds: Number  # wall-clock time of the whole run
+    images_per_second: Number | None = None  # training images per second of the training loop, without evaluations
+    data_label: Line = "unknown"  # name of the data set, to be shown
+    fingerprint: Line = "unknown"  # sha256 of the data set's content
+    commit: Line  # of the code, or `unknown`
+    dirty: bool | None = None  # whether replicate/ or experiments/ differed from the commit
+    versions: dict[str, str]  # of Python and the libraries that matter
+    device: Line  # its name
+    options: dict[str, Any]  # Options of the run, as plain data
+    finished: Line  # the time, in UTC, ISO 8601
+    error: str | None = None  # traceback, for status `error`
+    classes: Count | None = None  # of the data set; None if the run failed before the data was read
+    passing: Failure | None = None  # the kind of a transient failure; None: the run itself is at fault, if it failed
+    history: list[Attempt] = field(default_factory=list)  # the failed attempts before this one
+    test_images: Count | None = None  # their number; None as for classes
+    weights_sha256: Line | None = None  # digest of the final weights; None if the run did not reach its end
+    # What else selects the kernels: processor, instruction set, threads, cuDNN, NVIDIA's MPS
+    environment: dict[str, Any] | None = None
+    # If a stopped run was resumed by other code or on another machine: commit, dirty, versions, device and environment
+    # from the iteration `from` on
+    parts: list[dict[str, Any]] | None = None
 
     @property
     def final(self) -> bool:
@@ -173,26 +139,25 @@ def read_result(path: Path) -> Result:
     Raises:
         BadRecordError: half-written, of another schema, with a missing, unknown or wrong value, or with a run_id that
             is not its run's or not its folder's. The message names the file and what is wrong.
-        OSError: there is none, or it is no plain file of the size of a record.
+        OSError: there is none, or it is not a plain file of the size of a record.
     """
+    content = read_bytes(path, MAX_BYTES)
     try:
-        record = json.loads(read_bytes(path, MAX_BYTES).decode(), parse_float=_finite, parse_constant=_finite)
+        record = json.loads(content.decode(), parse_float=_finite, parse_constant=_finite)
         if not isinstance(record, dict):
-            raise BadRecordError("not a result: the file holds no JSON object")
-        if record.pop("schema", None) != SCHEMA:
-            raise BadRecordError(f"not a result of schema {SCHEMA}")
-        run_id = record.pop("run_id", None)
+            raise ValueError("it is not a JSON object")
+        schema, run_id = record.pop("schema", None), record.pop("run_id", None)
+        if schema != SCHEMA:
+            raise ValueError(f"its schema is {schema!r}, not {SCHEMA}")
         result = Result(**record | {"run": Run(**{**LATER, **record["run"]})})
-        if not run_id == result.run.run_id == path.parent.name:
-            raise BadRecordError(f"holds run {run_id}, whose settings give {result.run.run_id}")
-        if result.status in STATUSES[:2] and result.test_accuracy is None:
-            raise BadRecordError("a finished run without a test accuracy")
     except ValidationError as error:
         raise BadRecordError(f"not a whole result: {explain(error)}", path) from None
-    except BadRecordError as error:
-        raise BadRecordError(error.reason, path) from None
-    except (UsageError, TypeError, ValueError, KeyError, RecursionError) as error:
+    except (UsageError, AttributeError, TypeError, ValueError, KeyError, RecursionError) as error:
         raise BadRecordError(f"not a whole result: {error}", path) from None
+    if not run_id == result.run.run_id == path.parent.name:
+        raise BadRecordError(f"holds run {run_id}, whose settings give {result.run.run_id}", path)
+    if result.status in ("converged", "not_converged") and result.test_accuracy is None:
+        raise BadRecordError("a finished run without a test accuracy", path)
     return result
 
 

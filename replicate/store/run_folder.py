@@ -1,59 +1,44 @@
-"""The files of a run, `OUT/runs/<run_id>/`: their names, and how they are read."""
+"""The files of a run, `OUT/runs/<run_id>/`: their names; and the records of an output folder."""
 
 import contextlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from replicate.run import Run
-from replicate.store import curve, layers
-from replicate.store.curve import Point
 from replicate.store.files import read_bytes
-from replicate.store.layers import Snapshot
 from replicate.store.result import BadRecordError, Result, read_result, reason_of
-
-if TYPE_CHECKING:
-    from replicate.store.predictions import Predictions
 
 RESULT, CURVE, LAYERS, PREDICTIONS = "result.json", "curve.csv", "layers.json", "predictions.npz"
 CHECKPOINT, LOG = "checkpoint.pt", "log.txt"
+LEASE, OWNER = "claim", "owner.json"  # the lease is `claim/TOKEN/owner.json`; earlier versions look for it too
+MAX_CURVE_BYTES = 64_000_000  # a curve of the paper's protocol has 20,000
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Names and reads the files of one run; only a `Lease` writes them.
+    """Names the files of one run; only a `Lease` writes them.
 
     Args:
         path: the folder, which need not exist.
+
+    Attributes:
+        path: as above.
+        run_id: names the folder.
+        result: the record.
+        checkpoint: the latest state of a training, to resume from.
+        log: what the process of the run prints.
+        lease: folder of the lease.
     """
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path, self.run_id = path, path.name
+        self.result, self.checkpoint = path / RESULT, path / CHECKPOINT
+        self.log, self.lease = path / LOG, path / LEASE
 
     @classmethod
     def of(cls, out: Path, run: Run) -> "RunFolder":
         """The folder of a run in an output folder."""
         return cls(out / "runs" / run.run_id)
-
-    @property
-    def run_id(self) -> str:
-        """The run_id, which names the folder."""
-        return self.path.name
-
-    @property
-    def result(self) -> Path:
-        """The record."""
-        return self.path / RESULT
-
-    @property
-    def checkpoint(self) -> Path:
-        """The latest state of a training, to resume from."""
-        return self.path / CHECKPOINT
-
-    @property
-    def log(self) -> Path:
-        """What the process of the run prints."""
-        return self.path / LOG
 
     def record(self) -> Result | None:
         """Read the record; None if there is none that can be read."""
@@ -63,47 +48,9 @@ class RunFolder:
 
     def curve_bytes(self) -> bytes | None:
         """Content of the curve; None if there is none that can be read."""
-        try:
-            return read_bytes(self.path / CURVE, curve.MAX_BYTES)
-        except OSError:
-            return None
-
-    def points(self, *metrics: str) -> dict[str, list[Point]]:
-        """Read columns of the curve: metric -> iteration, epoch and value of each whole row."""
-        return curve.read_points(self.curve_bytes() or b"", metrics)
-
-    def snapshots(self, result: Result) -> tuple[Snapshot, ...]:
-        """Read the measurements of the layers.
-
-        Args:
-            result: the record of the run; the file must be of the same run and the same data.
-
-        Raises:
-            BadRecordError: the message names the file and what is wrong.
-            FileNotFoundError: the run has none.
-            OSError: it is not a plain file of the right size.
-        """
-        path = self.path / LAYERS
-        try:
-            return layers.parse_layers(read_bytes(path, layers.MAX_BYTES), result.run.run_id, result.fingerprint)
-        except BadRecordError as error:
-            raise BadRecordError(error.reason, path) from None
-
-    def predictions(self) -> "Predictions":
-        """Read the predictions.
-
-        Raises:
-            BadRecordError: the message names the file and what is wrong.
-            FileNotFoundError: the run has none.
-            OSError: it is not a plain file of the right size.
-        """
-        from replicate.store.predictions import MAX_BYTES, parse_predictions  # NumPy would slow `status` down
-
-        path = self.path / PREDICTIONS
-        try:
-            return parse_predictions(read_bytes(path, MAX_BYTES))
-        except BadRecordError as error:
-            raise BadRecordError(error.reason, path) from None
+        with contextlib.suppress(OSError):
+            return read_bytes(self.path / CURVE, MAX_CURVE_BYTES)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,5 +88,5 @@ def recorded(out: Path) -> Iterator[RunFolder]:
 
 
 def count_others(out: Path, run_ids: Container[str]) -> int:
-    """Count the records in an output folder that are of none of these runs."""
-    return sum(folder.path.name not in run_ids for folder in recorded(out))
+    """Count the records in an output folder that belong to none of these runs."""
+    return sum(folder.run_id not in run_ids for folder in recorded(out))

@@ -1,1 +1,1 @@
-"""What goes to Weights & Biases once runs are done: the report job, uploads, and the workspace."""
+"""Weights & Biases: a logger for trainings, uploads with a report job, and a workspace."""

@@ -1,57 +1,72 @@
-"""Uploading what was logged offline, through W&B's own `wandb sync`."""
+"""Uploads what was logged offline, with a report job: a W&B run that holds an experiment's table and figures."""
 
+import hashlib
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.options import wandb_key_known
 from replicate.run import Run
+from replicate.store.files import escape_control_chars
 from replicate.store.run_folder import Records, RunFolder
-from replicate.tracking.runs import offline_runs, was_synced
+from replicate.tracking.logger import discard, init_wandb_run, offline_runs
 
 # As a module of this Python: the command `wandb` may be another installation's, or not on the path.
 WANDB = (sys.executable, "-m", "wandb")
 
 
-@dataclass(frozen=True, slots=True)
-class Uploads:
-    """Offline W&B runs.
+def sync(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, dry_run: bool = False) -> int:
+    """Log the report job of an experiment, and upload it with the offline W&B runs of its trainings.
+
+    An upload leaves out what is logged later, so runs that have not ended are not uploaded.
 
     Args:
-        waiting: those to upload.
-        done: how many were uploaded before.
-        under_way: how many belong to runs that have not come to their end: an upload now would leave their rest out.
+        experiment: names the report.
+        runs: those to upload and to report on.
+        records: what `out` holds of them.
+        out: the output folder.
+        dry_run: only print what would be done.
+
+    Returns:
+        The exit code: 0, or 1 if something was not uploaded.
+
+    Raises:
+        UsageError: no W&B key is known.
     """
-
-    waiting: tuple[Path, ...]
-    done: int
-    under_way: int
-
-    def __str__(self) -> str:
-        more = f", {self.under_way} of runs that have not ended" if self.under_way else ""
-        return f"{len(self.waiting)} offline W&B runs to upload, {self.done} uploaded before{more}"
-
-
-def find(out: Path, runs: Sequence[Run], records: Records) -> Uploads:
-    """Find the offline W&B runs of these runs and of their reports in an output folder."""
-    ended = [
-        path for run in runs if run.run_id in records.results for path in offline_runs(RunFolder.of(out, run).path)
-    ]
-    others = [
-        path for run in runs if run.run_id not in records.results for path in offline_runs(RunFolder.of(out, run).path)
-    ]
+    finished = sum(result.final for result in records.results.values())
+    if dry_run:
+        print(f"would log a report job on {finished} finished runs" if finished else "no finished run to report on")
+    else:
+        require_key()
+        if finished:
+            logged = log_report(experiment, runs, records, out)
+            print(f"report job: {logged}" if logged else "report job: uploaded before, and nothing has changed")
+    logged_by = {run.run_id: offline_runs(RunFolder.of(out, run).path) for run in runs}
+    ended = [path for run_id, paths in logged_by.items() if run_id in records.results for path in paths]
+    unfinished = sum(map(len, logged_by.values())) - len(ended)
     known = [*ended, *offline_runs(out)]
-    return Uploads(
-        tuple(path for path in known if not was_synced(path)), sum(map(was_synced, known)), under_way=len(others)
-    )
+    waiting = [path for path in known if not was_synced(path)]
+    counts = f"{len(waiting)} offline W&B runs to upload, {len(known) - len(waiting)} uploaded before"
+    print(f"{counts}, {unfinished} of runs that have not ended" if unfinished else counts)
+    if dry_run:
+        for path in waiting:
+            print(f"would upload {escape_control_chars(str(path))}")
+        return 0
+    if waiting:
+        subprocess.run([*WANDB, "sync", *(str(path.resolve()) for path in waiting)], cwd=out, check=False)
+    failed = sum(not was_synced(path) for path in waiting)
+    if failed:
+        print(f"{failed} were not uploaded; run the command again to retry them")
+    return int(failed > 0)
 
 
 def require_key() -> None:
-    """Refuse to go on without a W&B key.
+    """Refuse to continue without a W&B key.
 
     Raises:
         UsageError: none is known.
@@ -60,58 +75,62 @@ def require_key() -> None:
         raise UsageError("no W&B key is known on this machine; give one by `wandb login` or in WANDB_API_KEY")
 
 
-def upload(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Upload offline W&B runs, and return those that `wandb sync` has not marked as uploaded.
+def was_synced(path: Path) -> bool:
+    """Whether an offline run was uploaded: `wandb sync` leaves a mark."""
+    return bool(list(path.glob("*.wandb.synced")))
+
+
+def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path) -> str | None:
+    """Log an experiment's table, verdicts and figures to an offline W&B run of job type `report`.
+
+    Its id holds a hash of the table's content. Earlier reports of the experiment that were not uploaded yet are
+    removed, and one that was uploaded with the same content is not logged again.
 
     Args:
-        paths: their folders.
-        out: the output folder, in which W&B keeps its log of the upload.
-    """
-    subprocess.run([*WANDB, "sync", *(str(path.resolve()) for path in paths)], cwd=out, check=False)
-    return [path for path in paths if not was_synced(path)]
-
-
-def sync(
-    experiment: Experiment,
-    runs: tuple[Run, ...],
-    records: Records,
-    out: Path,
-    dry_run: bool = False,
-    say: Callable[[str], None] = print,
-) -> int:
-    """Log the report job of an experiment, and upload it with the offline W&B runs of its trainings.
-
-    Args:
-        experiment: names the report.
-        runs: those to upload and to report on.
+        experiment: names the group.
+        runs: those of the table.
         records: what `out` holds of them.
-        out: the output folder.
-        dry_run: only say what would be done.
-        say: takes each line for the user.
+        out: the output folder; tables, figures and W&B's own files are written to it.
 
     Returns:
-        The exit code: 0, or 1 if something was not uploaded.
+        The W&B run's id; None if the same report was uploaded before.
 
     Raises:
-        UsageError: no W&B key is known.
+        UsageError: as of the table: no run has finished, or the records do not go together.
     """
-    finished = sum(result.status != "error" for result in records.results.values())
-    if dry_run:
-        uploads = find(out, runs, records)
-        say(f"would log a report job on {finished} finished runs" if finished else "no finished run to report on")
-        say(str(uploads))
-        for path in uploads.waiting:
-            say(f"would upload {path}")
-        return 0
-    require_key()
-    if finished:
-        from replicate.tracking.job import log_report  # here, for a refusal and a dry run need no figures
+    # Here, because a refusal and a dry run need no figures
+    from replicate.report.document import document, strict_json
+    from replicate.report.figures import draw
+    from replicate.report.render import cell_rows, write_table
+    from replicate.report.table import build
 
-        logged = log_report(experiment, runs, records, out, "offline")
-        say(f"report job: {logged}" if logged else "report job: uploaded before, and nothing has changed")
-    uploads = find(out, runs, records)
-    say(str(uploads))
-    left = upload(uploads.waiting, out) if uploads.waiting else []
-    if left:
-        say(f"{len(left)} were not uploaded; the same command tries them again")
-    return int(bool(left))
+    table = build(experiment, runs, records, out)
+    doc = document(table)
+    name = "report-" + re.sub(r"[^A-Za-z0-9_.-]", "-", experiment.name)  # these are allowed in names of artifacts
+    identity = f"{name}-{hashlib.sha256(strict_json(doc).encode()).hexdigest()[:8]}"
+    if any(was_synced(path) for path in out.glob(f"wandb/offline-run-*-{identity}")):
+        return None
+    out = out.resolve()  # the upload looks for the files from another folder
+    files = [*write_table(doc, out), *draw(table, out, out / "figures")]
+    import wandb
+
+    claims = [{key: claim[key] for key in ("id", "text", "verdict", "reason")} for claim in doc["claims"]]
+    discard(out, f"{name}-{8 * '?'}")
+    with init_wandb_run(
+        out, "offline", id=identity, group=experiment.name, job_type="report", name=f"report {experiment.name}"
+    ) as run:
+        pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
+        run.log({"accuracy": _wandb_table(cell_rows(doc)), "claims": _wandb_table(claims), **pictures})
+        artifact = wandb.Artifact(name, type="report")
+        for path in files:
+            artifact.add_file(str(path), name=str(path.relative_to(out)))
+        run.log_artifact(artifact)
+    return identity
+
+
+def _wandb_table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import wandb
+
+    columns: list[str | int] = [*rows[0]] if rows else []
+    # The paper's numbers may be `n/c`.
+    return wandb.Table(columns=columns, data=[[*row.values()] for row in rows], allow_mixed_types=True)

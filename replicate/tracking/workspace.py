@@ -2,43 +2,24 @@
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.tracking.runs import PROJECT
+from replicate.tracking.logger import HISTOGRAMS, PROJECT
 from replicate.tracking.sync import require_key
-
-if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Section, Workspace
 
 COLUMNS = ("config:init", "config:activation", "config:seed", "summary:status", "summary:test_accuracy")
 FIGURES = ("accuracy", "curves", "init_variance")
 
 
-def entity(asked: str | None, offline: bool = False) -> str:
-    """Settle whose workspace it is: the one asked for, that of WANDB_ENTITY, or the default of the key's owner.
-
-    Args:
-        asked: by the user.
-        offline: ask no server; `ENTITY` stands for the default.
-    """
-    if named := asked or os.environ.get("WANDB_ENTITY"):
-        return named
-    if offline:
-        return "ENTITY"
-    import wandb
-
-    return str(wandb.Api().default_entity)
-
-
-def dashboard(experiment: Experiment, asked: str | None, dry_run: bool) -> str:
+def dashboard(experiment: Experiment, entity: str | None, dry_run: bool) -> str:
     """Save the workspace of an experiment, as a new view of the project.
 
     Args:
         experiment: whose group of W&B runs is shown.
-        asked: the entity that the user names.
-        dry_run: save nothing, ask no server.
+        entity: the user or team whose project it is; None: WANDB_ENTITY, else the default of the key's owner.
+        dry_run: save nothing, ask no server; `ENTITY` is shown where the default is not known.
 
     Returns:
         The workspace's address; in a dry run what would be saved, as JSON.
@@ -47,25 +28,30 @@ def dashboard(experiment: Experiment, asked: str | None, dry_run: bool) -> str:
         UsageError: W&B's library for workspaces is not installed, no W&B key is known, or the server was not reached
             or refused.
     """
+    entity = entity or os.environ.get("WANDB_ENTITY")
+    workspace = _workspace(experiment, entity or "ENTITY")
     if dry_run:
-        return as_json(build(experiment, entity(asked, offline=True)))
+        view = workspace._model
+        spec = json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
+        sent = {"entity": view.entity, "project": view.project, "name": view.display_name, "spec": spec}
+        return json.dumps(sent, indent=1)
     require_key()
+    import wandb
+
     try:
-        workspace = build(experiment, entity(asked))
-        workspace.save()  # type: ignore[no-untyped-call]
+        workspace.entity = entity or str(wandb.Api().default_entity)
+        workspace.save()
         return str(workspace.url)
-    except UsageError:
-        raise
     except Exception as error:  # whatever a network and a server come up with
         raise UsageError(f"W&B has not saved the dashboard: {' '.join(str(error).split())}") from None
 
 
-def build(experiment: Experiment, owner: str) -> "Workspace":
+def _workspace(experiment: Experiment, entity: str) -> Any:
     """Build the workspace of an experiment: its runs by initialisation and activation, and panels for what they log.
 
     Args:
         experiment: whose group of W&B runs is shown.
-        owner: the entity.
+        entity: the user or team.
 
     Raises:
         UsageError: W&B's library for workspaces is not installed.
@@ -75,12 +61,11 @@ def build(experiment: Experiment, owner: str) -> "Workspace":
         import wandb_workspaces.workspaces as ws
         from wandb_workspaces import expr
     except ImportError:
-        raise UsageError(
-            "the dashboard needs the package wandb-workspaces; install it: pip install wandb-workspaces"
-        ) from None
+        message = "the dashboard needs the package wandb-workspaces; install it: pip install wandb-workspaces"
+        raise UsageError(message) from None
 
     return ws.Workspace(
-        entity=owner,
+        entity=entity,
         project=PROJECT,
         name=f"{experiment.name}: initialisations and activations",
         sections=_sections(),
@@ -94,19 +79,26 @@ def build(experiment: Experiment, owner: str) -> "Workspace":
     )
 
 
-def _sections() -> "list[Section]":
+def _sections() -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    def lines(metric: str, axis: str = "iteration", **settings: Any) -> wr.LinePlot:
-        return wr.LinePlot(x=axis, y=[metric], title_x=axis, **settings)
+    def lines(metric: str) -> wr.LinePlot:
+        return wr.LinePlot(x="iteration", y=[metric], title_x="iteration")
 
-    def by(field: str, axis: str = "iteration") -> wr.LinePlot:
-        band: Any = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-        title = f"Test accuracy by {field}, mean and range"
-        return lines("test/accuracy", axis, title=title, title_y="%", groupby=wr.Config(field), **band)
+    def accuracy_by(field: str, axis: str) -> wr.LinePlot:
+        return wr.LinePlot(
+            title=f"Test accuracy by {field}, mean and range",
+            x=axis,
+            y=["test/accuracy"],
+            title_x=axis,
+            title_y="%",
+            groupby=wr.Config(field),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="minmax",
+        )
 
-    def final(field: str) -> wr.BarPlot:
+    def final_by(field: str) -> wr.BarPlot:
         title = f"Final test accuracy by {field}"
         return wr.BarPlot(title=title, metrics=[wr.SummaryMetric("test_accuracy")], groupby=wr.Config(field))
 
@@ -118,42 +110,15 @@ def _sections() -> "list[Section]":
             chart_strings={"title": f"{column} over the layers"},
         )
 
+    def tables(*names: str) -> list[wr.WeavePanelSummaryTable]:
+        return [wr.WeavePanelSummaryTable(table_name=name) for name in names]
+
+    by_axis = [accuracy_by("init", "iteration"), accuracy_by("activation", "iteration"), accuracy_by("init", "epoch")]
+    layers: list[Any] = [*map(lines, HISTOGRAMS.values()), *map(over_layers, HISTOGRAMS)]
+    figures = wr.MediaBrowser(title="Figures", media_keys=[f"figures/{name}" for name in FIGURES])
     return [
-        ws.Section(
-            name="Test accuracy",
-            is_open=True,
-            panels=[
-                *(by(field) for field in ("init", "activation")),
-                by("init", "epoch"),
-                *(final(field) for field in ("init", "activation")),
-            ],
-        ),
-        ws.Section(
-            name="Training",
-            panels=[lines(metric) for metric in ("train/loss", "test/loss", "train/accuracy", "lr")],
-        ),
-        ws.Section(
-            name="Layers",
-            panels=[
-                *(lines(f"layers/log10_{key}") for key in ("variance", "gradient_norm")),
-                *(over_layers(column) for column in ("variance", "gradient_norm")),
-                *(wr.WeavePanelSummaryTable(table_name=key) for key in ("init/report", "layers/table")),
-            ],
-        ),
-        ws.Section(
-            name="Report",
-            is_open=True,
-            panels=[
-                *(wr.WeavePanelSummaryTable(table_name=key) for key in ("accuracy", "claims")),
-                wr.MediaBrowser(title="Figures", media_keys=[f"figures/{name}" for name in FIGURES]),
-            ],
-        ),
+        ws.Section(name="Test accuracy", is_open=True, panels=[*by_axis, final_by("init"), final_by("activation")]),
+        ws.Section(name="Training", panels=[*map(lines, ("train/loss", "test/loss", "train/accuracy", "lr"))]),
+        ws.Section(name="Layers", panels=[*layers, *tables("init/report", "layers/table")]),
+        ws.Section(name="Report", is_open=True, panels=[*tables("accuracy", "claims"), figures]),
     ]
-
-
-def as_json(workspace: "Workspace") -> str:
-    """What saving the workspace would send to the server."""
-    view = workspace._model
-    spec = json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
-    content = {"entity": view.entity, "project": view.project, "name": view.display_name, "spec": spec}
-    return json.dumps(content, indent=1)

@@ -1,7 +1,8 @@
-"""The parts of a training: the only place where networks, initialisations and data meet."""
+"""The parts of a training: random streams, data, network and trainer. Only here do nets, inits and data meet."""
 
+import hashlib
 from dataclasses import asdict
-from typing import cast
+from typing import Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -10,16 +11,35 @@ from torch import nn
 
 from replicate.data.datamodule import DeviceData
 from replicate.data.dataset import Dataset
-from replicate.data.preprocess import PREPROCESSINGS
 from replicate.init import initialize_
-from replicate.nn.activations import ACTIVATIONS
-from replicate.nn.fitnet import PLANS, build
+from replicate.names import ACTIVATIONS, MODELS, PREPROCESSINGS, resolve
+from replicate.nn.fitnet import build
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import LayerEntry
 from replicate.training.distributed import SingleProcess
-from replicate.training.layers import snapshot_iterations
-from replicate.training.streams import stream, stream_seed
+from replicate.training.measurements import snapshot_iterations
+
+Stream = Literal["init", "lsuv", "batches", "dropout"]  # numbers drawn from one never shift those of another
+
+
+def stream_seed(seed: int, name: Stream, rank: int = 0) -> int:
+    """Return the seed of a random stream of a run: the first 63 bits of sha256 over `seed/name` or `seed/name/rank`.
+
+    Args:
+        seed: of the run.
+        name: of the stream.
+        rank: of the process, if several train the run and each draws its own numbers. Rank 0 draws the same numbers as
+            a single process.
+    """
+    suffix = f"/{rank}" if rank else ""
+    digest = hashlib.sha256(f"{seed}/{name}{suffix}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def stream(seed: int, name: Stream) -> torch.Generator:
+    """Make the CPU generator of one of a run's random streams, at its start."""
+    return torch.Generator().manual_seed(stream_seed(seed, name))
 
 
 def build_data(run: Run, dataset: Dataset, device: str, group: SingleProcess | None = None) -> DeviceData:
@@ -28,10 +48,10 @@ def build_data(run: Run, dataset: Dataset, device: str, group: SingleProcess | N
     Args:
         run: what to train.
         dataset: as loaded for `run.dataset`.
-        device: `cpu`, `cuda` or `mps`.
+        device: `cpu` or `cuda`.
         group: the processes that train the run, each on its part of every batch; None: only this one.
     """
-    train_images, test_images = PREPROCESSINGS[run.preprocessing](dataset.train_images, dataset.test_images)
+    train_images, test_images = resolve(PREPROCESSINGS[run.preprocessing])(dataset.train_images, dataset.test_images)
     data = DeviceData(
         (train_images.mul_(run.input_scale), torch.tensor(dataset.train_labels)),
         (test_images.mul_(run.input_scale), torch.tensor(dataset.test_labels)),
@@ -46,9 +66,9 @@ def build_data(run: Run, dataset: Dataset, device: str, group: SingleProcess | N
 
 
 def build_net(run: Run, classes: int, device: str) -> nn.Module:
-    """Build the network on the device, with the weights that torch gives it."""
-    activation = ACTIVATIONS[run.activation]
-    net = build(PLANS[run.model], activation, width=run.width, dropout=run.dropout, classes=classes)
+    """Build the network on the device, with torch's default weights."""
+    activation = resolve(ACTIVATIONS[run.activation])
+    net = build(resolve(MODELS[run.model]), activation, width=run.width, dropout=run.dropout, classes=classes)
     return net.to(device).to(memory_format=torch.channels_last)  # faster convolutions, on a CPU as well
 
 
@@ -62,23 +82,23 @@ def init_net_(net: nn.Module, run: Run, data: DeviceData) -> list[LayerEntry]:
     reports = initialize_(
         net,
         run.init,
-        data.training_batches(stream(run.seed, "lsuv"), run.lsuv_batch_size),
+        (images for images, _ in data.fresh_batches(stream(run.seed, "lsuv"), run.lsuv_batch_size)),
         generator=stream(run.seed, "init"),
-        negative_slope=ACTIVATIONS[run.activation].negative_slope,
+        negative_slope=resolve(ACTIVATIONS[run.activation]).negative_slope,
         tol=run.lsuv_tol,
         max_iter=run.lsuv_max_iter,
         dropout=run.lsuv_dropout,
     )
-    torch.manual_seed(stream_seed(run.seed, "dropout"))  # for training, whatever the initialisation has drawn
+    torch.manual_seed(stream_seed(run.seed, "dropout"))  # for training, however much the initialisation has drawn
     return [cast("LayerEntry", asdict(report)) for report in reports]
 
 
 def make_trainer(
     run: Run, options: Options, data: DeviceData, callbacks: list[pl.Callback], rank: int = 0
 ) -> pl.Trainer:
-    """Make Lightning's Trainer: one device, and nothing that costs time at every iteration.
+    """Make Lightning's Trainer for one device, without any feature that costs time at every iteration.
 
-    Lightning does not know of other ranks: `Classifier` brings their gradients and sums together.
+    Lightning does not know of other ranks: `Classifier` sums their gradients and totals.
 
     Args:
         run: what to train.

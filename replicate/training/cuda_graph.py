@@ -1,4 +1,4 @@
-"""The iterations of a chunk as replays of one iteration, captured as a CUDA graph."""
+"""The iterations of a chunk as replays of one iteration that was captured as a CUDA graph."""
 
 import contextlib
 import os
@@ -13,13 +13,12 @@ from replicate.data.cache import folder as cache_folder
 from replicate.data.datamodule import Chunk
 from replicate.errors import MEMORY, GraphError, first_error, transient_kind
 from replicate.options import Options
-from replicate.training.half_copies import HalfCopies
-from replicate.training.module import Classifier, Eager, Steps, iteration
-from replicate.training.static_buffers import Snapshot, StaticBuffers
+from replicate.training.module import Classifier, Eager, Steps
+from replicate.training.static_buffers import HalfCopies, SavedState, StaticBuffers
 
-CHECKED = 3  # iterations that a graph repeats before it is used: with batches, masks and gradients of their own
-# Relative. What a graph can get wrong, such as an old batch or the same masks again, is far beyond; kernels that are
-# chosen differently, or sum in another order, stay within.
+CHECKED = 3  # iterations that a graph repeats before it is used, each with its own batch, masks and gradients
+# Relative. A graph's possible mistakes, such as an old batch or the same masks again, are far larger than this; other
+# kernels, or sums in another order, differ by less.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 TOLERANCE_16 = 5e-2  # under autocast
 
@@ -27,7 +26,7 @@ TOLERANCE_16 = 5e-2  # under autocast
 def steps_for(options: Options) -> Steps:
     """Choose how iterations are made.
 
-    `auto` is a graph on one GPU; several processes sum their gradients eagerly, and so does a run whose graph failed.
+    `auto` is a graph on one GPU. It is eager on a CPU, with several processes, and after an attempt whose graph failed.
     """
     step = options.step
     if step == "auto" and options.graph_failure is not None:
@@ -41,16 +40,15 @@ class CudaGraph:
     """Replays one iteration, captured as a CUDA graph, for each batch of a chunk.
 
     All kernels of an iteration are launched at once, on buffers whose addresses do not change: a chunk's images and
-    labels, the index of the next batch, its loss and logits, and the learning rate. The dropout masks of each replay
-    are its own: torch advances the GPU's generator by as much as an iteration draws.
+    labels, the index of the next batch, its loss and logits, and the learning rate. Each replay has its own dropout
+    masks, because torch advances the GPU's generator by as much as an iteration draws.
 
-    Under autocast the weights are cast by `HalfCopies`.
+    Under autocast, `HalfCopies` casts the weights.
 
-    Before the graph is used it repeats a few iterations that were made eagerly, at learning rate 0, and must come to
-    the same losses, gradients and momenta. On a CPU nothing is captured, and each replay computes the
-    iteration again.
+    Before the graph is used, it repeats a few iterations that were made eagerly, at learning rate 0, and must give the
+    same losses, gradients and momenta. On a CPU nothing is captured, and each replay computes the iteration again.
 
-    The learning rate is float32 on a GPU, as torch's fused SGD wants it: within 6e-8 of what is asked for.
+    The learning rate is float32 on a GPU, as torch's fused SGD requires: within 6e-8 of the run's.
 
     Args:
         compiled: whether torch.compile fuses the net's kernels first. The dropout masks stay those of the eager net.
@@ -59,142 +57,147 @@ class CudaGraph:
     def __init__(self, *, compiled: bool = False) -> None:
         self.name = "compiled" if compiled else "graph"
         self.compiled = compiled
-        self._buffers: StaticBuffers | None = None
-        self._copies: HalfCopies | None = None
-        self._net: nn.Module | None = None  # what the forward pass calls: the net, its twin, or that one compiled
-        self._rate, self._rate_now = torch.zeros(()), 0.0  # the learning rate: what the graph reads, and its value
-        self._replay: Callable[[], Any] | None = None
+        self.replay: Callable[[], Any] | None = None  # the first chunk makes it and the fields that follow in `prepare`
+        self._rate_now = 0.0
 
     def __call__(self, module: Classifier, optimizer: Optimizer, chunk: Chunk) -> Tensor:
         """Make an iteration of each batch.
 
         Raises:
-            GraphError: the graph cannot be captured, or does not repeat what is done without it. The process cannot be
-                trusted to train from then on: torch 2.11 leaves the GPU's generator in the state of a capture.
+            GraphError: the graph cannot be captured, or its iterations differ from eager ones. This process must not
+                train any further: torch 2.11 leaves the GPU's generator in the state of a capture.
         """
         length = len(chunk)
         images, labels = chunk.stacked()
-        if self._buffers is None or self._replay is None:
-            self._buffers = StaticBuffers(images, labels, length, chunk.max_length)
-            self._buffers.fill(images, labels)
-            self._prepare(module, optimizer, self._buffers, min(CHECKED, length))
-        assert self._replay is not None
-        self._buffers.fill(images, labels)
+        if self.replay is None:
+            self.buffers = StaticBuffers(images, labels, length, chunk.max_length)
+            self.buffers.fill(images, labels)
+            self.replay = self.prepare(module, optimizer, min(CHECKED, length))
+        self.buffers.fill(images, labels)
         for done in range(length):
-            self._set_rate(module.learning_rate(module.iteration + done))
-            self._replay()
+            self.set_rate(module.learning_rate(module.iteration + done))
+            self.replay()
         module.iteration += length
-        losses, size = self._buffers.losses[:length].clone(), self._buffers.labels.shape[1]
-        module.add("train", losses.sum() * size, self._buffers.correct(length), length * size)
+        losses, size = self.buffers.losses[:length].clone(), self.buffers.labels.shape[1]
+        module.add("train", losses.sum() * size, self.buffers.correct(length), length * size)
         return losses
 
-    def _set_rate(self, rate: float) -> None:
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next replays."""
         if rate != self._rate_now:
-            self._rate.fill_(rate)
+            self.rate.fill_(rate)
             self._rate_now = rate
 
-    def _prepare(self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers, count: int) -> None:
-        """Capture an iteration, and see that a few replays agree with the same iterations made eagerly."""
+    def prepare(self, module: Classifier, optimizer: Optimizer, count: int) -> Callable[[], Any]:
+        """Capture an iteration, and check that `count` replays agree with the same iterations made eagerly.
+
+        Returns:
+            What replays the iteration. The net, the optimiser and the random generators are as before.
+        """
         device = module.device
-        self._rate = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)
+        self.module, self.optimizer = module, optimizer
+        self.rate = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)
         self._rate_now = 0.0
+        self.net = module.net  # what the forward pass calls: the net, its twin, or that one compiled
+        self.copies: HalfCopies | None = None
         for group in optimizer.param_groups:
-            group["lr"] = self._rate
+            group["lr"] = self.rate
         for parameter in module.net.parameters():
-            # SGD makes them in its first step, as copies of the gradients: to which zeros lead as well.
+            # SGD makes them in its first step, as copies of the gradients. From zeros it gets the same momenta.
             optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-        before = Snapshot(module, optimizer)
+        before = SavedState(module.net, optimizer)
         try:
-            self._net = module.net
-            eager = self._trial(module, optimizer, buffers, count)
-            before.restore(module, optimizer)
+            losses, vector = self.trial(count)
+            before.restore()
             if torch.is_autocast_enabled(device.type):
                 if torch.is_autocast_cache_enabled():
-                    raise RuntimeError("autocast keeps its copies of the weights, which replays would not renew")
-                self._copies = HalfCopies(module.net, torch.get_autocast_dtype(device.type))
-                self._net = self._copies.net
+                    raise RuntimeError("autocast keeps its copies of the weights, which replays would not refresh")
+                self.copies = HalfCopies(module.net, torch.get_autocast_dtype(device.type))
+                self.net = self.copies.net
             if self.compiled:
-                self._net = _compile(self._net)
-            self._trial(module, optimizer, buffers, 1)  # a capture wants everything to have been carried out before
-            before.restore(module, optimizer)
-            self._replay = self._capture(module, optimizer, buffers)
-            buffers.rewind()
+                self.net = _compile(self.net)
+            self.trial(1)  # a capture needs everything to have run once before
+            before.restore()
+            replay = self.capture()
+            self.buffers.rewind()
             for _ in range(count):
-                self._replay()
-            self._compare(module, optimizer, buffers, eager)
+                replay()
+            self.compare(losses, vector)
+            if module.run.momentum:
+                self.compare_step(replay)
         except Exception as error:
             first = first_error(error)
             if transient_kind(first) == MEMORY:
                 raise first from None
             raise GraphError(self.name, first) from error
-        before.restore(module, optimizer)
+        before.restore()
+        return replay
 
-    def _trial(
-        self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers, count: int
-    ) -> tuple[Tensor, Tensor]:
+    def trial(self, count: int) -> tuple[Tensor, Tensor]:
         """Make the first iterations without a graph; return their losses, and the last gradients and momenta."""
-        buffers.rewind()
-        with _side_stream(module.device):
+        self.buffers.rewind()
+        with _side_stream(self.module.device):
             for _ in range(count):
-                self._iteration(module, optimizer, buffers)
-        return buffers.losses[:count].clone(), _gradients_and_momenta(module, optimizer)
+                self.iteration()
+        return self.buffers.losses[:count].clone(), _vector([*self.gradients(), *self.momenta()])
 
-    def _iteration(self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers) -> None:
+    def iteration(self) -> None:
         """Make an iteration of the next batch."""
+        self.optimizer.zero_grad()
+        if self.copies is not None:
+            self.copies.refresh()
+        images, labels = self.buffers.batch()
+        logits = self.net(images)
+        loss = self.module.loss(logits, labels)
+        self.buffers.keep(loss, logits)
+        self.module.update(self.optimizer, loss, None if self.copies is None else self.copies.return_gradients)
 
-        def forward() -> Tensor:
-            assert self._net is not None
-            images, labels = buffers.batch()
-            logits = self._net(images)
-            loss = module.loss(logits, labels)
-            buffers.keep(loss, logits)
-            return loss
-
-        iteration(module, optimizer, forward, self._copies)
-
-    def _capture(self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers) -> Callable[[], Any]:
-        """Capture an iteration. Nothing is carried out yet."""
-        if module.device.type != "cuda":
-            return lambda: self._iteration(module, optimizer, buffers)
+    def capture(self) -> Callable[[], Any]:
+        """Capture an iteration without running it; return what replays it."""
+        if self.module.device.type != "cuda":
+            return self.iteration
         graph = torch.cuda.CUDAGraph()
-        optimizer.zero_grad()  # the gradients are to have their places in the graph's memory
+        self.optimizer.zero_grad()  # so that the gradients are allocated in the graph's memory
         with torch.cuda.graph(graph):
-            self._iteration(module, optimizer, buffers)
+            self.iteration()
         return graph.replay
 
-    def _compare(
-        self, module: Classifier, optimizer: Optimizer, buffers: StaticBuffers, eager: tuple[Tensor, Tensor]
-    ) -> None:
-        """Compare the replays with the eager iterations, and the step of one more with its learning rate.
+    def compare(self, losses: Tensor, vector: Tensor) -> None:
+        """Compare the replays with eager iterations.
+
+        Args:
+            losses: of the eager iterations.
+            vector: the last gradients and momenta of the eager iterations.
 
         Raises:
-            RuntimeError: they do not agree, or tensors differ in layout, for which torch takes slow kernels.
+            RuntimeError: they do not agree, or tensors differ in layout, which makes torch choose slow kernels.
         """
-        losses, vector = eager
-        tolerance = TOLERANCES[vector.dtype] if self._copies is None else TOLERANCE_16
-        _agree("losses", buffers.losses[: len(losses)], losses, tolerance)
-        _agree("gradients and momenta", _gradients_and_momenta(module, optimizer), vector, tolerance)
-        for name, parameter in module.net.named_parameters():
-            momentum = optimizer.state[parameter]["momentum_buffer"]
-            if parameter.grad is not None and not parameter.stride() == parameter.grad.stride() == momentum.stride():
+        tolerance = TOLERANCES[vector.dtype] if self.copies is None else TOLERANCE_16
+        _agree("losses", self.buffers.losses[: len(losses)], losses, tolerance)
+        _agree("gradients and momenta", _vector([*self.gradients(), *self.momenta()]), vector, tolerance)
+        for (name, weight), momentum in zip(self.module.net.named_parameters(), self.momenta(), strict=True):
+            if weight.grad is not None and not weight.stride() == weight.grad.stride() == momentum.stride():
                 raise RuntimeError(f"the weights {name}, their gradients and their momenta differ in layout")
-        if not module.run.momentum:
-            return
-        weights = _vector(module.net.parameters())
-        buffers.rewind()
-        self._set_rate(1.0)
-        assert self._replay is not None
-        self._replay()
-        _agree("steps", weights - _vector(module.net.parameters()), _vector(_momenta(module, optimizer)), TOLERANCE_16)
 
+    def compare_step(self, replay: Callable[[], Any]) -> None:
+        """Check that a replay with learning rate 1 changes the weights by their momenta.
 
-def _gradients_and_momenta(module: Classifier, optimizer: Optimizer) -> Tensor:
-    gradients = [parameter.grad for parameter in module.net.parameters() if parameter.grad is not None]
-    return _vector([*gradients, *_momenta(module, optimizer)])
+        Raises:
+            RuntimeError: it does not.
+        """
+        weights = _vector(self.module.net.parameters())
+        self.buffers.rewind()
+        self.set_rate(1.0)
+        replay()
+        _agree("steps", weights - _vector(self.module.net.parameters()), _vector(self.momenta()), TOLERANCE_16)
 
+    def gradients(self) -> list[Tensor]:
+        """List the gradients of the net's weights."""
+        return [parameter.grad for parameter in self.module.net.parameters() if parameter.grad is not None]
 
-def _momenta(module: Classifier, optimizer: Optimizer) -> list[Tensor]:
-    return [optimizer.state[parameter]["momentum_buffer"] for parameter in module.net.parameters()]
+    def momenta(self) -> list[Tensor]:
+        """List the momenta of the net's weights."""
+        return [self.optimizer.state[parameter]["momentum_buffer"] for parameter in self.module.net.parameters()]
 
 
 def _vector(tensors: Iterable[Tensor]) -> Tensor:
@@ -203,7 +206,7 @@ def _vector(tensors: Iterable[Tensor]) -> Tensor:
 
 @contextlib.contextmanager
 def _side_stream(device: torch.device) -> Iterator[None]:
-    """Carry out on another stream, and wait for it; on a CPU there is only one."""
+    """Run the block on another stream, and wait for it; a CPU has only one."""
     if device.type != "cuda":
         yield
         return
@@ -215,8 +218,8 @@ def _side_stream(device: torch.device) -> Iterator[None]:
 
 
 def _compile(net: nn.Module) -> nn.Module:
-    """Have torch.compile fuse what it can; all processes of the machine share what it has made."""
-    import torch._inductor.config as inductor  # torch alone does not bring it
+    """Let torch.compile fuse the kernels; all processes of the machine share its cache."""
+    import torch._inductor.config as inductor  # `import torch` does not load it
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     inductor.fallback_random = True  # the same dropout masks as without
@@ -225,7 +228,7 @@ def _compile(net: nn.Module) -> nn.Module:
 
 
 def _agree(name: str, ours: Tensor, eager: Tensor, tolerance: float) -> None:
-    """See that two vectors agree where they are finite, and are finite at the same places.
+    """Check that two vectors are finite at the same places, and agree there.
 
     Raises:
         RuntimeError: they do not.

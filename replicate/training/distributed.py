@@ -28,46 +28,38 @@ from replicate.options import Options
 from replicate.run import Run
 
 HOST = "127.0.0.1"
-METHOD = "spawn"  # fresh processes: the first has threads, and perhaps CUDA
-# Gradients use the device's own backend; what is exchanged once per chunk or less often is on the CPU in any case.
+METHOD = "spawn"  # fresh processes: rank 0 has threads, and perhaps CUDA
+# Gradients use the device's own backend; everything that is exchanged less often is on the CPU.
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-TIMEOUT = timedelta(minutes=30)  # one rank may initialise, load or log for so long while the others wait
-REASON_SECONDS = 5.0  # from an error in the process group to the news which rank caused it
-# Gloo notices at once that a rank is gone. NCCL does not: rank 0 is killed after so long, the others soon.
+TIMEOUT = timedelta(minutes=30)  # one rank may initialise, load or log for this long while the others wait
+REASON_SECONDS = 5.0  # from an error in the process group to the report of the rank that caused it
+# Gloo notices at once that a rank has died. NCCL does not: rank 0 is killed after the first time, the others after the
+# second.
 GRACE_SECONDS, OTHERS_GRACE_SECONDS = 20.0, 1.0
 
 
 class SingleProcess:
-    """The only process of a run: rank 0 of 1."""
+    """The only process of a run: rank 0 of 1.
 
-    rank, size = 0, 1
+    `share` is the fraction of every batch that this process trains on.
+    """
+
+    rank, size, share = 0, 1, 1.0
 
     def broadcast_(self, module: nn.Module) -> None:
-        """Overwrite the parameters by those of rank 0."""
+        """Overwrite the parameters with those of rank 0."""
 
     def backward(self, module: nn.Module, loss: Tensor) -> None:
-        """Add the gradients of the whole batch's mean loss, given this rank's mean loss."""
+        """Add the gradients of the whole batch's mean loss, given the mean loss of this rank's part."""
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def reduce_losses(self, losses: Tensor) -> Tensor:
-        """Return the mean losses (n,) of whole batches, given those of this rank's parts."""
-        return losses
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Return the sum over the ranks."""
+        return values
 
-    def all_reduce(self, sums: Tensor) -> Tensor:
-        """Sum over the ranks."""
-        return sums
-
-    def any_rank(self, stop: int | None, due: bool) -> tuple[int | None, bool]:
-        """Return what any rank asks for: to stop, by the number of a signal, and to save the run's state."""
-        return stop, due
-
-    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        """List the states of all ranks."""
-        return [state]
-
-    def interleave(self, part: Tensor) -> Tensor:
-        """Put the ranks' values for their test images (n,) in the order of all test images."""
-        return part
+    def gather(self, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """List the values of all ranks."""
+        return [values]
 
 
 class ProcessGroup(SingleProcess):
@@ -75,8 +67,8 @@ class ProcessGroup(SingleProcess):
 
     After each backward pass the gradients are summed over the ranks in one buffer. DistributedDataParallel is not used:
     a chunk of batches is one forward pass to its wrapper, and it rearranges its buckets after the first iteration of
-    each process. That changes the order of the sums, so with three ranks a resumed run would end in other bits. What it
-    could save is small: the gradients of FitNet-4 are 5 MB.
+    each process. That changes the order of the sums, so with three ranks a resumed run would end in other bits. It
+    could not save much either: the gradients of FitNet-4 are 5 MB.
 
     Args:
         rank: of this process.
@@ -89,7 +81,7 @@ class ProcessGroup(SingleProcess):
         self.share = (batch_size // size + (rank < batch_size % size)) / batch_size
 
     def broadcast_(self, module: nn.Module) -> None:
-        """Overwrite the parameters by those of rank 0."""
+        """Overwrite the parameters with those of rank 0."""
         for parameter in module.parameters():
             values = parameter.detach().contiguous()
             dist.broadcast(values, src=0)
@@ -105,37 +97,18 @@ class ProcessGroup(SingleProcess):
         for gradient, part in zip(gradients, torch.split(summed, [one.numel() for one in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def reduce_losses(self, losses: Tensor) -> Tensor:
-        """Return the mean losses (n,) of whole batches, given those of this rank's parts."""
-        return self.all_reduce(losses * self.share)
-
-    def all_reduce(self, sums: Tensor) -> Tensor:
-        """Sum over the ranks: the same bits on every rank, on the CPU."""
-        summed = sums.detach().cpu().clone()
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Return the sum over the ranks: the same bits on every rank, on the CPU."""
+        summed = values.detach().cpu().clone()
         dist.all_reduce(summed)
         return summed
 
-    def any_rank(self, stop: int | None, due: bool) -> tuple[int | None, bool]:
-        """Return what any rank asks for: to stop, by the number of a signal, and to save the run's state."""
-        asked = torch.tensor([stop or 0, int(due)])
-        dist.all_reduce(asked, dist.ReduceOp.MAX)
-        number, save = asked.tolist()
-        return number or None, bool(save)
-
-    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        """List the states of all ranks, their tensors on the CPU."""
-        mine = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in state.items()}
+    def gather(self, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """List the values of all ranks, with tensors on the CPU."""
+        mine = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in values.items()}
         gathered = [mine] * self.size
         dist.all_gather_object(gathered, mine)
         return gathered
-
-    def interleave(self, part: Tensor) -> Tensor:
-        """Put the ranks' values for their test images (n,) in the order of all test images."""
-        parts = [one["part"] for one in self.gather({"part": part})]
-        whole = part.new_empty(sum(map(len, parts)))
-        for rank, one in enumerate(parts):
-            whole[rank :: self.size] = one  # as in DeviceData.shard
-        return whole
 
 
 Function = Callable[[ProcessGroup, Run, Options], None]
@@ -168,21 +141,21 @@ def launch_ranks(run: Run, options: Options, function: Function) -> Iterator[Sin
                 raise RuntimeError("a rank failed before it was ready")
         join_group(store, options.device, 0, size)
         yield ProcessGroup(0, size, run.batch_size)
-    except RuntimeError as error:  # Gloo's and NCCL's errors are, and the rank that is gone explains them
+    except RuntimeError as error:  # as Gloo and NCCL raise it; the rank that has died is the reason
         if others.failed.wait(REASON_SECONDS) and others.failure is not None:
             raise others.failure from error
         raise
     finally:
         others.end()
-        if options.device == "cpu" and dist.is_initialized():  # NCCL would wait for ranks that are gone
+        if options.device == "cpu" and dist.is_initialized():  # NCCL would wait for ranks that have ended
             dist.destroy_process_group()
 
 
 def join_group(store: TCPStore, device: str, rank: int, size: int) -> None:
-    """Make this process a rank of the process group of one machine, and take its own GPU."""
+    """Make this process a rank of the process group of one machine, and select its own GPU."""
     if device == "cuda":
         torch.cuda.set_device(rank)
-    # Gloo would look up the host's name, which need not lead back here.
+    # Gloo would look up the host's name, which need not lead back to this machine.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     dist.init_process_group(BACKENDS[device], store=store, rank=rank, world_size=size, timeout=TIMEOUT)
 
@@ -206,7 +179,7 @@ class _Others(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Wait. If one fails and this process does not notice, end this process."""
+        """Wait. If a rank fails and this process does not notice, end this process."""
         try:
             while not self._context.join(grace_period=OTHERS_GRACE_SECONDS):
                 pass
@@ -220,29 +193,30 @@ class _Others(threading.Thread):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill the ranks that are left."""
+        """Kill the ranks that still run."""
         self.ended.set()
         for process in self._context.processes:
             process.kill()
         self.join()
 
     def _describe(self, error: ProcessExitedException) -> RankFailedError:
-        reports = {}
+        name = f"rank {error.error_index + 1} of {self.size}"
         while not self._reports.empty():
             rank, report, kind = self._reports.get()
-            reports[rank] = f"rank {rank} of {self.size} failed:\n{report}", kind
-        rank, name = error.error_index + 1, error.signal_name
-        died = f"rank {rank} of {self.size} died: " + (f"killed by {name}" if name else f"exit code {error.exit_code}")
-        return RankFailedError(*reports.get(rank, (died, KILLED if name else None)))
+            if rank == error.error_index + 1:
+                return RankFailedError(f"{name} failed:\n{report}", kind)
+        if error.signal_name:
+            return RankFailedError(f"{name} died: killed by {error.signal_name}", KILLED)
+        return RankFailedError(f"{name} died: exit code {error.exit_code}", None)
 
 
 def _rank(index: int, reports: "SimpleQueue[Any]", port: int, function: Function, run: Run, options: Options) -> None:
-    """Be one of the other ranks, until rank 0 ends it, or ends."""
+    """Be one of the other ranks, until rank 0 ends this process, or ends itself."""
     rank, size = index + 1, options.devices_per_run
     parent = mp.parent_process()
     assert parent is not None
     try:
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # but see Checkpoint
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # until CheckpointOnSignal does
             signal.signal(one, signal.SIG_IGN)
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         store = TCPStore(HOST, port, size, is_master=False, timeout=TIMEOUT)
@@ -252,7 +226,7 @@ def _rank(index: int, reports: "SimpleQueue[Any]", port: int, function: Function
     except Exception as error:
         reports.put((rank, traceback.format_exc(), transient_kind(error)))
         os._exit(1)
-    _end_with(parent)  # not now: ranks that still read from this process would fail
+    _end_with(parent)  # not earlier: ranks that still read from this process would fail
 
 
 def _end_with(parent: BaseProcess) -> None:

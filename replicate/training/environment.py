@@ -1,29 +1,84 @@
-"""The process that trains: its threads, its arithmetic, and what a record says of the code and the machine."""
+"""The machine and the process: what torch finds, how it computes, and what a record holds of both."""
 
 import os
 import platform
 import warnings
+from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from replicate import nvidia_mps, provenance
+from replicate.data import load
 from replicate.options import Options
 
-# Where one of these is set, oneDNN and MKL take other kernels than the processor would have them take.
+# If one of these is set, oneDNN and MKL do not choose their kernels by the processor.
 OVERRIDES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 FIXED_WORKSPACES = (":4096:8", ":16:8")  # with these cuBLAS gives the same bits twice
 
 
-def configure(options: Options) -> None:
-    """Set what holds for the whole process; on a GPU before anything touches CUDA.
+def survey(
+    datasets: Iterable[str], data_dir: Path, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
+    """Look for the devices that this process sees, and read each data set once, so that every run finds it prepared.
 
-    Float32 is float32: no TF32 in convolutions (torch's default) nor in matrix products. Where the options are strict,
-    the same run gives the same bits: torch takes deterministic kernels alone, and an operation without one raises.
-    The nets have none: `max_pool2d` over windows that do not overlap, `nll_loss` over one axis, and indices that are
-    read (the crops) or not differentiated are not on torch's list (`torch.use_deterministic_algorithms`).
+    For a process of its own, because it touches CUDA.
+
+    Args:
+        datasets: as in a Run's `dataset`.
+        data_dir: where they are found, and downloaded to.
+        progress: called with the number of images decoded so far and the number of all.
+
+    Returns:
+        The arguments of plan.Survey.
+
+    Raises:
+        UsageError: unknown or unreadable data set, or a download that failed.
+    """
+    fingerprints, test_images = {}, {}
+    for name in datasets:
+        dataset = load(name, data_dir, progress)
+        fingerprints[name], test_images[name] = dataset.fingerprint, len(dataset.test_labels)
+    return {"gpus": torch.cuda.device_count(), "fingerprints": fingerprints, "test_images": test_images}
+
+
+def probe(send: Callable[..., None]) -> dict[str, Any]:
+    """Look at every device. For a process of its own, because it touches CUDA.
+
+    Args:
+        send: not used.
+
+    Returns:
+        Plain data, for a process without torch. `gpus`: of each its name, bytes free, bytes in total, and its error or
+        None; `cuda`: the version that torch was built for; `capability`: the CPU instructions that torch uses.
+    """
+    return {
+        "gpus": [_gpu(number) for number in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _gpu(number: int) -> tuple[str, int, int, str | None]:
+    name = "unknown"
+    try:
+        name = torch.cuda.get_device_name(number)
+        return name, *torch.cuda.mem_get_info(number), None
+    except RuntimeError as error:  # a GPU that is broken or taken must not hide the others
+        return name, 0, 0, str(error).splitlines()[0]
+
+
+def configure(options: Options) -> None:
+    """Set torch's threads and arithmetic for the whole process; on a GPU, before anything touches CUDA.
+
+    Float32 is float32: no TF32, neither in convolutions (torch's default) nor in matrix products. If `options.strict`,
+    the same run gives the same bits: torch uses only deterministic kernels, and an operation without one raises.
+    Our networks have no such operation: `max_pool2d` over windows that do not overlap, `nll_loss` over one axis, and
+    indices that are only read (the crops) or not differentiated are not in the list of
+    `torch.use_deterministic_algorithms`.
     """
     if options.device == "cuda":
         _uses_nvidia_mps()
@@ -31,31 +86,30 @@ def configure(options: Options) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     torch.use_deterministic_algorithms(options.strict)
-    # Every tensor that is yet to be filled would be filled with NaN first, for finding bugs.
+    # Otherwise torch fills every new tensor with NaN first, which helps only to find bugs.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
     torch.backends.cudnn.deterministic = options.strict
     if options.strict:
-        torch.backends.cudnn.benchmark = False  # it picks kernels by the clock
+        torch.backends.cudnn.benchmark = False  # it chooses kernels by measured time
         if os.environ.get(WORKSPACE) not in FIXED_WORKSPACES:
             os.environ[WORKSPACE] = FIXED_WORKSPACES[0]
-    # Lightning advises DataLoader workers; here the whole set lies on the device.
+    # Lightning recommends DataLoader workers; here the whole data set is on the device.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
-    """What carries out this call, by key of the record: commit, dirty, versions, device and environment.
+    """Describe the code and the machine: the fields commit, dirty, versions, device and environment of a Result.
 
-    The environment is what torch has in effect, and what selects its kernels.
+    The environment holds the settings that are in effect in torch, and what selects its kernels.
 
     Args:
         options: of the run.
-        step: how its iterations are made; named where it is not one operation after another.
+        step: name of the way in which iterations are made; recorded unless it is `eager`.
     """
-    cuda = options.device == "cuda"
     commit, dirty = options.commit or provenance.commit()
     environment: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": provenance.cpu_name(),  # beside a GPU too: weights are drawn on the CPU
+        "cpu": provenance.cpu_name(),  # also on a GPU: the initial weights are drawn on the CPU
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -63,29 +117,27 @@ def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
         **({"step": step} if step != "eager" else {}),
         **{name: os.environ[name] for name in OVERRIDES if name in os.environ},
     }
-    if cuda:
+    if options.device == "cuda":
         environment["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        # It may show CUDA a part of the GPU only, for which libraries choose other kernels.
-        environment |= {"nvidia_mps": True} if _uses_nvidia_mps() else {}
+        if _uses_nvidia_mps():  # it can limit a process to a part of the GPU, for which libraries choose other kernels
+            environment["nvidia_mps"] = True
     return {
         "commit": commit,
         "dirty": dirty,
         "versions": provenance.versions() | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
-        "device": _device(options.device),
+        "device": provenance.cpu_name() if options.device == "cpu" else _gpu_name(),
         "environment": environment,
     }
 
 
 @cache
 def _uses_nvidia_mps() -> bool:
-    """Whether this process uses its GPU through NVIDIA's MPS: settled when CUDA starts, so the first answer holds."""
+    """Whether this process uses its GPU through NVIDIA's MPS. That is decided when CUDA starts, hence the cache."""
     return nvidia_mps.daemon_runs(os.environ)
 
 
-def _device(kind: str) -> str:
-    if kind == "cuda":
-        try:
-            return torch.cuda.get_device_name()
-        except (RuntimeError, AssertionError):  # CUDA cannot start: the record of that failure names no GPU
-            return "cuda"
-    return f"{provenance.cpu_name()} (MPS)" if kind == "mps" else provenance.cpu_name()
+def _gpu_name() -> str:
+    try:
+        return torch.cuda.get_device_name()
+    except (RuntimeError, AssertionError):  # CUDA cannot start: the record of that failure names no GPU
+        return "cuda"

@@ -1,1 +1,1 @@
-"""Verification: a sample of finished runs, run again and compared with their records. Nothing here imports torch."""
+"""Checks finished runs: `verify` repeats a sample of them, `score` recomputes them from predictions. No torch here."""

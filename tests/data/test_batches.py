@@ -1,119 +1,136 @@
 import math
+import os
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import dropout
 
-from replicate.data.batches import BatchStream, epoch_ends
+from replicate.data import folder, synthetic
+from replicate.data.batches import BatchStream, augment, epoch_ends, gcn_mean_image
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.filterwarnings("error")
+def test_preprocessing_by_its_definition() -> None:
+    images, _ = synthetic.shapes(1340)  # not a multiple of the chunk
+    images[5] = 77  # an image of one colour
+    images.flags.writeable = False  # as those of a data set
+    found = gcn_mean_image(images[:1240], images[1240:])
+    flat = images.reshape(1340, -1).astype(np.float64)
+    normal = (flat - flat.mean(1, keepdims=True)) / flat.std(1, keepdims=True).clip(1e-8)
+    expected = (normal - normal[:1240].mean(0)).reshape(images.shape)
+    for x, part in zip(found, (expected[:1240], expected[1240:]), strict=True):
+        assert x.dtype == torch.float32
+        np.testing.assert_allclose(x.numpy(), part, atol=2e-6)
+
+
+@pytest.mark.skipif(
+    "REPLICATE_TEST_IMAGES" not in os.environ, reason="REPLICATE_TEST_IMAGES names no folder with real images"
+)
+def test_input_variances_of_real_images() -> None:
+    images = folder.read(Path(os.environ["REPLICATE_TEST_IMAGES"]) / "cifar10-lossless-6k", "real")
+    train, _ = gcn_mean_image(images.train_images, images.test_images)
+    stream = BatchStream(len(train), 128, torch.Generator().manual_seed(0), pad=8)
+    crops = torch.cat([augment(train[drawn[0]], *drawn[1:], pad=8) for drawn in islice(stream, 40)])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        dropped = dropout(crops, 0.2)
+    assert train.var().item() == pytest.approx(0.97, abs=0.03)
+    assert crops.var().item() == pytest.approx(0.74, abs=0.03)
+    assert dropped.var().item() == pytest.approx(0.93, abs=0.03)
 
 
 def stream(n: int, batch_size: int, pad: int = 8, seed: int = 0, device: str = "cpu") -> BatchStream:
     return BatchStream(n, batch_size, torch.Generator().manual_seed(seed), pad, device)
 
 
-def joined(batches: BatchStream, images: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first `images` draws of a stream as one."""
+def joined(batches: BatchStream, images: int) -> list[Tensor]:
+    """The first `images` draws of a stream as one: indices, offsets, mirror bits."""
     count = -(-images // batches.batch_size)
-    indices, offsets, mirror = (torch.cat(part) for part in zip(*islice(batches, count), strict=True))
-    return indices[:images], offsets[:images], mirror[:images]
+    return [torch.cat(part)[:images] for part in zip(*islice(batches, count), strict=True)]
 
 
-@given(n=st.integers(1, 40), batch_size=st.integers(1, 90), pad=st.integers(0, 8), seed=st.integers(0, 99))
-def test_full_batches_cut_from_permutations(n: int, batch_size: int, pad: int, seed: int):
-    batches = list(islice(stream(n, batch_size, pad, seed), 2 + 3 * n // batch_size))
-    for indices, offsets, mirror in batches:
-        assert indices.shape == (batch_size,)
-        assert offsets.shape == (batch_size, 2)
-        assert mirror.shape == (batch_size,)
+@given(n=st.integers(1, 40), batch_size=st.integers(1, 90), other_size=st.integers(1, 90), pad=st.integers(0, 8))
+def test_full_batches_cut_from_permutations_whatever_their_size(
+    n: int, batch_size: int, other_size: int, pad: int
+) -> None:
+    batches = stream(n, batch_size, pad)
+    count = 2 + 3 * n // batch_size
+    drawn = list(islice(batches, count))
+    for indices, offsets, mirror in drawn:
+        assert (indices.shape, offsets.shape, mirror.shape) == ((batch_size,), (batch_size, 2), (batch_size,))
         assert (indices.dtype, offsets.dtype, mirror.dtype) == (torch.int64, torch.int64, torch.bool)
         assert 0 <= offsets.min() <= offsets.max() <= 2 * pad
-    order = torch.cat([indices for indices, _, _ in batches])
-    for start in range(0, len(order) - n + 1, n):  # every whole pass
-        assert order[start : start + n].sort().values.tolist() == list(range(n))
-    rest = order[len(order) - len(order) % n :]
-    assert len(rest.unique()) == len(rest)
+    assert batches.taken == count
+    whole = [torch.cat(part) for part in zip(*drawn, strict=True)]
+    for part in whole[0].split(n):  # whole passes, and the beginning of one
+        assert sorted(part.tolist()) == list(range(n)) or len(part.unique()) == len(part) < n
+    assert all(map(torch.equal, whole, joined(stream(n, other_size, pad), count * batch_size)))
 
 
-@given(n=st.integers(1, 40), sizes=st.tuples(st.integers(1, 90), st.integers(1, 90)), seed=st.integers(0, 99))
-def test_the_batch_size_only_cuts(n: int, sizes: tuple[int, int], seed: int):
-    one, other = (joined(stream(n, size, seed=seed), 3 * n + 5) for size in sizes)
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def test_padding_does_not_move_the_order_nor_the_mirroring():
-    off, on, wide = (joined(stream(50, 16, pad), 400) for pad in (0, 8, 20))
+def test_every_pass_is_drawn_again_and_padding_changes_only_the_offsets() -> None:
+    off, on = (joined(stream(500, 100, pad), 1000) for pad in (0, 8))
     assert torch.equal(off[0], on[0])
-    assert torch.equal(off[0], wide[0])
     assert torch.equal(off[2], on[2])
     assert off[1].max() == 0
+    assert not any(torch.equal(part[:500], part[500:]) for part in on)
 
 
-def test_every_pass_is_drawn_afresh():
-    indices, offsets, mirror = joined(stream(500, 100), 1000)
-    assert not torch.equal(indices[:500], indices[500:])
-    assert not torch.equal(offsets[:500], offsets[500:])
-    assert not torch.equal(mirror[:500], mirror[500:])
-
-
-def test_the_generator_alone_decides():
-    same, again, other = joined(stream(99, 7), 500), joined(stream(99, 7), 500), joined(stream(99, 7, seed=1), 500)
-    torch.manual_seed(1)
-    assert all(torch.equal(a, b) for a, b in zip(same, again, strict=True))
-    assert not torch.equal(same[0], other[0])
-
-
-def test_offsets_and_mirror_bits_are_uniform():
+def test_offsets_and_mirror_bits_are_uniform() -> None:
     n = 34_000
     _, offsets, mirror = next(stream(n, n))
-    for axis in (0, 1):
-        counts = offsets[:, axis].bincount(minlength=17)
-        assert len(counts) == 17
-        # 2,000 are expected at each offset; the sum is chi-square with 16 degrees of freedom, 39.3 its 99.9 % point
-        assert ((counts - 2000.0).square() / 2000).sum() < 39.3
     pairs = (offsets[:, 0] * 17 + offsets[:, 1]).bincount(minlength=289)
-    assert ((pairs - n / 289).square() / (n / 289)).sum() < 365.9  # 288 degrees of freedom
+    assert len(pairs) == 289
+    # chi-square with 288 degrees of freedom, whose 99.9 % point is 365.9
+    assert ((pairs - n / 289).square() / (n / 289)).sum() < 365.9
     assert abs(mirror.sum().item() - n / 2) < 3.3 * math.sqrt(n) / 2
 
 
+def naive(images: Tensor, offsets: Tensor, mirror: Tensor, pad: int) -> Tensor:
+    """Image by image: crop the padded image, then mirror it."""
+    _, _, h, w = images.shape
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    crops = [image[:, y : y + h, x : x + w] for image, (y, x) in zip(padded, offsets.tolist(), strict=True)]
+    return torch.tensor(np.stack([crop[:, :, :: -1 if flip else 1] for crop, flip in zip(crops, mirror, strict=True)]))
+
+
+def test_augment_by_hand() -> None:
+    images = torch.tensor([[[[1, 2], [3, 4]]]]).expand(4, 1, 2, 2)
+    offsets, mirror = torch.tensor([[1, 1], [0, 1], [1, 2], [1, 2]]), torch.tensor([False, False, False, True])
+    crops = augment(images, offsets, mirror, pad=1)
+    assert crops.squeeze(1).tolist() == [[[1, 2], [3, 4]], [[0, 0], [1, 2]], [[2, 0], [4, 0]], [[0, 2], [0, 4]]]
+
+
+@given(st.tuples(*(st.integers(1, high) for high in (4, 3, 5, 5))), st.integers(0, 6), st.integers(0, 1000))
+def test_augment_against_the_naive_way(shape: tuple[int, ...], pad: int, seed: int) -> None:
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    _, *drawn = next(stream(shape[0], shape[0], pad, seed))
+    assert torch.equal(augment(images, *drawn, pad), naive(images, *drawn, pad))
+
+
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_same_batches_on_every_device(device: str):
+def test_the_same_augmented_batches_on_every_device(device: str) -> None:
+    images = torch.randn(50, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     here, there = stream(50, 16), stream(50, 16, device=device)
-    for _ in range(10):
-        for a, b in zip(next(here), next(there), strict=True):
-            assert b.device.type == device
-            assert torch.equal(a, b.cpu())
+    for _ in range(5):
+        (indices, offsets, mirror), batch = next(here), next(there)
+        crops = augment(images.to(device)[batch[0]], *batch[1:], 8)
+        assert crops.device.type == device
+        assert crops.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(crops.cpu(), naive(images[indices], offsets, mirror, 8))
 
 
-def test_batches_are_counted():
-    batches = stream(10, 3)
-    assert batches.taken == 0
-    next(batches), next(batches)
-    assert batches.taken == 2
-
-
-def test_epoch_ends_of_the_paper():
-    ends = epoch_ends(50_000, 128, 90_000)
-    assert ends[:3] == [391, 782, 1172]
-    assert ends[-2:] == [89_844, 90_000]  # 230 passes of 390.625 iterations make 89,843.75
-    assert len(ends) == 231
-
-
-def test_the_last_iteration_is_listed_once():
-    assert epoch_ends(100, 10, 30) == [10, 20, 30]
-    assert epoch_ends(100, 10, 25) == [10, 20, 25]
-    assert epoch_ends(100, 10, 3) == [3]
-    assert epoch_ends(100, 100, 3) == [1, 2, 3]
-    assert epoch_ends(100, 1000, 3) == [1, 2, 3]
-
-
-@given(n=st.integers(1, 99), batch_size=st.integers(1, 50), iterations=st.integers(1, 60))
-def test_epoch_ends_by_the_definition(n: int, batch_size: int, iterations: int):
+@given(n=st.integers(1, 99), batch_size=st.integers(1, 120), iterations=st.integers(1, 60))
+def test_epoch_ends_by_the_definition(n: int, batch_size: int, iterations: int) -> None:
     passes = (math.ceil(Fraction(k * n, batch_size)) for k in range(1, iterations * batch_size + 1))
     expected = {end for end in passes if end <= iterations} | {iterations}
     assert epoch_ends(n, batch_size, iterations) == sorted(expected)
+    assert epoch_ends(50_000, 128, 90_000)[:3] == [391, 782, 1172]

@@ -1,320 +1,170 @@
-import functools
+"""CIFAR-10, on a small release in the same format."""
+
 import hashlib
-import http.server
-import io
+import os
 import pickle
-import socket
-import struct
-import tarfile
+import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torchvision
+from torchvision.datasets import CIFAR10
 
 from replicate.data import cifar10
-from replicate.data.cifar10 import ARCHIVE, FOLDER, OFFICIAL, Release
+from replicate.data.cifar10 import ARCHIVE, FOLDER, is_local, load
+from replicate.data.dataset import Dataset
 from replicate.errors import UsageError
 
-RNG = np.random.default_rng(0)
-IMAGES = {
-    name: RNG.integers(0, 256, (20, 3072), dtype=np.uint8) for name in ("data_batch_1", "data_batch_2", "test_batch")
-}
-LABELS = {name: RNG.integers(0, 10, 20).tolist() for name in IMAGES}
+BATCHES = ("data_batch_1", "data_batch_2", "test_batch")
+IMAGES = dict(zip(BATCHES, np.random.default_rng(0).integers(0, 256, (3, 20, 3072), dtype=np.uint8), strict=True))
+LABELS = {name: [(7 * index + len(name)) % 10 for index in range(20)] for name in BATCHES}
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+CONTENTS = {name: {"data": IMAGES[name], "labels": LABELS[name]} for name in BATCHES}
+# The pickles of NumPy 2: another format changes the fingerprint below.
+FILES = {name: pickle.dumps(data, 2) for name, data in {**CONTENTS, "batches.meta": {"label_names": CLASSES}}.items()}
 
 
-def text(value: str) -> bytes:
-    return b"U" + bytes([len(value)]) + value.encode()
-
-
-def number(value: int) -> bytes:
-    return b"J" + struct.pack("<i", value)
-
-
-def batch(images: np.ndarray, labels: list[int]) -> bytes:
-    """Pickle as the official files are: protocol 2 of Python 2, whose strings are bytes, and an old NumPy's arrays."""
-    dtype = (
-        b"cnumpy\ndtype\n" + text("u1") + b"K\x00K\x01\x87R(K\x03" + text("|") + b"NNN" + number(-1) * 2 + b"K\x00tb"
-    )
-    shape = number(images.shape[0]) + number(images.shape[1]) + b"\x86"
-    raw = images.tobytes()
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text("b") + b"\x87R"
-    array += b"(K\x01" + shape + dtype + b"\x89T" + struct.pack("<I", len(raw)) + raw + b"tb"
-    numbers = b"](" + b"".join(number(label) for label in labels) + b"e"
-    return b"\x80\x02}(" + text("data") + array + text("labels") + numbers + b"u."
-
-
-def meta() -> bytes:
-    return b"\x80\x02}(" + text("label_names") + b"](" + b"".join(map(text, CLASSES)) + b"eu."
-
-
-FILES = {**{name: batch(IMAGES[name], LABELS[name]) for name in IMAGES}, "batches.meta": meta()}
+OFFICIAL = (cifar10.URL, cifar10.ARCHIVE_MD5, cifar10.BATCHES, cifar10.META_MD5)
 
 
 def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-def make_archive() -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        for name, data in {"readme.html": b"hello", **FILES}.items():
-            member = tarfile.TarInfo(f"{FOLDER}/{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return stream.getvalue()
-
-
-TAR = make_archive()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
-def release(monkeypatch: pytest.MonkeyPatch) -> Release:
-    """A small archive in the official format, at an address where nobody answers."""
-    monkeypatch.setenv("no_proxy", "*")
-    return Release(
-        url=f"http://127.0.0.1:{free_port()}/{ARCHIVE}",
-        md5=md5(TAR),
-        train=tuple((name, md5(FILES[name])) for name in ("data_batch_1", "data_batch_2")),
-        test=(("test_batch", md5(FILES["test_batch"])),),
-        meta=("batches.meta", md5(FILES["batches.meta"])),
-    )
-
-
-class Server(http.server.ThreadingHTTPServer):
-    gets = 0
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Server)
-        if self.headers["Method"] == "HEAD":  # torchvision's way of asking whether it is redirected
-            self.do_HEAD()
-            return
-        self.server.gets += 1
-        super().do_GET()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    (tmp_path / "www").mkdir()
-    (tmp_path / "www" / ARCHIVE).write_bytes(TAR)
-    with Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path / "www"))) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
-def at(server: Server, release: Release) -> Release:
-    return replace(release, url=f"http://127.0.0.1:{server.server_port}/{ARCHIVE}")
-
-
-def put_folder(data_dir: Path) -> Path:
-    folder = data_dir / FOLDER
-    folder.mkdir(parents=True)
+def release(tmp_path: Path) -> Path:
+    """The small release, as an archive and as a folder."""
+    root = tmp_path / "release"
+    (root / FOLDER).mkdir(parents=True)
     for name, data in FILES.items():
-        (folder / name).write_bytes(data)
-    return folder
+        (root / FOLDER / name).write_bytes(data)
+    shutil.make_archive(str(root / ARCHIVE.removesuffix(".tar.gz")), "gztar", root, FOLDER)
+    return root
 
 
-def check(dataset: cifar10.Dataset) -> None:
+@pytest.fixture(autouse=True)
+def requests(release: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Serve the release and expect it instead of the official one; lists the requests."""
+    seen: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            seen.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(release))) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        monkeypatch.setenv("no_proxy", "*")
+        monkeypatch.setattr(cifar10, "URL", f"http://127.0.0.1:{server.server_port}/{ARCHIVE}")
+        monkeypatch.setattr(cifar10, "ARCHIVE_MD5", md5((release / ARCHIVE).read_bytes()))
+        splits = zip(("train", "train", "test"), BATCHES, strict=True)
+        monkeypatch.setattr(cifar10, "BATCHES", {f"{split}/{name}": md5(FILES[name]) for split, name in splits})
+        monkeypatch.setattr(cifar10, "META_MD5", md5(FILES["batches.meta"]))
+        yield seen
+        server.shutdown()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def check(dataset: Dataset) -> None:
+    assert (dataset.label, dataset.classes) == ("CIFAR-10", tuple(CLASSES))
+    # sha256 over the sorted lines `split/file sha256(bytes)`. Records contain it, so it must never change.
+    assert dataset.fingerprint == "0d797c2b9a6256ee920eb08bca31bca54f6d31b13efb6baaacba2758e8e5a8cb"
+    assert (dataset.train_images.dtype, dataset.train_labels.dtype) == (np.uint8, np.int64)
+    # 1,024 red values row by row, then green, then blue
     train = np.concatenate([IMAGES["data_batch_1"], IMAGES["data_batch_2"]])
-    assert dataset.label == "CIFAR-10"
-    assert dataset.classes == tuple(CLASSES)
-    assert dataset.train_images.shape == (40, 3, 32, 32)
-    assert dataset.train_images.dtype == np.uint8
-    # by the format's description: 1,024 red values row by row, then green, then blue
-    assert dataset.train_images[21, 2, 5, 7] == train[21, 2 * 1024 + 5 * 32 + 7]
-    np.testing.assert_array_equal(dataset.train_images.reshape(40, 3072), train)
-    np.testing.assert_array_equal(dataset.test_images.reshape(20, 3072), IMAGES["test_batch"])
-    assert dataset.train_labels.dtype == np.int64
+    np.testing.assert_array_equal(dataset.train_images, train.reshape(40, 3, 32, 32))
+    np.testing.assert_array_equal(dataset.test_images, IMAGES["test_batch"].reshape(20, 3, 32, 32))
     assert dataset.train_labels.tolist() == LABELS["data_batch_1"] + LABELS["data_batch_2"]
     assert dataset.test_labels.tolist() == LABELS["test_batch"]
 
 
-def test_we_expect_what_torchvision_expects():
-    theirs = torchvision.datasets.CIFAR10
-    assert OFFICIAL.url == theirs.url
-    assert OFFICIAL.md5 == theirs.tgz_md5
-    assert [list(pair) for pair in OFFICIAL.train] == theirs.train_list
-    assert [list(pair) for pair in OFFICIAL.test] == theirs.test_list
-    assert OFFICIAL.meta == (theirs.meta["filename"], theirs.meta["md5"])
-    assert theirs.base_folder == FOLDER
-    assert theirs.filename == ARCHIVE
+def test_the_official_release_is_that_of_torchvision() -> None:
+    train = {f"train/{name}": digest for name, digest in CIFAR10.train_list}
+    test = {f"test/{name}": digest for name, digest in CIFAR10.test_list}
+    assert (CIFAR10.url, CIFAR10.tgz_md5, train | test, CIFAR10.meta["md5"]) == OFFICIAL
+    names = (CIFAR10.filename, CIFAR10.base_folder, CIFAR10.meta["filename"])
+    assert names == (ARCHIVE, FOLDER, cifar10.META)
 
 
-@pytest.mark.filterwarnings("ignore:dtype")  # NumPy 2.4.0 to 2.4.4 warn of files that Python 2 wrote
-def test_the_format_here_is_one_that_python_reads_alike():
-    content = pickle.loads(FILES["test_batch"], encoding="latin1")
-    np.testing.assert_array_equal(content["data"], IMAGES["test_batch"])
-    assert content["labels"] == LABELS["test_batch"]
+@pytest.mark.parametrize("name", [FOLDER, ARCHIVE])
+def test_what_is_there_is_used_without_a_download(
+    data_dir: Path, release: Path, requests: list[str], name: str
+) -> None:
+    assert not is_local(data_dir)
+    (data_dir / name).symlink_to(release / name)
+    assert is_local(data_dir)
+    check(load("cifar10", data_dir))
+    assert set(os.listdir(data_dir)) == {FOLDER, name}
+    assert requests == []
 
 
-@pytest.mark.filterwarnings("error")
-def test_an_unpacked_copy_is_used(tmp_path: Path, release: Release):
-    put_folder(tmp_path / "data")
-    check(cifar10.read(tmp_path / "data", release))
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [FOLDER]
-
-
-def test_an_archive_is_unpacked(tmp_path: Path, release: Release):
-    (tmp_path / ARCHIVE).write_bytes(TAR)
-    check(cifar10.read(tmp_path, release))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FOLDER, ARCHIVE]
-    (tmp_path / ARCHIVE).unlink()
-    check(cifar10.read(tmp_path, release))
-
-
-@pytest.mark.filterwarnings("ignore:dtype")  # NumPy 2.4.0 to 2.4.4 warn of files that Python 2 wrote
-def test_torchvision_reads_what_we_unpack(tmp_path: Path, release: Release):
-    (tmp_path / ARCHIVE).write_bytes(TAR)
-    dataset = cifar10.read(tmp_path, release)
-
-    class Small(torchvision.datasets.CIFAR10):  # type: ignore[misc]
-        train_list = release.train
-        test_list = release.test
-        meta = {"filename": release.meta[0], "key": "label_names", "md5": release.meta[1]}  # noqa: RUF012
-
-    theirs = Small(str(tmp_path), train=True)
-    np.testing.assert_array_equal(theirs.data.transpose(0, 3, 1, 2), dataset.train_images)
-    assert theirs.targets == dataset.train_labels.tolist()
-    assert tuple(theirs.classes) == dataset.classes
-
-
-def test_fingerprint_is_over_the_files_with_images(tmp_path: Path, release: Release):
-    put_folder(tmp_path)
-    lines = [
-        f"test/test_batch {hashlib.sha256(FILES['test_batch']).hexdigest()}\n",
-        f"train/data_batch_1 {hashlib.sha256(FILES['data_batch_1']).hexdigest()}\n",
-        f"train/data_batch_2 {hashlib.sha256(FILES['data_batch_2']).hexdigest()}\n",
-    ]
-    assert cifar10.read(tmp_path, release).fingerprint == hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def test_download(tmp_path: Path, release: Release, server: Server, capfd: pytest.CaptureFixture[str]):
-    data = tmp_path / "new" / "data"
-    check(cifar10.read(data, at(server, release)))
+def test_several_at_once_download_once(data_dir: Path, requests: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        for dataset in threads.map(lambda _: load("cifar10", data_dir / "new"), range(3)):
+            check(dataset)
+    assert len(requests) == 2  # torchvision first looks for redirects
+    assert sorted(os.listdir(data_dir / "new")) == [FOLDER, ARCHIVE]
     assert capfd.readouterr().out == ""
-    assert sorted(path.name for path in data.iterdir()) == [FOLDER, ARCHIVE]
-    check(cifar10.read(data, release))
-    assert server.gets == 1
 
 
-def test_two_at_once_download_once(tmp_path: Path, release: Release, server: Server):
-    found: list[cifar10.Dataset] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(cifar10.read(tmp_path / "data", at(server, release))))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 3
-    for dataset in found:
-        check(dataset)
-    assert server.gets == 1
+@pytest.mark.parametrize(("constant", "value"), [("URL", f"http://127.0.0.1:9/{ARCHIVE}"), ("ARCHIVE_MD5", "0" * 32)])
+def test_a_failed_download_is_one_line_that_names_the_ways_out(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: str
+) -> None:
+    monkeypatch.setattr(cifar10, constant, value)
+    with pytest.raises(UsageError, match=r"^cannot download CIFAR-10 from http.*$") as caught:
+        load("cifar10", data_dir)
+    for way in (f"put {ARCHIVE} or the folder {FOLDER} into {data_dir}", "--data-dir", "=synthetic", "=folder:NAME"):
+        assert way in str(caught.value)
+    assert os.listdir(data_dir) == []
 
 
-def test_no_network_is_one_line_with_the_ways_out(tmp_path: Path, release: Release):
-    with pytest.raises(UsageError, match="cannot download CIFAR-10 from http") as caught:
-        cifar10.read(tmp_path / "data", release)
-    message = str(caught.value)
-    assert "\n" not in message
-    for way in (f"put {ARCHIVE} into {tmp_path / 'data'}", "--data-dir", "dataset=synthetic", "dataset=folder:NAME"):
-        assert way in message
-    assert list((tmp_path / "data").iterdir()) == []
+def test_an_interrupted_extraction_is_made_again(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(archive: Path, folder: str) -> None:
+        (Path(folder) / FOLDER).mkdir()
+        raise KeyboardInterrupt
 
-
-def test_a_download_that_is_not_the_official_archive_is_refused(tmp_path: Path, release: Release, server: Server):
-    with pytest.raises(UsageError, match="cannot download CIFAR-10"):
-        cifar10.read(tmp_path / "data", replace(at(server, release), md5=md5(b"another")))
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_half_an_archive_is_refused(tmp_path: Path, release: Release):
-    (tmp_path / ARCHIVE).write_bytes(TAR[: len(TAR) // 2])
-    with pytest.raises(UsageError, match=f"{ARCHIVE} has the MD5 .*; delete it to download anew"):
-        cifar10.read(tmp_path, release)
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [ARCHIVE]
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path, release: Release):
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"cannot put CIFAR-10 into .*; name another folder with --data-dir"):
-        cifar10.read(tmp_path / "file" / "data", release)
+    with monkeypatch.context() as patch:
+        patch.setattr("torchvision.datasets.utils.extract_archive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load("cifar10", data_dir)
+    assert os.listdir(data_dir) == [ARCHIVE]
+    check(load("cifar10", data_dir))
 
 
 class Trap:
-    """Creates a file as soon as it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
     def __reduce__(self) -> tuple[object, ...]:
-        return open, (str(self.path), "w")
+        return os.mkdir, ("sprung",)
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_tampered_files_are_refused_and_never_executed(tmp_path: Path, release: Release, name: str):
-    (put_folder(tmp_path) / name).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    with pytest.raises(UsageError, match=f"{FOLDER}/{name} is not the official file.*; delete .*{FOLDER} to have it"):
-        cifar10.read(tmp_path, release)
-    assert not (tmp_path / "sprung").exists()
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named_and_never_unpickled(
+    data_dir: Path, release: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(data_dir)
+    shutil.copytree(release / FOLDER, data_dir / FOLDER)
+    (data_dir / FOLDER / name).write_bytes(pickle.dumps(Trap()))
+    for _ in range(2):
+        message = f"{FOLDER}/{name} is missing or is not the official .*; delete .*{FOLDER}"
+        with pytest.raises(UsageError, match=message):
+            load("cifar10", data_dir)
+        (data_dir / FOLDER / name).unlink(missing_ok=True)
+    assert os.listdir(data_dir) == [FOLDER]
 
 
-def test_code_is_refused_even_where_the_md5_is_right(tmp_path: Path, release: Release):
-    data = pickle.dumps(Trap(tmp_path / "sprung"))
-    (put_folder(tmp_path) / "test_batch").write_bytes(data)
-    with pytest.raises(pickle.UnpicklingError, match="has no place in CIFAR-10"):
-        cifar10.read(tmp_path, replace(release, test=(("test_batch", md5(data)),)))
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_of_an_archive_only_plain_files_with_known_names_come_out(tmp_path: Path, release: Release):
-    (tmp_path / "secret").write_text("mine")
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        for name in ("../evil", "/evil", f"{FOLDER}/../../evil", f"{FOLDER}/other", "data_batch_2"):
-            archive.addfile(tarfile.TarInfo(name))
-        kinds = {"data_batch_1": tarfile.SYMTYPE, "batches.meta": tarfile.LNKTYPE, "test_batch": tarfile.FIFOTYPE}
-        for name, kind in kinds.items():
-            member = tarfile.TarInfo(f"{FOLDER}/{name}")
-            member.type, member.linkname = kind, str(tmp_path / "secret")
-            archive.addfile(member)
-    data_dir = tmp_path / "deep" / "data"
-    data_dir.mkdir(parents=True)
-    (data_dir / ARCHIVE).write_bytes(stream.getvalue())
-    with pytest.raises(UsageError, match=r"data_batch_1 cannot be read \(No such file or directory\)"):
-        cifar10.read(data_dir, replace(release, md5=md5(stream.getvalue())))
-    assert list((data_dir / FOLDER).iterdir()) == []
-    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["deep", "data", "secret", ARCHIVE, FOLDER])
-
-
-def test_a_missing_file_is_named(tmp_path: Path, release: Release):
-    (put_folder(tmp_path) / "data_batch_2").unlink()
-    with pytest.raises(UsageError, match=r"data_batch_2 cannot be read \(No such file or directory\)"):
-        cifar10.read(tmp_path, release)
-
-
-def test_present(tmp_path: Path):
-    assert not cifar10.present(tmp_path)
-    (tmp_path / ARCHIVE).touch()
-    assert cifar10.present(tmp_path)
-    put_folder(tmp_path / "other")
-    assert cifar10.present(tmp_path / "other")
+def test_a_damaged_archive_is_kept_and_a_folder_that_cannot_be_written_is_named(data_dir: Path) -> None:
+    (data_dir / ARCHIVE).write_bytes(b"half")
+    with pytest.raises(UsageError, match=f"{ARCHIVE} is not the official archive; delete it"):
+        load("cifar10", data_dir)
+    assert os.listdir(data_dir) == [ARCHIVE]
+    with pytest.raises(UsageError, match=r"cannot put CIFAR-10 into .*; name another --data-dir"):
+        load("cifar10", data_dir / ARCHIVE / "data")

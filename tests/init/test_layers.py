@@ -1,62 +1,109 @@
-"""Weight layers: their pieces in weight and output."""
+"""Which layers are selected, and which are refused by name."""
+
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from init.zoo import Maximum, OwnMaxout, in_pieces
+import torch.distributed as dist
+from init.zoo import Maximum, OwnMaxout, in_pieces, noise
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune, spectral_norm
 
-from replicate.init import LSUVError, lsuv_
-from replicate.init.layers import Call, WeightLayer, weight_layers
-from replicate.init.variance import moments
-
-
-def values(layer: WeightLayer, output: object) -> list[Tensor]:
-    return layer.values(Call((), {}, output, lambda: output))
+from replicate.init import LSUVError, initialize_, lsuv_
 
 
-def test_pieces_are_slices_of_weight_bias_and_output() -> None:
-    conv = in_pieces(nn.Conv2d(2, 6, 3), 3)
-    layer = WeightLayer("conv", conv)
-    for piece in range(3):
-        layer.weight(piece).fill_(piece)
-        layer.bias(piece).fill_(10 * piece)
-    # unit u, piece p is output channel u·3 + p
-    assert conv.weight.data[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1, 2]
-    assert conv.bias.data.tolist() == [0, 10, 20, 0, 10, 20]
-    output = torch.stack([torch.tensor([1.0, 2.0, 3.0, -1.0, -2.0, -3.0])] * 4)[:, :, None, None]
-    assert [moments(piece).variance for piece in values(layer, output)] == [1.0, 4.0, 9.0]
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv1d(3, 4, 1), nn.ReLU(), nn.Conv1d(4, 5, 1))
+    return nn.Sequential(stem, nn.Flatten(), nn.Linear(10, 6), nn.Tanh(), nn.Linear(6, 2))
 
 
-def test_a_linear_layer_has_its_channels_last() -> None:
-    layer = WeightLayer("linear", in_pieces(nn.Linear(3, 4), 2))
-    output = torch.tensor([[[1.0, 5.0, -1.0, -5.0]] * 7] * 2)  # n t c·k
-    assert [moments(piece).variance for piece in values(layer, output)] == [1.0, 25.0]
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (None, ["0.0", "0.2", "2", "4"]),
+        (nn.Linear, ["2", "4"]),
+        ("0.*", ["0.0", "0.2"]),
+        (lambda name, module: name != "4" and module.weight.shape[0] > 4, ["0.2", "2"]),
+        ([nn.Conv1d, "4"], ["0.0", "0.2", "4"]),
+    ],
+)
+def test_layers_are_selected_by_type_pattern_or_predicate(layers: object, names: list[str]) -> None:
+    model = net()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    report = lsuv_(model, noise(16, 3, 2), layers=layers, dropout=False)
+    assert [row.layer for row in report] == names
+    changed = {name.rpartition(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == set(names)
 
 
-def test_the_maximum_belongs_into_a_module_of_its_own() -> None:
-    class Inside(OwnMaxout):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x).unflatten(-1, (-1, self.pieces)).amax(-1)
-
-    with pytest.raises(LSUVError, match="maxout layer '0' returns 4 channels, not all its pieces' 8"):
-        lsuv_(nn.Sequential(Inside(3, 4, 2)), torch.randn(8, 3))
+def test_a_filter_that_selects_nothing_is_an_error() -> None:
+    with pytest.raises(LSUVError, match=r"layers='decoder\.\*' selects no weight layer"):
+        lsuv_(net(), noise(16, 3, 2), layers="decoder.*")
 
 
-def test_layers_without_tensors_are_named() -> None:
-    class Odd(nn.Linear):
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"y": super().forward(x)}
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        parametrizations.spectral_norm,
+        spectral_norm,
+        partial(prune.random_unstructured, name="weight", amount=0.5),
+    ],
+)
+def test_parametrised_weights_are_refused_by_name(wrap: object) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    wrap(model[1])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(LSUVError, match="layer '1' computes its weight from other tensors"):
+        lsuv_(model, noise(8, 3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert lsuv_(model, noise(8, 3), layers="0")[0].converged
 
-    with pytest.raises(LSUVError, match="layer '0' returns no tensor but dict"):
-        lsuv_(nn.Sequential(Odd(3, 4)), torch.randn(8, 3))
+
+class MaximumInside(OwnMaxout):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).unflatten(-1, (-1, self.pieces)).amax(-1)
 
 
-def test_embeddings_norms_and_activations_are_no_weight_layers() -> None:
-    model = nn.Sequential(nn.Embedding(4, 3), nn.LayerNorm(3), nn.PReLU(), Maximum(3), nn.LSTM(3, 3), nn.BatchNorm1d(3))
-    assert weight_layers(model) == []
+class Dictionary(nn.Linear):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"y": super().forward(x)}
 
 
-def test_projections_of_attention_are_weight_layers() -> None:
-    names = [layer.name for layer in weight_layers(nn.TransformerEncoderLayer(8, 2, 16))]
-    assert names == ["self_attn.in_proj", "self_attn.out_proj", "linear1", "linear2"]
-    assert [layer.name for layer in weight_layers(nn.MultiheadAttention(8, 2))] == ["in_proj", "out_proj"]
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: nn.Linear(3, 3, device="meta"), "'weight' is on the meta device and has no values"),
+        (lambda: nn.LazyLinear(3), "has no shape yet"),
+        (lambda: nn.Linear(3, 3, dtype=torch.complex64), "has a weight of torch.complex64"),
+        (lambda: torch.jit.script(nn.Linear(3, 3)), "before torch.jit.script"),
+        (lambda: nn.Sequential(Maximum(3), nn.LSTM(3, 3), nn.BatchNorm1d(3)), "no linear or convolutional layer"),
+        (lambda: nn.Sequential(nn.Linear(0, 3)), "layer '0' has an empty weight"),
+        (lambda: in_pieces(nn.Conv2d(4, 6, 1, groups=2), 2), "cannot be divided: 6 outputs, 2 groups, 2 pieces"),
+        (lambda: parametrizations.weight_norm(nn.MultiheadAttention(4, 2), "in_proj_weight"), "'in_proj' computes its"),
+        (lambda: MaximumInside(3, 4, 2), "maxout layer '' returns 4 channels, not the 8 of all its pieces"),
+        (lambda: nn.Sequential(Dictionary(3, 4)), "layer '0' returns dict, not a tensor"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules", "ignore:Initializing zero-element", "ignore:.*torch.jit.script")
+def test_what_cannot_be_initialised_is_refused_in_one_line(model: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(LSUVError, match=message) as caught:
+        lsuv_(model(), noise(8, 3))
+    assert "\n" not in str(caught.value)
+
+
+def test_data_parallel_is_unwrapped() -> None:
+    (row,) = lsuv_(nn.DataParallel(nn.Sequential(nn.Linear(4, 4))), noise(16, 4))
+    assert (row.layer, row.converged) == ("0", True)
+
+
+def test_a_model_inside_ddp_is_refused() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(nn.Linear(4, 4))
+        for call in (lsuv_, partial(initialize_, init="xavier")):
+            with pytest.raises(LSUVError, match="initialise the model before wrapping it"):
+                call(model, batches=noise(16, 4))
+    finally:
+        dist.destroy_process_group()

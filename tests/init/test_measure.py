@@ -1,183 +1,79 @@
-"""Nothing but weights and biases changes, also where a forward pass raises."""
+"""Estimates from as many batches as the scatter between them requires."""
 
-import copy
+import itertools
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
-from init.zoo import ZOO, build, noise
+from init.zoo import Graph, noise
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from replicate.init import initialize_, lsuv_
-from replicate.init.measure import measuring
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from replicate.init import LSUVWarning, lsuv_
+from replicate.init.measure import MAX_BATCHES, moments
 
 
-class Awkward(nn.Module):
-    """Mixed flags, gradients, running statistics, dropout, spectral norm, a user's hooks, a buffer that is replaced."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-        self.drop = nn.Dropout(0.3)
-        self.normed = nn.utils.spectral_norm(nn.Linear(4, 4))
-        self.head = nn.Linear(4, 2)
-        self.register_buffer("last", torch.zeros(2))
-        self.fail_at: nn.Module | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.drop(self.norm(self.conv(x))).mean((2, 3))
-        y = self.head(torch.relu_(self.normed(x)))
-        self.last = y.detach().mean(0)
-        return y
+def scattered(variances: Iterable[float]) -> Iterator[Tensor]:
+    """Yield batches of two values with the given variances, after one that serves to find the layers."""
+    for variance in itertools.chain([1.0], variances):
+        yield torch.tensor([[-(variance**0.5)], [variance**0.5]], dtype=torch.float64)
 
 
-def state(model: Awkward) -> dict[str, object]:
-    modules = dict(model.named_modules())
-    return {
-        "training": {name: module.training for name, module in modules.items()},
-        "buffers": {name: (id(buffer), buffer.tolist()) for name, buffer in model.named_buffers()},
-        "hooks": {name: (list(m._forward_hooks), list(m._forward_pre_hooks)) for name, m in modules.items()},
-        "requires_grad": [p.requires_grad for p in model.parameters()],
-        "gradients": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
-        "storage": [(id(p), p.data_ptr(), p.stride()) for p in model.parameters()],
-        "flags": (
-            torch.is_grad_enabled(),
-            torch.backends.cudnn.allow_tf32,
-            torch.get_float32_matmul_precision(),
-            torch.backends.mha.get_fastpath_enabled(),
-            torch.is_autocast_enabled("cpu"),
-        ),
-        "random": torch.get_rng_state().tolist(),
-    }
+def linear() -> nn.Linear:
+    return nn.Linear(1, 1, bias=False, dtype=torch.float64)  # an orthonormal 1×1 weight is ±1
 
 
-def awkward() -> Awkward:
-    torch.manual_seed(3)
-    model = Awkward().to(memory_format=torch.channels_last)
-    model(noise(8, 3, 5, 5)).sum().backward()
-    model.conv.requires_grad_(False)
-    model.norm.eval()
-    model.head.register_forward_hook(lambda _m, _i, output: output * 1.0)
-    return model
+@pytest.mark.parametrize(
+    ("variances", "passes", "tries"),
+    [
+        # The first is off: one batch, and w = 1/2. Of 1 and 1.01 the interval reaches 12.71·0.00707/√2 = 0.064 to each
+        # side; with 0.99 it is 4.30·0.01/√3 = 0.025, with another 1 it is 3.18·0.00816/√4 = 0.013.
+        ([4, 4, 4.04, 3.96, 4, 99], 1 + 1 + 4, 1),
+        # A mean that is certainly off needs no more: 1.2, 1.201 is 1.2005 ± 0.0064. Then two equal batches of 1.
+        ([4, 4.8, 4.804, 4.802, 4.802, 99], 1 + 1 + 2 + 2, 2),
+        # A first batch within the tolerance is not enough.
+        ([1, *[2] * 64], None, 2),
+        # A mean that stays uncertain is used after the maximum.
+        ([1.0, 0.5, 1.5] * 22, 1 + MAX_BATCHES, 0),
+    ],
+)
+def test_batches_are_added_until_the_mean_is_known(variances: list[float], passes: int | None, tries: int) -> None:
+    report = lsuv_(linear(), scattered(variances), check=0)
+    assert passes in (None, report.passes)
+    assert (report[0].tries, report[0].status) == (tries, "converged")
+    assert report[0].variance_after == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("dropout", [True, False])
-@pytest.mark.parametrize("fixed", [True, False])
-def test_all_is_as_before(dropout: bool, fixed: bool) -> None:
-    model, x = awkward(), noise(16, 3, 5, 5)
-    before = state(model)
-    weights = copy.deepcopy(model.state_dict())
-    lsuv_(model, x if fixed else [x], dropout=dropout, generator=generator(), layers=["conv", "head"], max_iter=2)
-    assert state(model) == before
-    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, weights[name])}
-    assert changed == {"conv.weight", "conv.bias", "head.weight", "head.bias"}
+@pytest.mark.parametrize("single", [True, False])
+def test_a_function_on_a_weight_counts_as_the_call_of_its_layer(single: bool) -> None:
+    first, second = nn.Linear(6, 4), nn.Conv1d(4, 3, 1)
+
+    def run(_: Graph, x: Tensor) -> Tensor:
+        return F.conv1d(F.linear(x, first.weight, bias=first.bias).relu_().unsqueeze(2), weight=second.weight)
+
+    model, x = Graph(run, second=second, first=first), noise(32, 6)
+    report = lsuv_(model, x if single else [x], dropout=False)
+    assert [(row.layer, row.status) for row in report] == [("first", "converged"), ("second", "converged")]
+    assert [(x @ first.weight.T).var(correction=0).item(), model(x).var(correction=0).item()] == pytest.approx(
+        [1, 1], abs=0.0201
+    )
 
 
-@pytest.mark.parametrize("fixed", [True, False])
-def test_all_is_as_before_when_a_forward_pass_raises(fixed: bool) -> None:
-    model, x = awkward(), noise(16, 3, 5, 5)
-    calls = iter(range(99))
-
-    def fail(*_: object) -> None:
-        if fixed or next(calls) == 2:
-            raise RuntimeError("out of memory")
-
-    model.head.register_forward_pre_hook(fail)
-    before, head = state(model), model.head.weight.detach().clone()
-    with pytest.raises(RuntimeError, match="out of memory"):
-        lsuv_(model, x if fixed else [x], dropout=not fixed, generator=generator(), layers=["conv", "head"])
-    assert state(model) == before
-    assert torch.equal(model.head.weight, head)  # the layer in hand has back what it held
+def test_a_layer_that_is_off_on_further_batches_is_named() -> None:
+    variances = itertools.chain([4] * 3, itertools.repeat(4.4))
+    with pytest.warns(LSUVWarning, match="off on further batches: the model itself .*larger batches"):
+        (report,) = lsuv_(linear(), scattered(variances), check=3)
+    assert report.variance == pytest.approx(1.1)
+    assert (report.converged, report.status) == (False, "off on further batches")
 
 
-def test_an_optimiser_made_before_stays_valid() -> None:
-    model = nn.Linear(4, 4)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    lsuv_(model, noise(16, 4))
-    before = model.weight.detach().clone()
-    model(noise(16, 4)).square().mean().backward()
-    optimiser.step()
-    assert not torch.equal(model.weight, before)
-
-
-def test_a_backward_pass_through_old_weights_is_refused_by_torch() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
-    loss = model(noise(16, 4)).square().mean()
-    lsuv_(model, noise(16, 4))
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-@pytest.mark.parametrize("own", [True, False])
-def test_random_streams_are_put_back_if_there_is_a_generator(own: bool) -> None:
-    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 4))
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    lsuv_(model, noise(4000, 4), generator=generator() if own else None)
-    assert torch.equal(torch.get_rng_state(), before) == own
-    initialize_(model, "msra", noise(4000, 4), generator=generator())
-    torch.manual_seed(1)
-    lsuv_(model, noise(4000, 4), generator=torch.default_generator)
-    assert not torch.equal(torch.get_rng_state(), before)
-
-
-def test_two_runs_with_equal_generators_agree() -> None:
-    weights = []
-    for _ in range(2):
-        model = build("transformer")
-        torch.manual_seed(2)  # of dropout
-        lsuv_(model, ZOO["transformer"][1], generator=generator(5))
-        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-    assert torch.equal(*weights)
-
-
-def test_torchs_default_device_and_dtype_play_no_part() -> None:
-    model = nn.Linear(4, 4)
-    twin = copy.deepcopy(model)
-    lsuv_(model, noise(16, 4), generator=generator())
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.device("meta"):
-            lsuv_(twin, X16, generator=generator())
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert torch.equal(model.weight, twin.weight)
-
-
-X16 = noise(16, 4)
-
-
-def test_measuring_is_in_float32_under_autocast() -> None:
-    model = nn.Linear(2, 2)
-    with torch.autocast("cpu", dtype=torch.bfloat16), measuring(model, dropout=True):
-        assert model(torch.ones(1, 2)).dtype == torch.float32
-
-
-@pytest.mark.parametrize("newer", [True, False])
-def test_precision_flags_of_both_interfaces_are_put_back(newer: bool) -> None:
-    b = torch.backends
-    kinds = (b.cudnn.conv, b.cudnn.rnn, b.cuda.matmul, b.mkldnn.conv, b.mkldnn.matmul)
-    before = [kind.fp32_precision for kind in kinds]
-    tf32, matmul = b.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    try:
-        if newer:
-            b.cuda.matmul.fp32_precision = b.cudnn.conv.fp32_precision = b.mkldnn.matmul.fp32_precision = "tf32"
-        else:
-            b.cudnn.allow_tf32 = True
-            torch.set_float32_matmul_precision("medium")
-        users = [kind.fp32_precision for kind in kinds]
-        with measuring(nn.Linear(1, 1), dropout=True):
-            assert not {"tf32", "bf16"} & {kind.fp32_precision for kind in kinds}
-            assert not b.cudnn.allow_tf32
-        assert [kind.fp32_precision for kind in kinds] == users
-        if not newer:
-            assert (b.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == (True, "medium")
-    finally:
-        b.cudnn.allow_tf32 = tf32
-        torch.set_float32_matmul_precision(matmul)
-        for kind, value in zip(kinds, before, strict=True):
-            kind.fp32_precision = value
+@pytest.mark.parametrize(
+    ("values", "variance"),
+    [
+        (torch.full((1000,), 0.1), 0),  # whatever the rounding
+        (torch.tensor([-1e-25, 1e-25]), 1e-50),  # squares outside the range of float32
+        (torch.tensor([-1e25, 1e25]), 1e50),
+    ],
+)
+def test_moments(values: Tensor, variance: float) -> None:
+    assert moments(values).variance == pytest.approx(variance, rel=1e-6)

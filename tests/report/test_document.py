@@ -1,114 +1,72 @@
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from made_up_records import make_records, make_result
 
 from replicate.experiment import Experiment
-from replicate.report.cell import Cell
-from replicate.report.document import cell_texts, document, strict_json
+from replicate.report.document import Document, document, provenance, strict_json, summary
 from replicate.report.table import Table, assemble
+from replicate.run import Run
 from replicate.store.result import Result
-from replicate.store.run_folder import Records
 
 
-@pytest.fixture
-def table(small: Experiment, small_results: list[Result], make_records: Callable[..., Records]) -> Table:
-    odd = [{"layer": "conv1", "piece": 0, "variance": None}]
-    made = [replace(small_results[0], init=odd), *small_results[1:]]
-    bad = {Path("/home/me/out/runs/x/result.json"): "not a whole result"}
-    return assemble(small, small.runs(), make_records(made, others=2, bad=bad))
-
-
-def refuse(name: str) -> None:
-    raise ValueError(name)
-
-
-def test_it_reads_back_as_strict_json_with_null_for_what_is_not_finite(table: Table) -> None:
-    read = json.loads(strict_json(document(table)), parse_constant=refuse)
-    assert read["runs"][0]["init"][0]["variance"] is None
-    assert read["runs"][0]["run_id"] == table.results[0].run.run_id
-    assert len(read["runs"]) == 7
-    assert "/home/me" not in strict_json(document(table))
-    assert read["unreadable"] == [{"file": "x/result.json", "reason": "not a whole result"}]
-    assert (len(read["missing"]), read["others"]) == (2, 2)
-
-
-def test_cells_claims_and_provenance(table: Table) -> None:
-    read = document(table)
-    assert read["schema"] == 1
-    assert read["axes"] == ["init", "activation"]
-    assert read["rows"][1] == {"value": "orthonormal_msra", "title": "OrthoNorm-MSRA scaled"}
-    first, relu, dash, failed = read["cells"]
-    assert [first[key] for key in ("row", "column", "mean", "published")] == ["lsuv", "maxout", 94.0, 93.94]
+def test_numbers_by_hand(doc: Document) -> None:
+    first, relu, dash, failed = doc["cells"]
     # t of 2 degrees of freedom 4.303, standard deviation 0.2, three runs
     assert first["interval"] == pytest.approx([94 - 4.3027 * 0.2 / 3**0.5, 94 + 4.3027 * 0.2 / 3**0.5], abs=1e-4)
-    assert (first["verdict"]["word"], first["settings"]["iterations"]) == ("consistent", 90_000)
-    assert "seed" not in first["settings"]
+    # variances 0.04 with 2 and 0.02 with 1 degrees of freedom
+    assert doc["pooled"] == {"sd": pytest.approx((0.1 / 3) ** 0.5), "df": 3}
+    assert first["verdict"]["half_width"] == pytest.approx(3.182446 * (0.1 / 3) ** 0.5 * (4 / 3) ** 0.5)
+    assert first["run_ids"] == [run["run_id"] for run in doc["runs"] if run["run_id"].startswith("lsuv-maxout")]
     assert (relu["converged"], relu["not_converged"], relu["seeds"]) == (2, 1, [0, 1])
     assert [dash[key] for key in ("expected", "mean", "nc", "settings")] == [0, None, None, None]
-    # variances 0.04 with 2 and 0.02 with 1 degrees of freedom
-    assert read["pooled"] == {"sd": pytest.approx((0.1 / 3) ** 0.5), "df": 3}
-    assert first["verdict"]["half_width"] == pytest.approx(3.182446 * (0.1 / 3) ** 0.5 * (4 / 3) ** 0.5)
-    assert first["run_ids"] == [run["run_id"] for run in read["runs"] if run["run_id"].startswith("lsuv-maxout")]
     assert (failed["nc"], failed["mean"], failed["diverged"], failed["missing"]) == (True, None, 1, 2)
-    assert {claim["id"] for claim in read["claims"]} >= {"lsuv-best-maxout", "lsuv-order"}
-    assert read["provenance"]["devices"] == [
-        {"name": "cpu", "kind": "CPU", "runs": 7, "hours": pytest.approx(7 * 12.5 / 3600)}
+
+
+def test_numbers_that_are_not_finite_are_null_and_folders_are_hidden(everything: Table) -> None:
+    results = (replace(everything.results[0], environment={"a": [math.nan, 1.5, (math.inf,)]}), *everything.results[1:])
+    doc = document(replace(everything, results=results))
+    assert json.loads(strict_json(doc)) == doc
+    assert doc["runs"][0]["environment"] == {"a": [None, 1.5, [None]]}
+    assert "/home/me" not in strict_json(doc)
+
+
+def test_caveats_of_few_seeds_errors_and_changed_code(small: Experiment, small_results: list[Result]) -> None:
+    assert summary(assemble(small, small.runs(), make_records([])))["caveats"] == ["No run has finished yet."]
+    part = small.with_settings({"seed": [0, 1]})
+    found = [result for result in small_results if result.run.seed < 2]
+    crashed = [replace(found[0], status="error", error="boom", dirty=True), *found[1:]]
+    assert summary(assemble(part, part.runs(), make_records(crashed)))["caveats"] == [
+        "2 of 6 runs have not finished, so the numbers may still change.",
+        "No cell has more than 2 runs; published numbers are judged only with at least 3.",
+        "1 run ended in an error; see “What is missing”.",
+        "The runs were made by 2 different versions of the code.",
+        "Some runs were made by code that differs from the commit they name.",
     ]
 
 
-def test_json_reads_back_as_the_document(table: Table) -> None:
-    doc = document(table)
-    assert json.loads(strict_json(doc)) == doc
+def test_caveats_of_another_protocol(small: Experiment, small_results: list[Result]) -> None:
+    short = small.with_settings({"iterations": 90, "milestones": [40]})
+    results = [replace(result, run=run) for result, run in zip(small_results, short.runs(), strict=False)]
+    caveats = summary(assemble(short, short.runs(), make_records(results)))["caveats"]
+    assert any("Not comparable with the paper: iterations 90 (paper: 90,000)" in caveat for caveat in caveats)
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "counts", "text"),
-    [
-        ((93.7, 93.8, 94.0, 94.1), {"not_converged": 1}, "93.9 ± 0.2 | n=4, 1 n/c |"),
-        ((93.9,), {"expected": 1}, "93.9 | n=1 |"),
-        ((), {"not_converged": 3, "diverged": 2}, "n/c | 5/5 |"),
-        ((), {}, "… 0/5 | |"),
-        ((93.7, 94.1), {}, "93.9 ± 0.3 | n=2 | … 2/5"),
-        ((), {"errors": 5}, "… 0/5 | 5 errors |"),
-        ((93.7, 94.1), {"errors": 1, "diverged": 2}, "93.9 ± 0.3 | n=2, 2 n/c, 1 error | … 4/5"),
-        ((), {"diverged": 3, "errors": 2}, "n/c | 3/3, 2 errors | … 3/5"),
-    ],
-)
-def test_a_cell_as_text(
-    make_cell: Callable[..., Cell], accuracies: tuple[float, ...], counts: dict[str, int], text: str
-) -> None:
-    shown = cell_texts(make_cell("lsuv", "relu", accuracies, **counts))
-    assert [shown[key] for key in ("number", "counts", "progress")] == [part.strip() for part in text.split("|")]
-
-
-def test_a_cell_that_the_experiment_leaves_out_is_a_dash() -> None:
-    assert cell_texts(None)["number"] == "–"
-
-
-def test_a_table_of_nothing_is_a_document_too(small: Experiment, make_records: Callable[..., Records]) -> None:
-    read = json.loads(strict_json(document(assemble(small, small.runs(), make_records([])))))
-    assert read["runs"] == []
-    assert read["pooled"] is None
-    assert read["provenance"]["first_finished"] is None
-    assert [cell["expected"] for cell in read["cells"]] == [3, 3, 0, 3]
-
-
-NUMBERS = st.floats() | st.integers() | st.none() | st.text() | st.booleans()
-
-
-@given(st.recursive(NUMBERS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10))
-def test_any_value_is_strict_json(value: object) -> None:
-    def expected(item: object) -> object:
-        if isinstance(item, dict):
-            return {key: expected(inner) for key, inner in item.items()}
-        if isinstance(item, list):
-            return [expected(inner) for inner in item]
-        return None if isinstance(item, float) and not math.isfinite(item) else item
-
-    assert json.loads(strict_json(value), parse_constant=refuse) == expected(value)
+def test_provenance() -> None:
+    gpu, cpu = {"device": "cuda", "threads": 4}, {"device": "cpu", "threads": 2}
+    early, late = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    found = provenance([
+        make_result(Run("lsuv", "relu", 0), 90.0, seconds=3600.0, options=gpu, device="A", finished=late),
+        make_result(Run("lsuv", "relu", 1), 90.0, seconds=1800.0, options={"device": "cuda"}, device="A", dirty=True),
+        make_result(Run("lsuv", "relu", 2), None, seconds=1800.0, options=cpu, device="B", versions={"torch": "2.12"}),
+    ])  # fmt: skip
+    assert found["devices"] == [
+        {"name": "A", "kind": "GPU", "runs": 2, "hours": 1.5},
+        {"name": "B", "kind": "CPU", "runs": 1, "hours": 1.0},
+    ]
+    assert found["hours"] == {"GPU": 1.5, "CPU": 1.0}
+    assert [(one["dirty"], one["runs"]) for one in found["code"]] == [(False, 2), (True, 1)]
+    assert found["versions"] == {"torch": {"2.11": 2, "2.12": 1}}
+    assert (found["first_finished"], found["last_finished"]) == (early, late)

@@ -1,91 +1,80 @@
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_up_records import ROOT, make_records, make_result
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.report.table import Table, axis_values, build
+from replicate.report.table import axis_values, build, shared_protocol
+from replicate.run import Run
 from replicate.store.result import Result
-from replicate.store.run_folder import Records
 
-ROOT = Path(__file__).parents[2]
 OUT = Path("results/local/small")
-MakeRecords = Callable[..., Records]
+AXES = ("init", "activation")
+RUNS = (Run("lsuv", "relu"), Run("lsuv", "tanh"), Run("xavier", "relu", seed=1, momentum=0.5))
 
 
-@pytest.fixture
-def table(small: Experiment, small_results: list[Result], make_records: MakeRecords) -> Table:
-    return build(small, small.runs(), make_records(small_results, others=2), OUT)
+def test_claims_are_judged_on_whole_sets_of_cells(small: Experiment, small_results: list[Result]) -> None:
+    def reasons(runs: tuple[Run, ...]) -> dict[str, str]:
+        table = build(small, runs, make_records(result for result in small_results if result.run in runs), OUT)
+        return {judgement.claim.id: judgement.reason for judgement in table.judgements}
+
+    assert reasons(small.runs())["lsuv-best-maxout"] == "no rival in this experiment"
+    assert "n < 3" in reasons(small.runs())["lsuv-best-relu"]
+    assert reasons(small.runs({"init": "lsuv"}))["lsuv-best-relu"] == "not all of its cells are in this table"
 
 
-def test_cells_published_numbers_and_verdicts(table: Table) -> None:
-    assert [cell.accuracies for cell in table.cells] == [(93.8, 94.0, 94.2), (92.1, 92.3), ()]
-    words = {place: (entry.published, entry.verdict.word) for place, entry in table.entries.items()}
-    assert words == {
-        ("lsuv", "maxout"): (93.94, "consistent"),
-        ("lsuv", "relu"): (92.11, "not judged"),
-        ("orthonormal_msra", "maxout"): (None, ""),
-        ("orthonormal_msra", "relu"): (91.93, "not judged"),
-    }
-    assert (len(table.missing), table.others) == (2, 2)
-    assert table.order == ("lsuv", "orthonormal_msra")
-
-
-def test_a_claim_is_judged_on_the_cells_that_are_there(table: Table) -> None:
-    reasons = {judgement.claim.id: judgement.reason for judgement in table.judgements}
-    assert reasons["lsuv-best-maxout"] == "no rival in this experiment"
-    assert "n < 3" in reasons["lsuv-best-relu"]
-
-
-def test_a_claim_is_not_judged_on_a_part_of_its_cells(
-    small: Experiment, small_results: list[Result], make_records: MakeRecords
-) -> None:
-    runs = small.runs({"init": "lsuv"})
-    records = make_records(result for result in small_results if result.run in runs)
-    table = build(small, runs, records, OUT)
-    reasons = {said.claim.id: said.reason for said in table.judgements}
-    assert reasons["lsuv-best-relu"] == "not all of its cells are in this table"
-
-
-def test_nothing_finished_names_the_folder_and_the_command(
-    small: Experiment, make_result: Callable[..., Result], make_records: MakeRecords
-) -> None:
+def test_nothing_finished_names_the_folder_and_the_command(small: Experiment) -> None:
     with pytest.raises(UsageError, match=r"results/local/small holds no finished run of small; .*`replicate matrix"):
         build(small, small.runs(), make_records([]), OUT)
-    crashed = make_result(small.runs()[0], None, "error")
     with pytest.raises(UsageError, match=r"no finished run of small \(1 ended in an error\)"):
-        build(small, small.runs(), make_records([crashed]), OUT)
+        build(small, small.runs(), make_records([make_result(small.runs()[0], None, "error")]), OUT)
 
 
-def test_two_data_sets_make_no_table(small: Experiment, small_results: list[Result], make_records: MakeRecords) -> None:
-    mixed = [replace(small_results[0], fingerprint="ab" * 32), *small_results[1:]]
-    with pytest.raises(UsageError, match=r"abab.*3f3f"):
-        build(small, small.runs(), make_records(mixed), OUT)
-
-
-def test_the_released_recipes_are_footnotes(make_result: Callable[..., Result], make_records: MakeRecords) -> None:
-    for name, note in (
-        ("table3", "here it is trained uniformly"),
-        ("table3-as-released", "Trained with momentum 0.5"),
-    ):
-        experiment = Experiment.load(ROOT / "experiments" / f"{name}.yaml")
-        runs = experiment.runs({"seed": 0})
-        table = build(experiment, runs, make_records(make_result(run, 90.0) for run in runs), OUT)
-        notes = {place: entry.notes for place, entry in table.entries.items() if entry.notes}
-        assert list(notes) == [("xavier", "maxout"), ("msra", "maxout")]
-        assert note in " ".join(notes["xavier", "maxout"])
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [("table3", "here it is trained uniformly"), ("table3-as-released", "Trained with momentum 0.5")],
+)
+def test_the_released_recipes_are_footnotes(name: str, note: str) -> None:
+    experiment = Experiment.load(ROOT / "experiments" / f"{name}.yaml")
+    runs = experiment.runs({"seed": 0})
+    table = build(experiment, runs, make_records(make_result(run, 90.0) for run in runs), OUT)
+    notes = {key: entry.notes for key, entry in table.entries.items() if entry.notes}
+    assert list(notes) == [("xavier", "maxout"), ("msra", "maxout")]
+    assert note in " ".join(notes["xavier", "maxout"])
 
 
 def test_axes_keep_the_order_of_the_grid(small: Experiment) -> None:
     turned = replace(small, grid={**small.grid, "init": ("orthonormal_msra", "lsuv")})
     assert axis_values(turned, turned.runs(), "init") == ("orthonormal_msra", "lsuv")
-    assert axis_values(turned, turned.runs(), "activation") == ("maxout", "relu")
     assert axis_values(turned, turned.runs({"activation": "relu"}), "activation") == ("relu",)
     assert axis_values(turned, turned.runs(), "width") == (1.0,)
+
+
+def test_the_header_names_what_most_runs_share() -> None:
+    protocol = shared_protocol(RUNS, [make_result(run, 90.0) for run in RUNS], AXES)
+    assert protocol.texts()["summary"] == "CIFAR-10, fitnet4 at width 1, 90,000 iterations, bf16-mixed"
+    assert [protocol.departures(run) for run in RUNS] == ["", "", "momentum 0.5"]
+    turned = shared_protocol(RUNS, [], ("momentum", "init"))  # an axis is not a shared setting
+    assert turned.departures(RUNS[2]) == ""
+    assert "momentum (an axis of the table)" in turned.texts()["schedule"]
+
+
+def test_two_data_sets_are_refused_and_named() -> None:
+    jpeg = make_result(RUNS[2], 80.0, data_label="cifar10-jpeg", fingerprint="ab" * 32)
+    with pytest.raises(UsageError) as caught:
+        shared_protocol(RUNS, [*(make_result(run, 90.0) for run in RUNS[:2]), jpeg], AXES)
+    assert f"2 on CIFAR-10 ({'3f' * 32}) and 1 on cifar10-jpeg ({'ab' * 32})" in str(caught.value)
+
+
+def test_a_run_that_failed_before_it_read_data_has_no_data_set() -> None:
+    crashed = make_result(RUNS[0], None, "error", fingerprint="unknown", data_label="unknown")
+    protocol = shared_protocol(RUNS, [crashed, make_result(RUNS[1], 90.0)], AXES)
+    assert (protocol.data_label, protocol.fingerprint) == ("CIFAR-10", "3f" * 32)
+    assert shared_protocol(RUNS, [crashed], AXES).data_label == "cifar10"
 
 
 def test_the_table_needs_no_slow_library() -> None:

@@ -1,4 +1,4 @@
-"""The files of a run, and the records of an output folder."""
+"""The records of an output folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,33 +7,19 @@ from workers import put, record
 
 from replicate.options import Options
 from replicate.run import Run
-from replicate.store.run_folder import RunFolder, collect, count_others, recorded
-
-RUN = Run("lsuv", "relu", 3, dataset="synthetic", milestones=[40])
+from replicate.store.run_folder import RunFolder, collect, recorded
 
 
-def test_names_and_reads_the_files_of_a_run(tmp_path: Path) -> None:
-    folder = RunFolder.of(tmp_path, RUN)
-    assert folder.path == tmp_path / "runs" / RUN.run_id
-    assert (folder.result.name, folder.checkpoint.name, folder.log.name) == ("result.json", "checkpoint.pt", "log.txt")
-    assert folder.record() is None
-    result = record(RUN, Options(tmp_path))
-    put(result, folder.path)
-    assert folder.record() == result
-    folder.result.write_text("{")
-    assert folder.record() is None
-
-
-def test_collecting_keeps_apart_what_was_asked_for(tmp_path: Path) -> None:
-    put(record(RUN, Options(tmp_path)), tmp_path / "runs" / RUN.run_id)
-    other, broken, missing = (replace(RUN, seed=seed) for seed in (4, 5, 6))
-    put(record(other, Options(tmp_path)), tmp_path / "runs" / other.run_id)
-    (tmp_path / "runs" / broken.run_id).mkdir()
-    (tmp_path / "runs" / broken.run_id / "result.json").write_text("{")
-    found = collect(tmp_path, [RUN, broken, missing])
-    assert list(found.results) == [RUN.run_id]
-    assert list(found.bad) == [tmp_path / "runs" / broken.run_id / "result.json"]
-    assert found.others == 1
-    assert collect(tmp_path / "nowhere", [RUN]).results == {}
-    assert [folder.path.name for folder in recorded(tmp_path)] == sorted((RUN.run_id, other.run_id, broken.run_id))
-    assert count_others(tmp_path, {RUN.run_id}) == 2
+def test_collecting_separates_what_was_asked_for(tmp_path: Path) -> None:
+    run = Run("lsuv", "relu", dataset="synthetic")
+    other, broken, missing = (replace(run, seed=seed) for seed in (4, 5, 6))
+    results = [record(one, Options(tmp_path)) for one in (run, other, broken)]
+    for result in results:
+        put(result, RunFolder.of(tmp_path, result.run).path)
+    bad = RunFolder.of(tmp_path, broken)
+    bad.result.write_text("{")
+    found = collect(tmp_path, [run, broken, missing])
+    assert (found.results, list(found.bad), found.others) == ({run.run_id: results[0]}, [bad.result], 1)
+    assert [RunFolder.of(tmp_path, one).record() for one in (run, broken, missing)] == [results[0], None, None]
+    assert collect(tmp_path / "nowhere", [run]).results == {}
+    assert [folder.run_id for folder in recorded(tmp_path)] == sorted(result.run.run_id for result in results)

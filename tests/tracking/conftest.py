@@ -1,16 +1,20 @@
-"""An experiment of four runs, and records of them."""
+"""An experiment of four runs; and no key for W&B."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from replicate.experiment import Experiment, TableSpec
-from replicate.run import Run
-from replicate.store.result import Result
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_DATA_DIR", "WANDB_ENTITY", "WANDB_MODE"):
+        monkeypatch.setenv(name, "")  # so that it is restored after the test, even if the test sets it
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -21,28 +25,3 @@ def experiment() -> Experiment:
         run={"iterations": 8, "milestones": [4]},
         table=TableSpec(reference=PAPER / "table3.csv", claims=PAPER / "claims.yaml"),
     )
-
-
-@pytest.fixture
-def make_result() -> Callable[..., Result]:
-    def make(run: Run, accuracy: float | None, **changes: Any) -> Result:
-        fields: dict[str, Any] = {
-            "status": "diverged" if accuracy is None else "converged",
-            "test_accuracy": accuracy,
-            "train_loss": None if accuracy is None else 0.25,
-            "iteration": run.iterations,
-            "seconds": 12.5,
-            "images_per_second": 4000.0,
-            "data_label": "CIFAR-10",
-            "fingerprint": "3f" * 32,
-            "commit": "0123456789abcdef",
-            "dirty": False,
-            "versions": {"torch": "2.11"},
-            "device": "cpu",
-            "options": {"threads": 1},
-            "finished": "2026-01-01T00:00:00+00:00",
-            "classes": 10,
-        }
-        return Result(run, **{**fields, **changes})
-
-    return make

@@ -1,26 +1,31 @@
-"""Uploads: what is found, what `wandb sync` is given, and what is said of it."""
+"""Uploads and the report job: what is logged, what `wandb sync` is given, and what is printed."""
 
-import json
+import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from workers import put
+from wandb_log import closed, items, table
+from workers import put, record
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.store.result import Result
+from replicate.options import Options
+from replicate.run import Run
 from replicate.store.run_folder import collect
 from replicate.tracking import sync as module
-from replicate.tracking.runs import discard, offline_runs
-from replicate.tracking.sync import find, sync, upload
+from replicate.tracking.logger import discard, offline_runs
+from replicate.tracking.sync import sync
 
-Make = Callable[..., Result]
-KEY = "0123456789abcdef" * 2 + "deadbeef"
+CURVE = "iteration,epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy\n4,1,0.01,2,20,2,30\n8,2,0.01,1,50,1,60\n"
+
+
+def put_record(out: Path, run: Run, **changes: Any) -> Path:
+    return put(replace(record(run, Options(out)), **changes), out / "runs" / run.run_id)
 
 
 def offline(folder: Path, identity: str, synced: bool = False) -> Path:
@@ -32,118 +37,91 @@ def offline(folder: Path, identity: str, synced: bool = False) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture
-def out(tmp_path: Path, experiment: Experiment, make_result: Make) -> Path:
-    """Four runs: waiting, uploaded, under way, and without W&B; and a report that waits."""
-    out = tmp_path / "out"
-    for number, run in enumerate(experiment.runs()):
-        folder = out / "runs" / run.run_id
-        if number != 2:
-            put(make_result(run, 50.0), folder)
-        if number != 3:
-            offline(folder, f"{run.run_id}-3f3f3f", synced=number == 1)
+def out(tmp_path: Path, experiment: Experiment) -> Path:
+    """Four runs: waiting, uploaded, in progress, and an error without W&B; and a report that waits."""
+    out = tmp_path / "out\x1b[2J"
+    waiting, uploaded, in_progress, failed = experiment.runs()
+    put_record(out, waiting).with_name("curve.csv").write_text(CURVE)
+    put_record(out, uploaded, status="diverged", test_accuracy=None)
+    offline(out / "runs" / waiting.run_id, f"{waiting.run_id}-3f3f3f")
+    offline(out / "runs" / uploaded.run_id, f"{uploaded.run_id}-3f3f3f", synced=True)
+    offline(out / "runs" / in_progress.run_id, f"{in_progress.run_id}-3f3f3f")
+    put_record(out, failed, status="error", test_accuracy=None, error="boom")
     offline(out, "report-two-by-two-01234567")
     return out
 
 
-def test_what_has_ended_and_was_not_uploaded_waits(out: Path, experiment: Experiment) -> None:
-    runs = experiment.runs()
-    found = find(out, runs, collect(out, runs))
-    assert [path.parent.parent.name for path in found.waiting] == [runs[0].run_id, "out"]
-    assert (found.done, found.under_way) == (1, 1)
-    assert str(found) == "2 offline W&B runs to upload, 1 uploaded before, 1 of runs that have not ended"
-    only = find(out, runs[3:], collect(out, runs[3:]))
-    assert [path.parent.parent.name for path in only.waiting] == ["out"]
-
-
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(out: Path, experiment: Experiment) -> None:
-    before = sorted(out.rglob("*"))
-    said: list[str] = []
-    assert sync(experiment, experiment.runs(), collect(out, experiment.runs()), out, dry_run=True, say=said.append) == 0
-    assert said[0] == "would log a report job on 3 finished runs"
-    assert said[2].startswith(f"would upload {out}/runs/lsuv-relu-s0-")
-    assert sorted(out.rglob("*")) == before
-
-
-def test_without_a_key_it_is_refused_before_anything_is_done(out: Path, experiment: Experiment) -> None:
-    before = sorted(out.rglob("*"))
+def test_a_dry_run_and_one_without_a_key_change_nothing(
+    out: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, runs = sorted(out.rglob("*")), experiment.runs()
+    assert sync(experiment, runs, collect(out, runs), out, dry_run=True) == 0
+    first, counts, *paths = capsys.readouterr().out.splitlines()
+    assert first == "would log a report job on 2 finished runs"
+    assert counts == "2 offline W&B runs to upload, 1 uploaded before, 1 of runs that have not ended"
+    assert [Path(path).parent.parent.name for path in paths] == [runs[0].run_id, r"out\x1b[2J"]
+    assert sync(experiment, runs[3:], collect(out, runs[3:]), out, dry_run=True) == 0
+    assert capsys.readouterr().out.startswith("no finished run to report on\n1 offline W&B runs to upload")
     with pytest.raises(UsageError, match="no W&B key is known on this machine; give one by `wandb login`"):
-        sync(experiment, experiment.runs(), collect(out, experiment.runs()), out)
+        sync(experiment, runs, collect(out, runs), out)
     assert sorted(out.rglob("*")) == before
 
 
+# In place of `wandb sync`: marks what it is given as uploaded, but a run with ReLU only at the second try
 FAKE = """
-import json, pathlib, sys
-given = pathlib.Path(sys.argv[1])
-calls = given.read_text().splitlines() if given.exists() else []
-given.write_text("\\n".join([*calls, json.dumps(sys.argv[2:])]))
-for path in sys.argv[3:]:
-    if "relu" not in path or calls:
-        (file,) = pathlib.Path(path).glob("*.wandb")
-        file.with_suffix(".wandb.synced").touch()
+import pathlib, sys
+print("given", *sys.argv[1:])
+for path in map(pathlib.Path, sys.argv[2:]):
+    if "relu" not in path.name or (path / "tried").exists():
+        next(path.glob("*.wandb")).with_suffix(".wandb.synced").touch()
+    (path / "tried").touch()
 """
 
 
-@pytest.fixture
-def uploads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[list[str]]]:
-    """A program in the place of `wandb`: marks what it is given as uploaded, but on its first call no run with relu."""
-    (tmp_path / "fake.py").write_text(FAKE)
-    given = tmp_path / "given"
-    monkeypatch.setattr(module, "WANDB", (sys.executable, str(tmp_path / "fake.py"), str(given)))
-    return lambda: [json.loads(line) for line in given.read_text().splitlines()]
-
-
-def test_report_then_upload_then_again(
-    out: Path, experiment: Experiment, uploads: Callable[[], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+def test_report_then_upload_then_the_rest(
+    out: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    runs, said = experiment.runs(), []
-    assert sync(experiment, runs, collect(out, runs), out, say=said.append) == 1
-    ((word, trained, report),) = uploads()
-    assert word == "sync"
-    assert trained.endswith(f"{runs[0].run_id}-3f3f3f")
-    assert "report-two-by-two-" in report
-    assert "01234567" not in report  # the report that was waiting has given way to this one
-    assert said[-1] == "1 were not uploaded; the same command tries them again"
-    assert sync(experiment, runs, collect(out, runs), out, say=said.append) == 0
-    assert uploads()[1] == ["sync", trained]
-    assert "report job: uploaded before, and nothing has changed" in said
-    assert sync(experiment, runs, collect(out, runs), out, say=said.append) == 0
-    assert len(uploads()) == 2
-    assert not [path for path in out.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    monkeypatch.setattr(module, "WANDB", (sys.executable, "-c", FAKE))
+    monkeypatch.setenv("WANDB_API_KEY", key := "0123456789abcdef" * 2 + "deadbeef")
+    monkeypatch.chdir(out.parent)  # the upload looks for the files from elsewhere
+    runs, out = experiment.runs(), Path(out.name)
+    assert [sync(experiment, runs, collect(out, runs), out) for _ in range(3)] == [1, 0, 0]
+    printed = capfd.readouterr().out
+    first, second = (line.split() for line in printed.splitlines() if line.startswith("given sync"))
+    (trained,) = offline_runs(out.resolve() / "runs" / runs[0].run_id)
+    (report,) = offline_runs(out.resolve())  # it has replaced the one that was waiting
+    assert (first[2:], second[2:]) == ([str(trained), str(report)], [str(trained)])
+    assert "1 were not uploaded; run the command again to retry them" in printed
+    assert printed.count("report job: uploaded before, and nothing has changed") == 2
+    assert not [path for path in out.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+
+    # The report holds table, claims and figures. Other numbers would give it another id.
+    found = closed(report)
+    (run,) = (record.run for record in found if record.HasField("run"))
+    assert (run.project, run.run_group, run.job_type) == ("lsuv-replication", "two by two", "report")
+    content = (out / "table.json").read_bytes()
+    assert run.run_id == f"report-two-by-two-{hashlib.sha256(content).hexdigest()[:8]}"
+    (history,) = (items(record.history) for record in found if record.HasField("history"))
+    for figure in ("accuracy", "curves"):
+        assert (report / "files" / history[f"figures/{figure}/path"]).read_bytes().startswith(b"\x89PNG")
+    cells = [(cell["mean"], cell["finished"], cell["published"]) for cell in table(report, history, "accuracy")]
+    assert cells == [(50.0, 1, 92.11), (None, 1, "n/c"), (None, 0, 90.63), (None, 0, "n/c")]
+    assert all(claim["verdict"] for claim in table(report, history, "claims"))
+    artifact = next(one.artifact for one in found if one.HasField("artifact") and one.artifact.type == "report")
+    assert artifact.name == "report-two-by-two"
+    paths = {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
+    assert {"table.md", "table.csv", "table.tex", "table.json", "runs.csv", "figures/accuracy.png"} <= paths.keys()
+    assert all(path.is_relative_to(out.resolve()) and path.is_file() for path in paths.values())
 
 
-def test_an_error_is_no_finished_run(tmp_path: Path, experiment: Experiment, make_result: Make) -> None:
-    run = experiment.runs()[0]
-    failed = replace(make_result(run, None), status="error", error="boom")
-    put(failed, tmp_path / "runs" / run.run_id)
-    said: list[str] = []
-    sync(experiment, experiment.runs(), collect(tmp_path, experiment.runs()), tmp_path, dry_run=True, say=said.append)
-    assert said == ["no finished run to report on", "0 offline W&B runs to upload, 0 uploaded before"]
-
-
-def test_wandb_itself_takes_the_paths(out: Path, tmp_path: Path) -> None:
-    (path,) = offline_runs(out)
-    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", str(path)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}, check=True
-    )
+def test_wandb_itself_accepts_the_paths(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", str(offline(tmp_path, "some-id"))]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=True)
     assert "Would sync 1 run(s)" in done.stderr + done.stdout
 
 
-def test_what_is_not_marked_is_left(out: Path, uploads: Callable[[], list[list[str]]], experiment: Experiment) -> None:
-    waiting = [offline(out, "relu-1"), offline(out, "sigmoid-1")]
-    assert upload(waiting, out) == waiting[:1]
-
-
-def test_discarded_are_the_runs_of_that_id(tmp_path: Path) -> None:
+def test_the_runs_of_an_id_are_discarded(tmp_path: Path) -> None:
     old, other = offline(tmp_path, "report-table3-01234567"), offline(tmp_path, "report-table3-short-01234567")
     copies = tmp_path / "wandb" / "artifacts" / "staging"
     copies.mkdir(parents=True)

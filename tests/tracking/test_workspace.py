@@ -2,100 +2,57 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
+from replicate.store.measurements import COLUMNS
 from replicate.tracking import workspace
 from replicate.tracking.workspace import dashboard
-from replicate.training.curve import COLUMNS
 
 
-@pytest.fixture(autouse=True)
-def no_server(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_ENTITY", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("wandb.Api", lambda *_, **__: pytest.fail("asked the server"))
-
-
-@pytest.fixture
-def view(experiment: Experiment) -> dict[str, Any]:
-    return json.loads(dashboard(experiment, None, dry_run=True))
-
-
-def panels(view: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for section in view["spec"]["section"]["panelBankConfig"]["sections"]:
-        yield from section["panels"]
-
-
-def test_whose_and_which(view: dict[str, Any], experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_of_the_experiment_and_panels_for_what_they_log(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wandb.Api", None)  # a dry run asks no server
+    view = json.loads(dashboard(experiment, None, dry_run=True))
     assert (view["entity"], view["project"]) == ("ENTITY", "lsuv-replication")
     assert view["name"].startswith("two by two: ")
-    monkeypatch.setenv("WANDB_ENTITY", "team")
-    assert json.loads(dashboard(experiment, None, dry_run=True))["entity"] == "team"
-    assert json.loads(dashboard(experiment, "me", dry_run=True))["entity"] == "me"
-
-
-def test_the_runs_of_the_experiment_by_activation_and_init(view: dict[str, Any]) -> None:
     (runs,) = view["spec"]["section"]["runSets"]
     assert [key["name"] for key in runs["grouping"]] == ["activation.value", "init.value"]
-    filters = json.dumps(runs["filters"])
-    assert '"group"' in filters
-    assert '"two by two"' in filters
-
-
-def test_every_panel_shows_what_is_logged(view: dict[str, Any]) -> None:
+    assert {"group", "two by two"} <= set(json.dumps(runs["filters"]).split('"'))
     sections = view["spec"]["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections] == ["Test accuracy", "Training", "Layers", "Report"]
-    logged = {column.replace("_", "/") for column in COLUMNS}
-    logged |= {"layers/log10_variance", "layers/log10_gradient_norm"}
-    axes, tables, fields, grouped = set(), set(), set(), set()
-    for panel in panels(view):
-        config, kind = panel["config"], panel["viewType"]
-        if kind == "Run History Line Plot":
-            assert set(config["metrics"]) <= logged
-            axes.add(config["xAxis"])
-            if config["metrics"] == ["test/accuracy"]:
-                grouped.add(config["groupBy"])
-        elif kind == "Bar Chart":
-            assert config["metrics"] == ["summary_metrics.test_accuracy"]
-        elif kind == "Vega2":
-            fields |= set(config["fieldSettings"].values())
-        elif kind == "Media Browser":
-            assert config["mediaKeys"] == [f"figures/{name}" for name in workspace.FIGURES]
-        else:
-            tables |= {
-                key
-                for key in ("init/report", "layers/table", "accuracy", "claims")
-                if f'"{key}"' in str(json.dumps(config))
-            }
-    assert axes == {"iteration", "epoch"}
-    assert grouped == {"init.value", "activation.value"}
-    assert fields == {"position", "variance", "gradient_norm"}
-    assert tables == {"init/report", "layers/table", "accuracy", "claims"}
+    panels = [panel for section in sections for panel in section["panels"]]
+    lines = [panel["config"] for panel in panels if panel["viewType"] == "Run History Line Plot"]
+    logged = {*(column.replace("_", "/") for column in COLUMNS), "layers/log10_variance", "layers/log10_gradient_norm"}
+    assert {metric for line in lines for metric in line["metrics"]} <= logged
+    grouped = {(line["groupBy"], line["xAxis"]) for line in lines if line["metrics"] == ["test/accuracy"]}
+    assert grouped == {("init.value", "iteration"), ("activation.value", "iteration"), ("init.value", "epoch")}
+    fields = [panel["config"]["fieldSettings"] for panel in panels if panel["viewType"] == "Vega2"]
+    assert fields == [{"x": "position", "y": "variance"}, {"x": "position", "y": "gradient_norm"}]
+    shown = set(json.dumps(panels).split('"'))
+    assert {"init/report", "layers/table", "accuracy", "claims", "summary_metrics.test_accuracy"} <= shown
+    assert {f"figures/{name}" for name in workspace.FIGURES} <= shown
 
 
-def test_saving_needs_a_key(experiment: Experiment) -> None:
-    with pytest.raises(UsageError, match="no W&B key is known"):
-        dashboard(experiment, "me", dry_run=False)
-
-
-def test_a_server_that_is_out_of_reach_is_one_line(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-
-    def fail(*_: object, **__: object) -> None:
+def test_saving_needs_a_key_a_server_and_a_library(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable() -> None:
         raise ConnectionError("no\nroute")
 
-    monkeypatch.setattr("wandb.Api", fail)
-    with pytest.raises(UsageError, match="W&B has not saved the dashboard: no route"):
+    with pytest.raises(UsageError, match="no W&B key is known"):
         dashboard(experiment, "me", dry_run=False)
-
-
-def test_without_the_library_it_says_what_to_install(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("wandb.Api", unreachable)
+    with pytest.raises(UsageError, match="W&B has not saved the dashboard: no route"):
+        dashboard(experiment, None, dry_run=False)
+    monkeypatch.setattr("wandb.Api", lambda: SimpleNamespace(default_entity="owner"))
+    monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", lambda workspace: None)
+    monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.url", property(lambda workspace: workspace.entity))
+    assert dashboard(experiment, None, dry_run=False) == "owner"
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    assert [dashboard(experiment, name, dry_run=False) for name in (None, "me")] == ["team", "me"]
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(UsageError, match="pip install wandb-workspaces"):
         dashboard(experiment, None, dry_run=True)

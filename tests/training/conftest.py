@@ -1,5 +1,8 @@
 """Runs small enough to train in a test."""
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,7 @@ from replicate.run import Run
 def tiny() -> Run:
     """A 4-channel net on the synthetic images, for 8 iterations."""
     return Run(
-        "lsuv",
-        "relu",
+        *("lsuv", "relu"),
         dataset="synthetic",
         width=0.125,
         iterations=8,
@@ -27,12 +29,29 @@ def tiny() -> Run:
 
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A twentieth of the synthetic images, where their number plays no part: 100 to train on, 20 to test."""
+    """A twentieth of the synthetic images, where their number does not matter: 100 to train on, 20 to test."""
     monkeypatch.setattr(synthetic, "TRAIN", 100)
     monkeypatch.setattr(synthetic, "TEST", 20)
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
-    """Write to a folder of the test's own."""
+    """Options that write to a folder of the test."""
     return Options(out=tmp_path / "out", data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The iteration of the middle snapshot: early enough for a short run, and not at the end of a chunk of 4."""
+    monkeypatch.setattr("replicate.training.measurements.EARLY", 6)
+    return 6
+
+
+@pytest.fixture
+def stop_at() -> Callable[..., Callable[[int, float | None], None]]:
+    """Makes progress functions that signal this process once, at an iteration."""
+
+    def made(at: int, number: int = signal.SIGTERM) -> Callable[[int, float | None], None]:
+        return lambda iteration, _: os.kill(os.getpid(), number) if iteration == at else None
+
+    return made

@@ -1,11 +1,11 @@
 "use strict";
-// The page's charts, filters, tips and copy buttons. It draws what it is given and computes nothing.
+// The page's charts, filters, tips and copy buttons. All numbers come from the embedded data.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const DASHES = [[], [8, 4], [8, 3, 2, 3], [2, 3], [12, 3]];
   const say = (text) => { document.getElementById("said").textContent = text; };
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const looks = (row) => ({ stroke: colour(`--series-${row % 6}`), dash: DASHES[row % DASHES.length] });
+  const lineStyle = (row) => ({ stroke: colour(`--series-${row % 6}`), dash: DASHES[row % DASHES.length] });
 
   function element(tag, properties = {}, ...children) {
     const made = Object.assign(document.createElement(tag), properties);
@@ -19,7 +19,7 @@
     return size !== 0 && (size < 0.01 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
   }
 
-  // ---- charts: a panel a column, a colour a row ----
+  // ---- charts: one panel per column, one colour per row ----
 
   function checks(legend, names, swatch, changed) {
     const box = element("fieldset", { className: legend.toLowerCase() }, element("legend", { textContent: legend }));
@@ -119,7 +119,7 @@
     }
   }
 
-  // the values of the last third that lines of converged runs have; the others would stretch it again
+  // the range of the last third of the lines of converged runs; the other runs would widen it again
   function closeUp(lines) {
     const last = lines.filter((line) => line.kind !== "failed").flatMap((line) => line.y.slice(-Math.ceil(line.y.length / 3)));
     const values = last.filter((value) => value !== null);
@@ -151,27 +151,27 @@
     const series = [{}];
     const bands = [];
     for (const line of lines) {
-      const look = looks(line.row);
+      const style = lineStyle(line.row);
       const thin = line.kind !== "mean";
       if (line.low) {
         const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
         columns.push(line.high, line.low);
         series.push({ ...edge }, { ...edge });
-        bands.push({ series: [series.length - 2, series.length - 1], fill: `${look.stroke}33` });
+        bands.push({ series: [series.length - 2, series.length - 1], fill: `${style.stroke}33` });
       }
       columns.push(line.y);
-      const alone = line.y.filter((value) => value !== null).length === 1;
+      const single = line.y.filter((value) => value !== null).length === 1;
       series.push({
-        stroke: look.stroke,
+        stroke: style.stroke,
         width: thin ? 1 : 2,
-        dash: line.kind === "failed" ? [2, 3] : look.dash,
+        dash: line.kind === "failed" ? [2, 3] : style.dash,
         spanGaps: true,
-        points: { show: alone || (layers && !thin), size: alone ? 7 : 5, fill: look.stroke },
+        points: { show: single || (layers && !thin), size: single ? 7 : 5, fill: style.stroke },
       });
     }
     const ink = colour("--soft");
     const axis = { stroke: ink, grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
-    // a line a power of ten, or every few of them where there are many
+    // one line per power of ten, or fewer if there are many powers
     const powers = () => {
       const [from, to] = range.map((end) => Math.round(Math.log10(end)));
       const step = Math.max(1, Math.ceil((to - from) / 7));
@@ -232,7 +232,7 @@
     context.restore();
   }
 
-  // ---- what stands beside the pointer ----
+  // ---- the values next to the pointer ----
 
   function show(plot, figure, reading, chart, lines, index) {
     if (!plot || index === null || index === undefined || !lines.length) {
@@ -267,12 +267,12 @@
   const redraw = () => drawn.forEach((charts) => charts.draw());
   let width = innerWidth;
   addEventListener("resize", () => {
-    if (innerWidth === width) return; // phones resize when their address bar goes
+    if (innerWidth === width) return; // phones resize when their address bar disappears
     width = innerWidth;
     drawn.forEach((charts) => charts.resize());
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // paper is light, whatever the screen is
+  // paper is always light
   const printing = (on) => { document.documentElement.classList.toggle("printing", on); redraw(); };
   addEventListener("beforeprint", () => printing(true));
   addEventListener("afterprint", () => printing(false));
@@ -301,7 +301,7 @@
     tipOf(button).showPopover();
     settle();
   }
-  // the pointer may move onto the tip, to read or copy what it says
+  // the pointer may move onto the tip, to read or copy its text
   const leave = (button) => setTimeout(() => {
     if (shown === button && document.activeElement !== button && !button.matches(":hover") && !tipOf(button).matches(":hover")) hide();
   }, 150);
@@ -319,7 +319,7 @@
   async function copy(text) {
     try {
       await navigator.clipboard.writeText(text);
-    } catch { // no clipboard for this page: the old way
+    } catch { // without access to the clipboard: the old way
       const field = element("textarea", { value: text });
       document.body.append(field);
       field.select();

@@ -1,0 +1,143 @@
+"""Run forward passes of a model: the batches, and the conditions, which are all restored afterwards."""
+
+import contextlib
+import inspect
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from replicate.init.report import LSUVError
+
+# A batch is a tensor (n, …), a tuple of positional or a mapping of keyword arguments of the model, or anything else.
+Batches = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[], Any] | Iterable[Any]
+Forward = Callable[[nn.Module, Any], object]
+
+
+class ForwardRunner:
+    """Runs a model on the next batch each time it is called.
+
+    Tensors are copied to the model's device first, so that a model that works in place does not change the batches.
+
+    Args:
+        model: the model to run.
+        batches: a tensor, a tuple or a mapping is one batch, used for every forward pass. A callable makes a batch for
+            each; an iterable, such as a list or a DataLoader, gives one for each and is started again when it ends.
+        forward: runs the model on a batch. None: tuples and lists are positional arguments, mappings are keyword
+            arguments, anything else is the only argument.
+
+    Attributes:
+        single_batch: whether every forward pass uses the same batch.
+        passes: number of forward passes that were begun.
+    """
+
+    def __init__(self, model: nn.Module, batches: Batches, forward: Forward | None = None) -> None:
+        self.model = model
+        self.forward = forward
+        self.single_batch = isinstance(batches, (Tensor, tuple, Mapping))
+        self.passes = 0
+        devices = _devices(model)
+        self._device = devices.pop() if len(devices) == 1 else None
+        self._batches = _endless([batches] if self.single_batch else batches)
+
+    def __call__(self) -> None:
+        """Run one forward pass on the next batch.
+
+        Raises:
+            LSUVError: there is no further batch, or the model does not accept it.
+        """
+        batch = next(self._batches)
+        batch = tree_map_only(Tensor, self._copy, dict(batch) if isinstance(batch, Mapping) else batch)
+        self.passes += 1
+        if self.forward is not None:
+            self.forward(self.model, batch)
+            return
+        kwargs = batch if isinstance(batch, dict) else {}
+        args = () if isinstance(batch, dict) else tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+        try:
+            inspect.signature(self.model.forward).bind(*args, **kwargs)
+        except TypeError as error:
+            hint = "pass forward=lambda model, batch: model(batch[0]) or similar"
+            raise LSUVError(f"the model does not accept such a batch ({error}); {hint}") from error
+        self.model(*args, **kwargs)
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device or tensor.device, copy=True).requires_grad_(tensor.requires_grad)
+
+
+def _endless(batches: Callable[[], Any] | Iterable[Any]) -> Iterator[Any]:
+    if callable(batches):
+        while True:
+            yield batches()
+    if not isinstance(batches, Iterable):
+        raise LSUVError(f"batches are a tensor, a callable or an iterable, not {type(batches).__name__}")
+    while True:
+        batch = nothing = object()
+        for batch in batches:
+            yield batch
+        if batch is nothing:
+            raise LSUVError("the batches came to an end; give a tensor, a list or an endless iterator")
+
+
+def _devices(model: nn.Module) -> set[torch.device]:
+    return {tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())}
+
+
+@contextlib.contextmanager
+def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | None = None) -> Iterator[None]:
+    """Run forward passes in plain float32, eagerly and without gradients.
+
+    Autocast and TF32 are off, so that an initialisation does not depend on the precision of training; models of other
+    dtypes compute in their own. Fused attention and compiled code are off, so that hooks see every layer. Afterwards,
+    also after an error, training flags, buffers (such as batch normalisation's running statistics) and precision flags
+    are restored.
+
+    Args:
+        model: the model to run.
+        dropout: True: training mode for every module; False: evaluation mode.
+        generator: source of the weights. Unless it is None or torch's global one, torch's own random number
+            generators, on the CPU and on the model's GPUs, are restored as well.
+    """
+    with contextlib.ExitStack() as stack:
+        if generator is not None and generator is not torch.default_generator:
+            gpus = [device.index for device in _devices(model) if device.type == "cuda"]
+            stack.enter_context(torch.random.fork_rng(devices=gpus))
+        stack.enter_context(torch.no_grad())
+        for module in model.modules():
+            stack.callback(setattr, module, "training", module.training)
+            for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+                # A forward pass may write to a buffer or put another tensor in its place.
+                stack.callback(setattr, module, name, buffer)
+                stack.callback(buffer.copy_, buffer.clone())
+        model.train(dropout)
+        _use_float32(stack)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        # Where the compiler was never imported nothing was compiled, and importing it takes seconds.
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for kind in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def _use_float32(stack: contextlib.ExitStack) -> None:
+    """Switch off TF32, and bfloat16 inside float32 products, until the stack closes.
+
+    torch has two interfaces for this, and refuses to read the older one if the newer one was used to set something
+    else. So the newer one is saved, and the older one where it can be read: both then agree again.
+    """
+    b: Any = torch.backends  # typed as modules, whose `conv`, `rnn` and `matmul` a type checker does not see
+    for kind in (b.cudnn.conv, b.cudnn.rnn, b.cuda.matmul, b.mkldnn.conv, b.mkldnn.matmul, b.mkldnn.rnn):
+        stack.callback(setattr, kind, "fp32_precision", kind.fp32_precision)
+    with contextlib.suppress(RuntimeError):
+        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+    with contextlib.suppress(RuntimeError):
+        stack.callback(setattr, b.cudnn, "allow_tf32", b.cudnn.allow_tf32)
+    b.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    b.mkldnn.conv.fp32_precision = "ieee"

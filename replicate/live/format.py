@@ -1,0 +1,109 @@
+"""The state of a matrix as text: totals, the grid of cells, and a list of running runs. Marks differ by their shape."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from replicate.live.state import CellProgress, MatrixState
+from replicate.report.text import count, display_name
+from replicate.store.files import escape_control_chars
+
+HERE, ELSEWHERE = "▸", "▹"
+COLOURS = {HERE: "cyan", ELSEWHERE: "blue"}
+CELL_WIDTH = 10  # of `3/5 92.1 %`, so that the columns do not move while they fill
+LEGEND = f"{HERE} running, {ELSEWHERE} running elsewhere; 3/5: 3 of 5 done; %: progress or mean accuracy"
+
+
+def draw(state: MatrixState, title: str, notes: Sequence[str] = ()) -> Group:
+    """Lay out the state of a matrix for a terminal. No markup is interpreted: a folder may be called [bold].
+
+    Args:
+        state: of the matrix.
+        title: the first line.
+        notes: lines below the totals.
+    """
+    head = [_text(title, "bold"), *map(_text, (totals(state), *notes))]
+    return Group(*head, _grid(state), _text(LEGEND, "dim"), *([_running_runs(state)] if state.running else []))
+
+
+def totals(state: MatrixState) -> str:
+    """All runs in one line: `115 runs: 43 done, 1 error, 8 running, 63 waiting; 900 images/s; 14 h 20 min left`."""
+    total = state.total
+    parts = [f"{total.finished} done"]
+    parts += [count(total.errors, "error")] if total.errors else []
+    parts += [f"{number} {word}" for word, number in (("running", total.running), ("waiting", total.waiting)) if number]
+    speed = "" if state.images_per_second is None else f"; {state.images_per_second:,.0f} images/s"
+    left = "" if state.total_seconds_left is None else f"; {duration(state.total_seconds_left)} left"
+    return f"{count(total.expected, 'run')}: {', '.join(parts)}{speed}{left}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time, as exact as an estimate: `40 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if (minutes := round(seconds / 60)) < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 36 else f"{hours // 24} d {hours % 24} h"
+
+
+def cell_text(cell: CellProgress) -> Text:
+    """A cell as coloured lines: `3/5 92.1 %`, `1 n/c`, `▸ 41 %`, `1 error`."""
+    lines = []
+    if cell.nc:
+        lines.append(("diverged" if cell.diverged == cell.failed else "n/c", "yellow"))
+    elif cell.finished:
+        lines.append((f"{cell.mean:.1f} %", "green"))
+        lines += [(f"{cell.not_converged} n/c", "yellow")] if cell.not_converged else []
+        lines += [(f"{cell.diverged} diverged", "yellow")] if cell.diverged else []
+    for mark, shares in ((HERE, cell.here), (ELSEWHERE, cell.elsewhere)):
+        if shares:
+            several = f"×{len(shares)}" if len(shares) > 1 else ""
+            lines.append((f"{mark}{several} {100 * fmean(shares):.0f} %", COLOURS[mark]))
+    if cell.errors:
+        lines.append(("error" if cell.expected == 1 else count(cell.errors, "error"), "bold red"))
+    if cell.expected > 1:
+        first, colour = lines[0] if lines else ("", "dim")
+        lines[:1] = [(f"{cell.finished}/{cell.expected} {first}".rstrip(), colour)]
+    return Text("\n").join(Text(*line) for line in lines or [("waiting", "dim")])
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(escape_control_chars(text), style)
+
+
+def _grid(state: MatrixState) -> Table:
+    rows, columns = (list(dict.fromkeys(values)) for values in zip(*state.cells, strict=True))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column(Text(state.experiment.table.rows))
+    for column in columns:
+        table.add_column(_text(display_name(column).ljust(CELL_WIDTH)))
+    for row in rows:
+        cells = [state.cells.get((row, column)) for column in columns]
+        texts = [cell_text(cell) if cell else "–" for cell in cells]
+        table.add_row(_text(display_name(row)), *texts)
+    return table
+
+
+def _running_runs(state: MatrixState) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("running", no_wrap=True)
+    for name in ("iteration", "accuracy", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("on")
+    for run_id, one in state.running.items():
+        mark = ELSEWHERE if one.elsewhere else HERE
+        place = escape_control_chars(", ".join(filter(None, (one.device, one.holder))))
+        seconds = state.seconds_left.get(run_id)
+        table.add_row(
+            _text(f"{mark} {run_id}", COLOURS[mark]),
+            f"{one.iteration:,} of {one.iterations:,}",
+            "" if one.accuracy is None else f"{one.accuracy:.1f} %",
+            "" if seconds is None else duration(seconds),
+            Text(place, no_wrap=True),  # on a narrow terminal this column is cut, not the name of the run
+        )
+    return table

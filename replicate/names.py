@@ -1,0 +1,35 @@
+"""The names that settings of a run can take, and where the object behind each name is found.
+
+To add an initialisation, activation, model, data set or preprocessing, write it and add one line here.
+"""
+
+import importlib
+from typing import Any
+
+INITS = {
+    "lsuv": "replicate.init.schemes:orthonormal",  # the weights that LSUV then rescales
+    "orthonormal": "replicate.init.schemes:orthonormal",
+    "orthonormal_msra": "replicate.init.schemes:orthonormal_msra",
+    "xavier": "replicate.init.schemes:xavier",
+    "msra": "replicate.init.schemes:msra",
+}
+ACTIVATIONS = {
+    "maxout": "replicate.nn.activations:MAXOUT",
+    "relu": "replicate.nn.activations:RELU",
+    "vlrelu": "replicate.nn.activations:VLRELU",
+    "tanh": "replicate.nn.activations:TANH",
+    "sigmoid": "replicate.nn.activations:SIGMOID",
+}
+MODELS = {"fitnet4": "replicate.nn.fitnet:FITNET4"}
+DATASETS = {
+    "cifar10": "replicate.data.cifar10:load",
+    "synthetic": "replicate.data.synthetic:load",
+    "folder:NAME": "replicate.data.folder:load",
+}
+PREPROCESSINGS = {"gcn-mean-image": "replicate.data.batches:gcn_mean_image"}
+
+
+def resolve(path: str) -> Any:
+    """Import the object that `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

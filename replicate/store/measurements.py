@@ -1,0 +1,217 @@
+"""What a training measures: the schemas of `curve.csv`, `layers.json` and `predictions.npz`."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
+
+from replicate.errors import explain
+from replicate.run import STRICT
+from replicate.store.files import read_bytes
+from replicate.store.result import BadRecordError
+from replicate.store.run_folder import LAYERS, PREDICTIONS, RunFolder
+
+# One row per evaluation of the test set. Accuracies are in %, losses in nats. The training columns are means since the
+# previous row, with dropout and augmentation; the test columns are of the plain test images without dropout.
+COLUMNS = ("iteration", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+LAYERS_SCHEMA = 1
+MAX_LAYERS_BYTES = 16_000_000  # ours have about 100,000
+
+MAX_PREDICTIONS_BYTES = 16_000_000  # packed and unpacked; 10,000 images take about 10,000
+CLASS_DTYPES = (np.uint8, np.uint16)  # the second one for more than 256 classes
+
+Row = dict[str, float]
+Point = tuple[int, float, float]  # iteration, epoch, value
+Size = Annotated[float, Field(ge=0)]
+Labels = npt.NDArray[np.int64]
+
+
+def curve_csv(rows: Iterable[Mapping[str, float]]) -> str:
+    """The content of `curve.csv`.
+
+    Args:
+        rows: each with the keys COLUMNS, in this order.
+    """
+    lines = [",".join(COLUMNS), *(",".join(f"{value:.10g}" for value in row.values()) for row in rows)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def read_curve(folder: RunFolder, metrics: Collection[str]) -> dict[str, list[Point]]:
+    """Read columns of a `curve.csv`, which may be missing, cut off or something else.
+
+    Args:
+        folder: of the run.
+        metrics: names of the columns.
+
+    Returns:
+        metric -> iteration, epoch and value of each whole row.
+    """
+    points: dict[str, list[Point]] = {metric: [] for metric in metrics}
+    try:
+        rows = list(csv.DictReader(io.StringIO((folder.curve_bytes() or b"").decode(), newline="")))
+    except (UnicodeDecodeError, csv.Error):
+        return points
+    for row in rows:
+        for metric in metrics:
+            try:
+                iteration, epoch, value = (float(row[name]) for name in ("iteration", "epoch", metric))
+            except (KeyError, TypeError, ValueError):
+                continue  # a row that was cut off
+            if all(map(math.isfinite, (iteration, epoch, value))):
+                points[metric].append((int(iteration), epoch, value))
+    return points
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Layer:
+    """One weight layer, or one piece of a maxout layer, at one iteration. A number that is not finite is None."""
+
+    name: str
+    piece: int  # index of the maxout piece, else 0
+    variance: Size | None  # biased, of all values of the pre-activation on a fixed batch
+    gradient_norm: Size | None  # L2 norm of the mean loss's gradient with respect to the weight
+    singular_values: tuple[Size | None, ...]  # of the weight as a matrix (out, fan_in), in descending order
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Snapshot:
+    """The layers of a net, in the order of the forward pass, after `iteration` steps; 0 is after initialisation."""
+
+    iteration: Annotated[int, Field(ge=0)]
+    layers: tuple[Layer, ...]
+
+
+@with_config(ConfigDict(strict=True, allow_inf_nan=False))
+class _LayersFile(TypedDict):
+    schema: int
+    run_id: str
+    fingerprint: str
+    moments: tuple[Snapshot, ...]
+
+
+_LAYERS_FILE = TypeAdapter(_LayersFile)
+_SNAPSHOTS = TypeAdapter(tuple[Snapshot, ...])
+
+
+def layers_json(run_id: str, fingerprint: str, snapshots: tuple[Snapshot, ...]) -> str:
+    """The content of `layers.json`.
+
+    Args:
+        run_id: of the run.
+        fingerprint: of the data.
+        snapshots: in ascending order of their iterations.
+    """
+    moments = to_plain(snapshots)
+    content = {"schema": LAYERS_SCHEMA, "run_id": run_id, "fingerprint": fingerprint, "moments": moments}
+    return json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def read_layers(folder: RunFolder, fingerprint: str) -> tuple[Snapshot, ...]:
+    """Read a `layers.json`.
+
+    Args:
+        folder: of the run that it must belong to.
+        fingerprint: of the data that it must belong to.
+
+    Raises:
+        BadRecordError: half-written, of another schema, run or data set, or with a wrong value.
+        OSError: there is none, or it is not a plain file of the right size.
+    """
+    path = folder.path / LAYERS
+    try:
+        file = _LAYERS_FILE.validate_json(read_bytes(path, MAX_LAYERS_BYTES))
+    except ValidationError as error:
+        raise BadRecordError(explain(error), path) from None
+    expected = {"schema": LAYERS_SCHEMA, "run_id": folder.run_id, "fingerprint": fingerprint}
+    for key, value in expected.items():
+        if (found := file.get(key)) != value:
+            raise BadRecordError(f"{key} is {found!r}, not {value!r} as in the record", path)
+    iterations = [snapshot.iteration for snapshot in file["moments"]]
+    if iterations != sorted(set(iterations)):
+        raise BadRecordError("the iterations of its moments do not ascend", path)
+    return file["moments"]
+
+
+def to_plain(snapshots: tuple[Snapshot, ...]) -> list[dict[str, Any]]:
+    """Snapshots as plain data, for a checkpoint."""
+    return [dataclasses.asdict(snapshot) for snapshot in snapshots]
+
+
+def from_plain(content: list[dict[str, Any]]) -> tuple[Snapshot, ...]:
+    """Snapshots from plain data.
+
+    Raises:
+        pydantic.ValidationError: the data are something else.
+    """
+    return _SNAPSHOTS.validate_python(content, strict=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a run predicts after its last iteration; its test accuracy is the share of correct predictions.
+
+    Args:
+        classes: predicted class of each test image (n,), in the data set's order.
+        labels_sha256: digest of the true classes, from `labels_sha256`.
+    """
+
+    classes: npt.NDArray[np.unsignedinteger]
+    labels_sha256: str
+
+    def correct(self, labels: Labels) -> npt.NDArray[np.bool_]:
+        """Whether each test image is classified correctly (n,).
+
+        Args:
+            labels: true classes of the test images (n,).
+
+        Raises:
+            BadRecordError: the run was tested on other labels.
+        """
+        if labels_sha256(labels) != self.labels_sha256 or labels.shape != self.classes.shape:
+            raise BadRecordError("the predictions are for other labels")
+        correct: npt.NDArray[np.bool_] = self.classes == labels
+        return correct
+
+    def to_npz(self) -> bytes:
+        """The content of `predictions.npz`: the arrays `classes` and `labels_sha256`, for `numpy.load`."""
+        dtype = next(one for one in CLASS_DTYPES if self.classes.max(initial=0) <= np.iinfo(one).max)
+        file = io.BytesIO()
+        np.savez(file, classes=self.classes.astype(dtype), labels_sha256=np.array(self.labels_sha256))
+        return file.getvalue()
+
+
+def read_predictions(folder: RunFolder) -> Predictions:
+    """Read a `predictions.npz`.
+
+    Raises:
+        BadRecordError: it is cut off or something else; the message names the file and what is wrong.
+        OSError: there is none, or it is not a plain file of the right size.
+    """
+    path = folder.path / PREDICTIONS
+    content = read_bytes(path, MAX_PREDICTIONS_BYTES)
+    try:
+        with np.load(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.zip.infolist()) > MAX_PREDICTIONS_BYTES:
+                raise ValueError("it unpacks to too many bytes")
+            classes, digest = archive["classes"], archive["labels_sha256"]
+        if classes.ndim != 1 or classes.dtype not in CLASS_DTYPES or digest.ndim or digest.dtype != np.dtype("<U64"):
+            raise ValueError("wrong types of arrays")
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds of errors for a damaged file
+        raise BadRecordError(f"not a file of predictions: {error}", path) from None
+    return Predictions(classes, str(digest))
+
+
+def labels_sha256(labels: Labels) -> str:
+    """Sha256 (hexadecimal) of the classes as little-endian int64."""
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()

@@ -1,0 +1,229 @@
+"""What is measured during a training: the learning curve, `curve.csv`, and the layers, `layers.json`."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from replicate.init.forward import measurement_mode
+from replicate.init.layers import WeightLayer, weight_layers
+from replicate.init.measure import Moments, moments, track_calls
+from replicate.store.lease import Lease
+from replicate.store.measurements import COLUMNS, Layer, Row, Snapshot, curve_csv, from_plain, layers_json, to_plain
+from replicate.store.run_folder import CURVE, LAYERS
+from replicate.training.logger import Logger
+from replicate.training.module import Batch
+
+EARLY = 1000  # the iteration of the snapshot of the layers between the first and the last
+SPECTRUM = 64  # singular values to keep for each layer
+PROGRESS_SECONDS = 0.5  # between two reports
+
+
+class Curve(pl.Callback):
+    """Writes a row after each evaluation of the test set, and reports progress.
+
+    Accuracies are in %, losses in nats. The training columns are means since the previous row, with dropout and
+    augmentation; the test columns are of the plain test images without dropout. Each row is on the disk at once, so an
+    interrupted run leaves its curve so far.
+
+    Args:
+        lease: of the run; an empty curve is written at once.
+        images: N, the size of the training set.
+        batch_size: images per iteration.
+        loggers: receive the progress and each row.
+    """
+
+    def __init__(self, lease: Lease, images: int, batch_size: int, loggers: Sequence[Logger] = ()) -> None:
+        self.rows: list[Row] = []
+        self.lease, self.images, self.batch_size, self.loggers = lease, images, batch_size, loggers
+        self._seconds = 0.0
+        self._started_at: float | None = None  # None: the clock is stopped
+        self._reported_at = time.perf_counter()
+        self._train = (float("nan"), float("nan"))
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows and the clock, for a checkpoint."""
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from these rows; later rows in the file are trained again."""
+        self.rows, self._seconds = state_dict["rows"], state_dict["seconds"]
+        self._write()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, without evaluations."""
+        return self._seconds + (0.0 if self._started_at is None else time.perf_counter() - self._started_at)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock for the block, which is not training."""
+        self._stop_clock()
+        yield
+        self._start_clock()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock."""
+        self._start_clock()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Report progress, not too often."""
+        if (now := time.perf_counter()) - self._reported_at >= PROGRESS_SECONDS:
+            self._reported_at = now
+            self._report(pl_module.iteration)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Close the training columns of the row and stop the clock; reading the totals waits for the device."""
+        self._train = pl_module.take("train")
+        self._stop_clock()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the row."""
+        iteration = pl_module.iteration
+        lr = pl_module.learning_rate(iteration - 1)  # of the last step
+        epoch = iteration * self.batch_size / self.images
+        row = dict(zip(COLUMNS, (iteration, epoch, lr, *self._train, *pl_module.take("val")), strict=True))
+        self.rows.append(row)
+        self._write()  # the whole file: an appended row could be torn, or another process's
+        for logger in self.loggers:
+            logger.row(row)
+        self._report(iteration)
+        self._start_clock()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+
+    def _report(self, iteration: int) -> None:
+        for logger in self.loggers:
+            logger.progress(iteration, self.rows[-1]["test_accuracy"] if self.rows else None)
+
+    def _write(self) -> None:
+        self.lease.write(CURVE, curve_csv(self.rows))
+
+    def _start_clock(self) -> None:
+        self._started_at = time.perf_counter()
+
+    def _stop_clock(self) -> None:
+        self._seconds, self._started_at = self.seconds, None
+
+
+def snapshot_iterations(iterations: int) -> tuple[int, ...]:
+    """Return the iterations at which a run is measured: after initialisation, after 1,000, and at its end.
+
+    Args:
+        iterations: of the whole run.
+    """
+    return (0, EARLY, iterations) if iterations > EARLY else (0, iterations)
+
+
+class Layers(pl.Callback):
+    """Takes a snapshot of the layers at the data module's boundaries, and writes the whole file each time.
+
+    It comes before the callback that saves checkpoints, so that a checkpoint holds the snapshot of its iteration.
+
+    Args:
+        lease: of the run; a file without snapshots is written at once.
+        fingerprint: of the data.
+        batch: images and labels on which everything is measured.
+        curve: its clock is stopped during a measurement.
+        loggers: receive each snapshot.
+    """
+
+    def __init__(
+        self, lease: Lease, fingerprint: str, batch: Batch, curve: Curve, loggers: Sequence[Logger] = ()
+    ) -> None:
+        self.snapshots: tuple[Snapshot, ...] = ()
+        self.lease, self.fingerprint, self.batch = lease, fingerprint, batch
+        self.curve, self.loggers = curve, loggers
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the snapshots as plain data, for a checkpoint."""
+        return {"snapshots": to_plain(self.snapshots)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from these snapshots; later ones in the file are measured again."""
+        self.snapshots = from_plain(state_dict["snapshots"])
+        self._write()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Measure the initialised network, unless the run continues from a checkpoint."""
+        self.on_train_batch_end(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Measure if the iteration is a boundary and has not been measured yet."""
+        measured = {snapshot.iteration for snapshot in self.snapshots}
+        if pl_module.iteration not in trainer.datamodule.boundaries or pl_module.iteration in measured:
+            return
+        with self.curve.paused():
+            snapshot = Snapshot(pl_module.iteration, measure_layers(pl_module.net, *self.batch))
+            self.snapshots += (snapshot,)
+            self._write()
+            for logger in self.loggers:
+                logger.snapshot(snapshot)
+
+    def _write(self) -> None:
+        self.lease.write(LAYERS, layers_json(self.lease.folder.run_id, self.fingerprint, self.snapshots))
+
+
+def measure_layers(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
+    """Measure every weight layer on one batch, in float32 without dropout. The net and its gradients do not change.
+
+    Args:
+        net: maps images to logits.
+        images: (n, c, h, w).
+        labels: (n,).
+
+    Returns:
+        One entry per layer or maxout piece, in the order of the forward pass. `variance`: biased, of all values of
+        the pre-activation. `gradient_norm`: L2 norm of the gradient of the mean loss by the weight of the piece,
+        without weight decay. `singular_values`: of the weight as a matrix (out, fan_in), descending, at most 64 of
+        them, at evenly spaced ranks from the largest to the smallest. A value that is not finite is None.
+    """
+    seen: dict[WeightLayer, list[Moments]] = {}
+
+    def see(layer: WeightLayer, call: Any) -> None:
+        seen[layer] = [moments(values) for values in layer.values(call)]
+
+    with measurement_mode(net, dropout=False), torch.enable_grad():
+        with track_calls(list(weight_layers(net)), see):
+            loss = F.cross_entropy(net(images), labels)
+        # Unlike backward(), it does not touch the gradients that training has left.
+        gradients = torch.autograd.grad(loss, [layer.parameters()[0] for layer in seen])
+    return tuple(
+        Layer(
+            name=layer.name,
+            piece=piece,
+            variance=_number(found.variance),
+            # n·k in … -> n k in … -> n in …; in float64, which no sum of finite squares overflows
+            gradient_norm=_number(float(torch.unflatten(gradient, 0, (-1, layer.pieces))[:, piece].double().norm())),
+            singular_values=tuple(_spectrum(layer.weight(piece))),
+        )
+        for (layer, pieces), gradient in zip(seen.items(), gradients, strict=True)
+        for piece, found in enumerate(pieces)
+    )
+
+
+def _spectrum(weight: Tensor) -> list[float | None]:
+    matrix = weight.float().flatten(1).cpu()
+    ranks = min(matrix.shape)
+    kept = min(ranks, SPECTRUM)
+    picks = [round(i * (ranks - 1) / max(1, kept - 1)) for i in range(kept)]
+    try:
+        values = torch.linalg.svdvals(matrix).tolist() if bool(torch.isfinite(matrix).all()) else []
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it did not converge, which must not end a training
+        values = []
+    return [_number(values[pick]) if values else None for pick in picks]
+
+
+def _number(value: float) -> float | None:
+    # float32 holds seven digits; more would only make the file larger.
+    return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -1,0 +1,55 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from replicate.data import available, labels_at_hand, load, load_test_labels
+from replicate.data.dataset import fingerprint
+from replicate.errors import UsageError
+
+
+@pytest.mark.parametrize("name", ["cifar100", "folder", "folder:", "", "Synthetic"])
+def test_an_unknown_name_is_answered_with_the_choices(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown dataset .*; choose from: cifar10, synthetic, folder:NAME"):
+        load(name, tmp_path)
+
+
+def test_labels_of_data_sets_and_of_their_test_images(write_folder: Callable[..., Path]) -> None:
+    data_dir = write_folder("cat", "dog").parent
+    write_folder("cat", "dog", name="cifar10-jpeg")
+    jpeg = ("folder:cifar10-jpeg", "CIFAR-10 (JPEG mirror)")
+    for name, label in (("folder:pets", "pets"), jpeg, ("synthetic", "synthetic shapes")):
+        dataset = load(name, data_dir)
+        assert dataset.label == label
+        for array in (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels):
+            assert not array.flags.writeable
+        for read in (load_test_labels, labels_at_hand):
+            assert read(name, data_dir).tolist() == dataset.test_labels.tolist()
+    assert labels_at_hand("cifar10", data_dir) is None  # it would be downloaded
+    assert labels_at_hand("folder:birds", data_dir) is None
+    with pytest.raises(UsageError, match="no data set 'birds'"):
+        load_test_labels("folder:birds", data_dir)
+
+
+def test_progress_reaches_the_decoder(write_folder: Callable[..., Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    data_dir = write_folder("cat", "dog", train=400).parent
+    for _ in range(2):
+        load("folder:pets", data_dir, lambda done, total: seen.append((done, total)))
+    assert seen == [(500, 804), (804, 804)]  # nothing more once the images are cached
+
+
+def test_available(write_folder: Callable[..., Path], tmp_path: Path) -> None:
+    assert available(tmp_path / "nowhere") == [("cifar10", False), ("synthetic", True)]
+    data_dir = write_folder("cat", "dog").parent
+    write_folder("cat", "dog", name="birds")
+    (data_dir / "half" / "train").mkdir(parents=True)
+    (data_dir / "cifar-10-python.tar.gz").touch()
+    names = ("cifar10", "synthetic", "folder:birds", "folder:pets")
+    assert available(data_dir) == [(name, True) for name in names]
+
+
+def test_fingerprint_is_the_sha256_of_the_sorted_lines() -> None:
+    digest = hashlib.sha256(b"test/b/1.png 22\ntrain/a/\xff.png 11\n").hexdigest()
+    assert fingerprint(["train/a/\udcff.png 11", "test/b/1.png 22"]) == digest  # a name that is not valid UTF-8

@@ -1,0 +1,185 @@
+"""Forward passes: batches in every form, and conditions that are restored afterwards, also if a forward pass raises."""
+
+import contextlib
+import copy
+from collections import UserDict, namedtuple
+
+import pytest
+import torch
+from init.zoo import Graph, generator, noise, vgg
+from torch import Tensor, nn
+
+from replicate.init import LSUVError, initialize_, lsuv_
+from replicate.init.forward import ForwardRunner, measurement_mode
+
+
+class Recorder(nn.Module):
+    """Records what it was called with, and works in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.calls: list[tuple[Tensor, Tensor | None]] = []
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        self.calls.append((x.clone(), mask))
+        return self.linear(x.mul_(2))
+
+
+X, MASK = noise(8, 2), torch.ones(8)
+Named = namedtuple("Named", ["x", "mask"])
+
+
+@pytest.mark.parametrize(
+    ("batches", "mask", "single"),
+    [
+        (X, False, True),
+        (UserDict(x=X, mask=MASK), True, True),
+        (Named(X, MASK), True, True),
+        ([(X, MASK)], True, False),
+        ([{"mask": MASK, "x": X}], True, False),
+        (lambda: X, False, False),
+        (torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, MASK), batch_size=8), True, False),
+    ],
+)
+def test_forms_of_batches(batches: object, mask: bool, single: bool) -> None:
+    model = Recorder()
+    runner = ForwardRunner(model, batches)
+    runner()
+    runner()
+    assert (runner.single_batch, runner.passes, len(model.calls)) == (single, 2, 2)
+    for x, seen in model.calls:
+        assert torch.equal(x, X)
+        assert (seen is not None) == mask
+
+
+def test_an_iterable_is_started_again_and_an_empty_one_refused() -> None:
+    model = Recorder()
+    runner = ForwardRunner(model, [X, X + 1])
+    for _ in range(3):
+        runner()
+    assert [bool(torch.equal(x, X)) for x, _ in model.calls] == [True, False, True]
+    used_up = ForwardRunner(model, iter([X]))
+    used_up()
+    with pytest.raises(LSUVError, match="the batches came to an end"):
+        used_up()
+    with pytest.raises(LSUVError, match="not int"):
+        ForwardRunner(model, 3)()
+
+
+def test_forward_is_for_models_that_need_more() -> None:
+    model = Recorder()
+    labelled = [(X, torch.zeros(8), "cats")]
+    report = lsuv_(model, labelled, forward=lambda net, batch: net(batch[0]).sum(), dropout=False)
+    assert report[0].converged
+    with pytest.raises(LSUVError, match=r"does not accept such a batch \(.*\); pass forward=lambda"):
+        lsuv_(model, labelled)
+
+
+def test_type_errors_inside_the_model_are_not_changed() -> None:
+    model = Graph(lambda m, x: m.linear(x, x), linear=nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="takes 2 positional arguments"):
+        lsuv_(model, X)
+
+
+def test_batches_that_require_gradients_still_require_them() -> None:
+    def run(m: Graph, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return torch.autograd.grad(m.linear(x).square().sum(), x)[0]
+
+    assert lsuv_(Graph(run, linear=nn.Linear(2, 2)), X.clone().requires_grad_())[0].converged
+
+
+class Awkward(nn.Module):
+    """Mixed flags, gradients, running statistics, dropout, spectral norm, a user's hooks, a buffer that is replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.3)
+        self.normed = nn.utils.spectral_norm(nn.Linear(4, 4))
+        self.head = nn.Linear(4, 2)
+        self.register_buffer("last", torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.norm(self.conv(x))).mean((2, 3))
+        y = self.head(torch.relu_(self.normed(x)))
+        self.last = y.detach().mean(0)
+        return y
+
+
+def state(model: Awkward) -> list[object]:
+    return [
+        [(m.training, list(m._forward_hooks), list(m._forward_pre_hooks)) for m in model.modules()],
+        [(id(buffer), buffer.tolist()) for buffer in model.buffers()],
+        [(id(p), p.data_ptr(), p.stride(), p.requires_grad) for p in model.parameters()],
+        [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        (torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled(), torch.get_rng_state().tolist()),
+    ]
+
+
+@pytest.mark.parametrize(("dropout", "single"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("fails", [True, False])
+def test_everything_but_weights_and_biases_is_restored(dropout: bool, single: bool, fails: bool) -> None:
+    torch.manual_seed(3)
+    model, x = Awkward().to(memory_format=torch.channels_last), noise(16, 3, 5, 5)
+    model(x).sum().backward()
+    model.conv.requires_grad_(False)
+    model.norm.eval()
+    model.head.register_forward_hook(lambda _m, _i, output: output * 1.0)
+    calls = iter(range(99))
+
+    def fail(*_: object) -> None:
+        if fails and next(calls) == (0 if single and not dropout else 2):
+            raise RuntimeError("out of memory")
+
+    model.head.register_forward_pre_hook(fail)
+    before, weights = state(model), copy.deepcopy(model.state_dict())
+    changed = {"conv.weight", "conv.bias", "head.weight", "head.bias"}
+    if fails:
+        changed -= {"head.weight", "head.bias"}  # the unfinished layer is restored
+    with pytest.raises(RuntimeError, match="out of memory") if fails else contextlib.nullcontext():
+        settings = {"dropout": dropout, "generator": generator(), "layers": ["conv", "head"], "max_iter": 2}
+        lsuv_(model, x if single else [x], **settings)
+    assert state(model) == before
+    assert {name for name, value in model.state_dict().items() if not torch.equal(value, weights[name])} == changed
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_random_streams_are_restored_if_a_generator_is_given(own: bool) -> None:
+    model, before = nn.Linear(4, 4), torch.get_rng_state()
+    initialize_(model, "msra", noise(8, 4), generator=generator() if own else None)
+    assert torch.equal(torch.get_rng_state(), before) == own
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_precision_is_float32_and_the_flags_of_both_interfaces_are_restored(newer: bool) -> None:
+    b = torch.backends
+    kinds = (b.cudnn.conv, b.cudnn.rnn, b.cuda.matmul, b.mkldnn.conv, b.mkldnn.matmul)
+    with measurement_mode(nn.Linear(1, 1), dropout=True):  # restores what this test sets
+        if newer:
+            b.cuda.matmul.fp32_precision = b.cudnn.conv.fp32_precision = b.mkldnn.matmul.fp32_precision = "tf32"
+        else:
+            b.cudnn.allow_tf32 = True
+            torch.set_float32_matmul_precision("medium")
+        users = [kind.fp32_precision for kind in kinds]
+        with torch.autocast("cpu", dtype=torch.bfloat16), measurement_mode(nn.Linear(1, 1), dropout=True):
+            assert not torch.is_autocast_enabled("cpu")
+            assert not {"tf32", "bf16"} & {kind.fp32_precision for kind in kinds}
+        assert [kind.fp32_precision for kind in kinds] == users
+        assert newer or (b.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == (True, "medium")
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_compiled_models_give_the_weights_of_uncompiled_ones(in_place: bool) -> None:
+    model, x = vgg(), noise(8, 3, 6, 6)
+    plain = copy.deepcopy(model)
+    expected = lsuv_(plain, x, dropout=False, generator=generator())
+    compiled = model if in_place else torch.compile(model, backend="eager")
+    if in_place:
+        model.compile(backend="eager")
+    for _ in range(2):  # before and after the first compilation
+        assert lsuv_(compiled, x, dropout=False, generator=generator()).rows == expected.rows
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+        assert torch.equal(compiled.eval()(x), plain.eval()(x))

@@ -1,0 +1,148 @@
+"""Layers that cannot reach unit variance are restored and named, and no weight becomes NaN or infinite."""
+
+import contextlib
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from init.zoo import Graph, in_pieces, noise
+from torch import Tensor, nn
+
+from replicate.init import LSUVError, LSUVWarning, lsuv_
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Broken(nn.Linear):
+    """Raises an exception, which the model catches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def scaled(factor: float) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), Scale(factor), nn.Linear(4, 4))
+
+
+def dead_piece() -> nn.Module:
+    layer = in_pieces(nn.Linear(4, 6), 2)
+    layer.register_forward_hook(lambda _m, _i, output: output * torch.tensor([1.0, 0.0] * 3))
+    return nn.Sequential(layer)
+
+
+def overflowing() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4, bias=False), nn.LayerNorm(4, eps=0), nn.Linear(4, 1)).half()
+
+
+def two(run: Callable[[Graph, Tensor], Tensor], second: type[nn.Linear] = nn.Linear) -> Graph:
+    return Graph(run, first=nn.Linear(4, 4), second=second(4, 4))
+
+
+def reached_once() -> nn.Module:
+    is_first = iter([True])
+    return two(lambda m, x: m.second(m.first(x)) if next(is_first, False) else m.first(x))
+
+
+def caught() -> nn.Module:
+    def run(m: Graph, x: Tensor) -> Tensor:
+        with contextlib.suppress(NotImplementedError):
+            x = m.second(m.first(x))
+        return x
+
+    return two(run, Broken)
+
+
+X, OK = noise(32, 4), "converged"
+TINY = (X * 4e-6).half()  # these subnormal numbers require weights of 250,000
+TROUBLES = {
+    "zero": (lambda: scaled(0.0), X, [OK, "restored: zero variance"], "zero variance: 2 .*activations that died"),
+    "inf": (lambda: scaled(float("inf")), X, [OK, "restored: not finite"], "not finite: 2"),
+    "nan": (lambda: scaled(float("nan")), [X], [OK, "restored: not finite"], "not finite: 2"),
+    "fresh": (lambda: scaled(0.0), [X], [OK, "restored: zero variance"], "zero variance: 2"),
+    "one value": (lambda: nn.Linear(4, 1), X[:1], ["restored: a single value"], "a single value: .*larger batch"),
+    "one piece": (dead_piece, X, [OK, "restored: zero variance"], "zero variance: 0"),
+    "float16": (
+        overflowing,
+        TINY,
+        ["restored: weights overflow", OK],
+        "weights overflow: 0",
+    ),  # 2 sees what 0 gets back
+    "reached once": (reached_once, [X], [OK, "restored: not reached again"], "not reached again: second"),
+    "failing call": (caught, X, [OK, "not reached"], None),
+    "failing call, fresh": (caught, [X], [OK, "not reached"], None),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_weights_and_biases_are_restored(name: str) -> None:
+    make, batches, statuses, warning = TROUBLES[name]
+    torch.manual_seed(0)
+    model = make()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    match = f"^LSUV: restored: {warning}[^\n]*$"
+    with pytest.warns(LSUVWarning, match=match) if warning else contextlib.nullcontext():
+        report = lsuv_(model, batches, dropout=False, max_iter=2)
+    assert [row.status for row in report] == statuses
+    for row in report:
+        assert row.converged == {OK: True, "not reached": None}.get(row.status, False)
+        pieces = getattr(model.get_submodule(row.layer), "pieces", 1)
+        for key, parameter in model.get_submodule(row.layer).named_parameters(row.layer):
+            ours, old = parameter[row.piece :: pieces], before[key][row.piece :: pieces]
+            assert torch.equal(ours, old) == (row.status != OK)
+            assert torch.isfinite(ours).all()
+
+
+def test_strict_raises_an_error() -> None:
+    with pytest.raises(LSUVError, match=r"LSUV: restored: zero variance: 2.*look for activations that died"):
+        lsuv_(scaled(0.0), X, strict=True)
+
+
+def test_memory_that_was_never_written_is_not_restored() -> None:
+    model = scaled(0.0)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, float("nan"))
+    with pytest.warns(LSUVWarning, match="zero variance"):
+        lsuv_(model, X)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_layers_that_are_left_out_at_random_are_waited_for() -> None:
+    draw = random.Random(1).random
+    model = two(lambda m, x: m.second(m.first(x)) if draw() < 0.5 else m.first(x))
+    report = lsuv_(model, [noise(64, 4)], average=1)
+    assert [(row.order, row.converged) for row in report] == [(1, True), (2, True)]
+
+
+def test_a_weight_that_a_function_uses_before_its_layer_is_reported() -> None:
+    model = two(lambda m, x: m.second(m.first(x @ m.second.weight) * 30))
+    with pytest.warns(LSUVWarning, match="moved again: first"):
+        report = lsuv_(model, noise(64, 4), dropout=False)
+    assert [row.converged for row in report] == [False, True] or not any(row.converged for row in report)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_shared_weights_belong_to_the_first_layer_or_to_the_other_module(single: bool) -> None:
+    embed, twin, first, head = nn.Embedding(11, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 11)
+    head.weight, twin.weight = embed.weight, first.weight
+    model = Graph(
+        lambda m, x: m.head(m.twin(m.first(m.embed(x)).relu())), embed=embed, twin=twin, first=first, head=head
+    )
+    x = torch.arange(44).reshape(4, 11) % 11
+    before = embed.weight.detach().clone()
+    report = lsuv_(model, x if single else [x], dropout=False)
+    assert [(row.layer, row.status) for row in report] == [
+        (name, OK if name == "first" else "shared weight") for name in ("first", "twin", "head")
+    ]
+    (row,) = lsuv_(model, x, layers="twin")
+    assert (row.status, row.converged) == ("shared weight", None)
+    assert torch.equal(embed.weight, before)

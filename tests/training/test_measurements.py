@@ -1,0 +1,119 @@
+"""The measurements: the layers against NumPy and plain autograd, without any effect on the training; the clock."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runs import train_run
+from torch import nn
+from torch.nn import functional as F
+
+from replicate.data import load
+from replicate.nn.activations import MAXOUT
+from replicate.nn.fitnet import FITNET4, build
+from replicate.options import Options
+from replicate.run import Run
+from replicate.store.lease import acquire
+from replicate.store.measurements import Snapshot, read_layers
+from replicate.store.owner import Owner
+from replicate.store.result import Result
+from replicate.store.run_folder import RunFolder
+from replicate.training.build import build_data, build_net, init_net_
+from replicate.training.measurements import Curve, measure_layers, snapshot_iterations
+
+pytestmark = pytest.mark.usefixtures("few_images")
+
+
+def test_a_run_is_measured_at_its_start_early_and_at_its_end() -> None:
+    assert snapshot_iterations(90_000) == (0, 1000, 90_000)
+    assert snapshot_iterations(1001) == (0, 1000, 1001)
+    assert snapshot_iterations(1000) == (0, 1000)
+
+
+def test_against_plain_autograd_and_numpy() -> None:
+    torch.manual_seed(0)
+    net = build(FITNET4, MAXOUT, width=0.125, dropout=0.5)
+    net.to(memory_format=torch.channels_last)
+    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    found = measure_layers(net, images, labels)
+    net.eval()
+    F.cross_entropy(net(images), labels).backward()
+    outputs, x = {}, images
+    for name, module in net.named_children():
+        x = outputs[name] = module(x)
+    layers = {name: module for name, module in net.named_children() if hasattr(module, "weight")}
+    places = [(name, piece) for name, layer in layers.items() for piece in range(getattr(layer, "pieces", 1))]
+    assert [(entry.name, entry.piece) for entry in found] == places
+    assert len(places) == 17 * 2 + 5 + 1
+    for entry in found:
+        layer = layers[entry.name]
+        part = slice(entry.piece, None, getattr(layer, "pieces", 1))
+        weight, gradient = (tensor.detach()[part].flatten(1).numpy() for tensor in (layer.weight, layer.weight.grad))
+        assert entry.variance == pytest.approx(outputs[entry.name][:, part].detach().double().numpy().var(), rel=1e-5)
+        assert entry.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
+        expected = np.linalg.svd(weight, compute_uv=False)  # descending
+        assert entry.singular_values == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+
+
+def test_at_most_64_singular_values_evenly_spaced() -> None:
+    net = nn.Sequential(nn.Linear(127, 127, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.diag(torch.arange(127, 0, -1.0)))
+    (entry,) = measure_layers(net, torch.ones(2, 127), torch.tensor([0, 1]))
+    assert entry.singular_values == pytest.approx([float(value) for value in range(127, 0, -2)])
+
+
+def test_what_is_not_finite_is_null() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with torch.no_grad():
+        net[0].weight.fill_(math.inf)
+    first, second = measure_layers(net, torch.ones(2, 2), torch.tensor([0, 1]))
+    assert (first.variance, first.gradient_norm, first.singular_values) == (None, None, (None, None))
+    assert (second.variance, second.gradient_norm) == (None, None)
+    assert all(math.isfinite(value) for value in second.singular_values)
+    with torch.no_grad():
+        net[0].weight.fill_(3e38)  # finite, though its squares and its products are not
+    assert measure_layers(net, torch.ones(2, 2), torch.tensor([0, 1]))[1].variance is None
+
+
+def read(options: Options, run: Run, result: Result) -> tuple[Snapshot, ...]:
+    return read_layers(RunFolder.of(options.out, run), result.fingerprint)
+
+
+def test_the_file(tiny: Run, options: Options, early: int) -> None:
+    result = train_run(tiny, options)
+    first, second, third = read(options, tiny, result)
+    assert [first.iteration, second.iteration, third.iteration] == [0, early, 8]
+    # The batch is the first that training sees, and after initialisation the net is the one that it starts from.
+    data, net = build_data(tiny, load("synthetic", options.data_dir), "cpu"), build_net(tiny, 10, "cpu")
+    init_net_(net, tiny, data)
+    assert first.layers == measure_layers(net, *next(data.batches))
+    assert first.layers != second.layers != third.layers
+
+
+def test_training_does_not_notice(
+    tiny: Run, options: Options, tmp_path: Path, early: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = replace(tiny, init="xavier", activation="maxout", precision="bf16-mixed")
+    measured = train_run(run, options)
+    monkeypatch.setattr("replicate.training.build.snapshot_iterations", lambda _: ())
+    elsewhere = replace(options, out=tmp_path / "without")
+    without = train_run(run, elsewhere)
+    assert without.weights_sha256 == measured.weights_sha256 is not None
+    assert read(elsewhere, run, without) == ()
+    curves = [RunFolder.of(one.out, run).curve_bytes() for one in (options, elsewhere)]
+    assert curves[0] == curves[1]
+
+
+def test_the_clock_of_training_stops_meanwhile(tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(0, 10_000, 100))
+    monkeypatch.setattr("replicate.training.measurements.time.perf_counter", lambda: next(now))
+    lease = acquire(RunFolder(options.out), Owner("cpu", 10))
+    curve = Curve(lease, 10, 2)  # the clock: 0
+    curve.on_train_start(None, None)  # 100
+    with curve.paused():  # 200 to 300
+        pass
+    assert curve.seconds == 200  # 100 to 200 and 300 to 400
