@@ -10,7 +10,7 @@ Every round must end with the same accuracy, training loss, curve.csv and predic
   or of a run that has a finished record; or one more finish than there were records to write;
 - differing: a finished run whose numbers or curve differ from those of the undisturbed matrix.
 
-Curves are damaged only while their run is unfinished: of a finished run's curve, only the figures are made.
+Curves are damaged only before their last row: nothing is read from a curve but its figures, so nothing repairs one.
 """
 
 import os
@@ -74,11 +74,12 @@ def chaos(
         cli.main([*command, "--out", str(undisturbed)])
         print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
         expected = {run: outcome(undisturbed, run) for run in runs}
+        curves = {run: content_of(undisturbed / "runs" / run.run_id / "curve.csv") for run in runs}
         lost = differing = 0
         while (happened := sum(one.faults.total() for one in rounds)) < faults:
             if time.monotonic() - begin > seconds:
                 break
-            rounds.append(one := Round(Path(name) / str(len(rounds)), command, runs, rng, kinds))
+            rounds.append(one := Round(Path(name) / str(len(rounds)), command, curves, rng, kinds))
             one.inject(faults - happened, interval, begin + seconds)
             one.finish()
             found = {run: outcome(one.out, run) for run in runs}

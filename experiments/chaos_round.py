@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -79,17 +79,23 @@ class Round:
     Args:
         folder: folder of the round.
         command: words of `replicate matrix`, without --out.
-        runs: its runs.
+        curves: the complete curve.csv of each of its runs.
         rng: chooses the faults.
         kinds: some of FAULTS; empty: all.
     """
 
     def __init__(
-        self, folder: Path, command: list[str], runs: tuple[Run, ...], rng: random.Random, kinds: Sequence[str] = ()
+        self,
+        folder: Path,
+        command: list[str],
+        curves: Mapping[Run, bytes],
+        rng: random.Random,
+        kinds: Sequence[str] = (),
     ) -> None:
         self.out, self.log = folder / "out", folder / "log"
         self.log.mkdir(parents=True)
-        self.command, self.runs, self.rng, self.kinds = command, runs, rng, list(kinds or FAULTS)
+        self.command, self.runs, self.rng, self.kinds = command, tuple(curves), rng, list(kinds or FAULTS)
+        self.curves = {run.run_id: curve for run, curve in curves.items()}
         self.schedulers: list[subprocess.Popen[bytes]] = []
         self.paused: list[tuple[float, int]] = []  # when to continue which process
         self.faults: Counter[str] = Counter()
@@ -194,9 +200,25 @@ class Round:
         path = self.file(FILES[name])
         if path is None:
             return False
-        finished = _finished(path.with_name("result.json"))
-        if name == "curve" and finished:
+        if name not in ("curve", "result"):
+            return self._overwrite(path)
+        owners = [parse_owner(content_of(one)) for one in path.parent.glob(f"claim/*/{OWNER}")]
+        if None in owners:
             return False
+        # Stopped, so that it does not finish the run between our look at the file and the damage.
+        workers = [one.pid for one in owners if one is not None and one.alive and _kill(one.pid, signal.SIGSTOP)]
+        try:
+            if name == "curve":  # nothing writes a complete curve again
+                return content_of(path) != self.curves[path.parent.name] and self._overwrite(path)
+            finished = _finished(path)
+            damaged = self._overwrite(path)
+            self.destroyed[path.parent.name] += damaged and finished
+            return damaged
+        finally:
+            for pid in workers:
+                _kill(pid, signal.SIGCONT)
+
+    def _overwrite(self, path: Path) -> bool:
         try:
             if not (content := path.read_bytes()):
                 return False
@@ -204,8 +226,6 @@ class Round:
             path.write_bytes(self.rng.choice([truncated, b"", self.rng.randbytes(len(content))]))
         except OSError:  # it has been removed meanwhile
             return False
-        if name == "result" and finished:
-            self.destroyed[path.parent.name] += 1
         return True
 
     def finish(self) -> None:

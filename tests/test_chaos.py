@@ -1,12 +1,16 @@
 """experiments/chaos.py, in short: a few faults in two small runs, with real processes and real trainings."""
 
+import random
 import re
 import tempfile
 from pathlib import Path
 
 import chaos
 import pytest
+from chaos_round import Round
 from script import run_app
+
+from replicate.run import Run
 
 
 def test_faults_lose_double_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +26,17 @@ def test_faults_lose_double_and_change_nothing(tmp_path: Path, monkeypatch: pyte
     assert "| **all** | **4** |" in page
     assert sum(map(int, re.findall(r"^\| [a-z ]+ \| (\d+) \|$", page, flags=re.MULTILINE))) == 4
     assert not list(tmp_path.glob("chaos-*"))  # it removes its folders
+
+
+def test_a_complete_curve_is_not_damaged(tmp_path: Path) -> None:
+    # Between its last row and its record, nothing would write the curve again, so the run would differ.
+    run = Run("msra", "relu")
+    one = Round(tmp_path, [], {run: b"first,last"}, random.Random(0))
+    curve = one.out / "runs" / run.run_id / "curve.csv"
+    curve.parent.mkdir(parents=True)
+    curve.write_bytes(b"first,last")
+    assert not one.strike("damage_curve")
+    assert curve.read_bytes() == b"first,last"
+    curve.write_bytes(b"first")
+    assert one.strike("damage_curve")
+    assert curve.read_bytes() != b"first"
