@@ -20,7 +20,7 @@ from replicate.store import lease, owner
 from replicate.store.owner import parse_owner
 from replicate.store.result import Attempt, BadRecordError, Result, read_result
 from replicate.store.run_folder import OWNER, collect
-from replicate.training.logger import Logger
+from replicate.training.logger import Logger, Progress
 
 LOG = "CHAOS_LOG"  # environment variable: the folder in which the trainings of a round log what happens
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +39,7 @@ FAULTS = {
 
 
 def train(
-    run: Run, options: Options, held: lease.Lease, loggers: Sequence[Logger], history: Sequence[Attempt]
+    run: Run, options: Options, held: lease.Lease, progress: Progress, logger: Logger, history: Sequence[Attempt]
 ) -> Result | None:
     """Train a run, and log when it began and finished, and whether it should not have begun."""
     from replicate.training.train import train_run
@@ -54,7 +54,7 @@ def train(
         if _finished(held.folder.result):
             write("repeated")
         write("began")
-        result = train_run(run, options, held, loggers, history)
+        result = train_run(run, options, held, progress, logger, history)
         if result is not None and result.final:
             write("finished")
     return result

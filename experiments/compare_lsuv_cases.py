@@ -15,17 +15,17 @@ from replicate.nn.fitnet import FITNET4, build
 
 
 class Graph(nn.Module):
-    """Layers by name, and a function of this module and the input."""
+    """Layers by name, registered in this order, and a function of this module and its inputs."""
 
-    def __init__(self, layers: dict[str, nn.Module], run: Callable[["Graph", Tensor], Tensor]) -> None:
+    def __init__(self, run: Callable[..., Tensor], **layers: nn.Module) -> None:
         super().__init__()
+        self.run = run
         for name, layer in layers.items():
             self.add_module(name, layer)
-        self.run = run
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *args: Tensor) -> Tensor:
         """Apply the function."""
-        return self.run(self, x)
+        return self.run(self, *args)
 
 
 class Dead(nn.Module):
@@ -39,9 +39,8 @@ class Dead(nn.Module):
 def _two_parents() -> nn.Module:
     common = nn.Linear(64, 64)
     late = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), common)
-    return Graph(
-        {"late": late, "early": nn.Sequential(common, nn.Tanh(), nn.Linear(64, 64))}, lambda m, x: m.late(m.early(x))
-    )
+    early = nn.Sequential(common, nn.Tanh(), nn.Linear(64, 64))
+    return Graph(lambda m, x: m.late(m.early(x)), late=late, early=early)
 
 
 def _tied() -> nn.Module:
@@ -61,16 +60,16 @@ def _dense(*sizes: int) -> list[nn.Module]:
 
 
 def _reversed() -> nn.Module:
-    names = ["d", "c", "b", "a"]
-    return Graph({n: nn.Linear(64, 64) for n in names}, lambda m, x: m.d(F.relu(m.c(F.relu(m.b(F.relu(m.a(x))))))))
+    layers = {name: nn.Linear(64, 64) for name in "dcba"}
+    return Graph(lambda m, x: m.d(F.relu(m.c(F.relu(m.b(F.relu(m.a(x))))))), **layers)
 
 
 def _unused() -> nn.Module:
-    return Graph({n: nn.Linear(64, 64) for n in ("a", "never", "b")}, lambda m, x: m.b(F.relu(m.a(x))))
+    return Graph(lambda m, x: m.b(F.relu(m.a(x))), **{name: nn.Linear(64, 64) for name in ("a", "never", "b")})
 
 
 def _bilinear() -> nn.Module:
-    return Graph({"a": nn.Linear(64, 16), "b": nn.Bilinear(16, 16, 8)}, lambda m, x: m.b(m.a(x), torch.tanh(m.a(x))))
+    return Graph(lambda m, x: m.b(m.a(x), torch.tanh(m.a(x))), a=nn.Linear(64, 16), b=nn.Bilinear(16, 16, 8))
 
 
 def _convnext() -> nn.Module:

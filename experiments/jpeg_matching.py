@@ -71,7 +71,7 @@ def match(exact: Path, copies: Path, progress: Progress | None = None) -> tuple[
         UsageError: a folder is not a data set, the classes differ, a match is not clear, or two images have the same
             copy.
     """
-    ours, theirs = (folder.read(path, path.name, progress) for path in (exact, copies))
+    ours, theirs = (folder.load(path.name, path.parent, progress) for path in (exact, copies))
     if ours.classes != theirs.classes:
         raise UsageError(f"{exact} and {copies} have different classes: {ours.classes} and {theirs.classes}")
     files, names = folder.files(exact), folder.files(copies)

@@ -6,13 +6,14 @@ PYTHONPATH=tests python experiments/measure_report.py [SEEDS]
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import chromium
 from made_up_records import fill, many
 
-from replicate.report.page import CommandLine, write_report
-from replicate.report.table import assemble
+from replicate.report.document import document
+from replicate.report.page import matrix_command, write_report
 from replicate.store.run_folder import collect
 
 OPEN = """() => {
@@ -29,11 +30,9 @@ def main(seeds: int) -> None:
         out = Path(folder)
         fill(out, runs)
         start = time.perf_counter()
-        table, command_line = (
-            assemble(experiment, runs, collect(out, runs)),
-            CommandLine(Path("experiments/table3.yaml")),
-        )
-        page, _ = write_report(table, out, command_line, lambda dataset: None)
+        doc = document(experiment, runs, collect(out, runs))
+        command = partial(matrix_command, Path("experiments/table3.yaml"))
+        page, _ = write_report(doc, out, command, lambda dataset: None)
         print(f"{len(runs)} runs: built in {time.perf_counter() - start:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
         with chromium.browser() as browser:
             for _ in range(5):

@@ -81,10 +81,7 @@ def carry_out(
     if unfinished(runs, selected.records.results):  # a folder whose runs are all done need not be writable
         prepare_output_folder(options.out, [run.run_id for run in runs])
     cluster = _connect(resources, options.out)
-    with (
-        LocalLauncher(PRELOAD) as launcher,
-        display_for(console, selected.experiment, runs, options.out) as display,
-    ):
+    with LocalLauncher(PRELOAD) as launcher, display_for(console, selected.experiment, runs, options.out) as display:
         found = survey(launcher, runs, options.data_dir, display)
         check(found.fingerprints)
         slots = [] if cluster else request.slots(found)

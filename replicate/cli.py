@@ -55,9 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if arguments is None else arguments
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-        if not words:  # which shows the help
-            code = 2
-        return code or 0  # None: the help or the version was asked for
+        return (code or 0) if words else 2  # no code: the help or the version was shown
     except UnknownCommandError as error:
         return _refuse(str(unknown("command", (error.unused_tokens or [""])[0], COMMANDS)))
     except UnusedCliTokensError as error:

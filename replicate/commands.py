@@ -81,18 +81,17 @@ def verify(
     from rich.console import Console
 
     from replicate.carry_out import carry_out
-    from replicate.verify.rerun import CheckData
-    from replicate.verify.rerun import verify as rerun
+    from replicate.verify import rerun
 
     count = int(sample) if sample.isdecimal() else None
     if count == 0 or (count is None and sample != "all"):
         raise UsageError(f"--sample {sample!r} is not a number of runs; give 1 or more, or all")
     selected = _select(file, selection)
 
-    def repeat(runs: "tuple[Run, ...]", out: Path, check: CheckData) -> int:
+    def repeat(runs: "tuple[Run, ...]", out: Path, check: rerun.CheckData) -> int:
         return carry_out(replace(selected, runs=runs, out=out), selection.data_dir, resources, "off", check)
 
-    return rerun(selected.records, selected.out, count, seed, repeat, Console())
+    return rerun.verify(selected.records, selected.out, count, seed, repeat, Console())
 
 
 def score(file: File, /, *, selection: Select = Selection()) -> int:
@@ -127,12 +126,11 @@ def status(file: File, /, *, selection: Select = Selection(), shard: str | None 
 
 def table(file: File, /, *, selection: Select = Selection()) -> int:
     """Write the accuracy table next to the published one (table.md, .tex, .csv, and runs.csv), and print it."""
-    from replicate.report.document import document
+    from replicate.report.document import build
     from replicate.report.render import markdown, write_table
-    from replicate.report.table import build
 
     selected = _select(file, selection)
-    doc = document(build(selected.experiment, selected.runs, selected.records, selected.out))
+    doc = build(selected.experiment, selected.runs, selected.records, selected.out)
     paths = write_table(doc, selected.out)
     print(markdown(doc))
     return _wrote(paths)
@@ -140,8 +138,8 @@ def table(file: File, /, *, selection: Select = Selection()) -> int:
 
 def figures(file: File, /, *, selection: Select = Selection()) -> int:
     """Draw accuracies, learning curves and layer statistics into OUT/figures, as PDF and PNG."""
+    from replicate.report.document import build
     from replicate.report.figures import draw
-    from replicate.report.table import build
 
     selected = _select(file, selection)
     built = build(selected.experiment, selected.runs, selected.records, selected.out)
@@ -151,8 +149,8 @@ def figures(file: File, /, *, selection: Select = Selection()) -> int:
 def report(file: File, /, *, selection: Select = Selection()) -> int:
     """Write OUT/report/index.html, a page with all results, which opens without a network."""
     from replicate.data import labels_at_hand
-    from replicate.report.page import CommandLine, write_report
-    from replicate.report.table import assemble
+    from replicate.report.document import document
+    from replicate.report.page import matrix_command, write_report
 
     selected = _select(file, selection)
 
@@ -164,9 +162,9 @@ def report(file: File, /, *, selection: Select = Selection()) -> int:
             print(f"the page has no pairs: {missing}; give --data-dir")
         return labels
 
-    built = assemble(selected.experiment, selected.runs, selected.records)
-    command_line = CommandLine(file, selection.set, selection.only)
-    return _wrote(write_report(built, selected.out, command_line, labels_of))
+    built = document(selected.experiment, selected.runs, selected.records)
+    command = partial(matrix_command, file, selection.set, selection.only)
+    return _wrote(write_report(built, selected.out, command, labels_of))
 
 
 def sync(file: File, /, *, selection: Select = Selection(), dry_run: bool = False) -> int:
@@ -216,7 +214,7 @@ def collect(*folders: Path, out: Path) -> int:
     merged = merge(folders, out)
     for line in merged.lines():
         print(escape_control_chars(line))
-    return merged.exit_code
+    return int(bool(merged.conflicts or merged.unreadable))
 
 
 def doctor(*, out: Path = OUT, data_dir: Path = DATA_DIR) -> int:
@@ -226,11 +224,9 @@ def doctor(*, out: Path = OUT, data_dir: Path = DATA_DIR) -> int:
         out: Output folder (default: results/local).
         data_dir: Folder of the data sets (default: data).
     """
-    from rich.console import Console
-
     from replicate.doctor import examine
 
-    return examine(out, data_dir, Console())
+    return examine(out, data_dir)
 
 
 def list_names(*, data_dir: Path = DATA_DIR) -> int:

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from replicate import nvidia_mps, provenance
 from replicate.data import available
 from replicate.errors import CUDA, MEMORY
 from replicate.matrix.local import Ended, LocalLauncher
-from replicate.matrix.resources import Slot, cores, make_slots
+from replicate.matrix.resources import cores, make_slots
 from replicate.matrix.scheduler import WORKER
 from replicate.matrix.task import PRELOAD, TRAIN, Failed, GraphFailed, Task, outcome_of
 from replicate.options import Options, default_wandb_mode, wandb_key_known
@@ -27,9 +27,7 @@ from replicate.store.files import escape_control_chars
 from replicate.store.lease import new_token
 from replicate.store.result import Result
 
-PROBE = "replicate.training.environment:probe"
 SECONDS = 180.0  # for all devices together; one that hangs must not block us
-PRECISION = {"cuda": "bf16-mixed", "cpu": "32-true"}  # as in the experiments
 MIN_DISK = 2**30  # bytes: the records and checkpoints of a table, or CIFAR-10 unpacked
 MIN_MEMORY = 2 * 2**30  # bytes for one run on the CPU or a GPU: a guess, from a run on a CPU that took 1.3 GiB
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("·", "dim")}
@@ -57,19 +55,18 @@ class Finding:
     fix: str = ""
 
 
-def examine(out: Path, data_dir: Path, console: Console) -> int:
+def examine(out: Path, data_dir: Path) -> int:
     """Check everything and print each finding with its fix.
 
     Args:
         out: where results would be written.
         data_dir: where data sets are found, and downloaded to.
-        console: where to print.
 
     Returns:
         The exit code: 0 if a run can be trained on some device, else 1.
     """
     with LocalLauncher(preload=PRELOAD) as launcher:
-        return show(chain(versions(), disk(out, data_dir), data(data_dir), wandb(), devices(launcher)), console)
+        return show(chain(versions(), disk(out, data_dir), data(data_dir), wandb(), devices(launcher)), Console())
 
 
 def show(findings: Iterator[Finding], console: Console) -> int:
@@ -133,23 +130,21 @@ def devices(launcher: LocalLauncher, train: str = TRAIN) -> Iterator[Finding]:
         launcher: starts the processes; torch is loaded there and not here.
         train: `module:function` that trains a run.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        launcher.start("probe", PROBE, (), os.environ, folder / "probe.log")
-        event = _last_events(launcher, 1).get("probe")
-        if event is None or isinstance(event.value, Exception):
-            yield Finding("torch", f"torch does not work: {_reason(event)}", False, "reinstall it: make setup")
+    with tempfile.TemporaryDirectory() as folder:
+        launcher.start("probe", "replicate.training.environment:probe", (), os.environ, Path(folder, "probe.log"))
+        (probed,) = _ends(launcher, ["probe"])
+        if isinstance(probed.value, Exception):
+            yield Finding("torch", f"torch does not work: {probed.value}", False, "reinstall it: make setup")
             return
-        yield from hardware(event.value)
-        tasks, gpus = {}, len(event.value["gpus"])
+        yield from hardware(probed.value)
+        tasks, gpus = {}, len(probed.value["gpus"])
         slots = make_slots("auto", 1, 1, gpus, os.environ.get("CUDA_VISIBLE_DEVICES")) if gpus else []
         for slot in [*slots, *make_slots("cpu", 1, 1, gpus)]:
-            options = Options(folder / slot.name, folder, slot.device, commit=("unknown", None))
-            task = tasks[slot.name] = Task(tiny_run(slot), options, slot.name, new_token(), train=train)
+            options = Options(Path(folder, slot.name), Path(folder), slot.device, commit=("unknown", None))
+            task = tasks[slot.name] = Task(tiny_run(slot.device), options, slot.name, new_token(), train=train)
             launcher.start(slot.name, WORKER, (task,), {**os.environ, **slot.environment}, task.folder.log)
-        events = _last_events(launcher, len(tasks))
-        for task in tasks.values():
-            yield judge(task, events.get(task.device))
+        for ended in _ends(launcher, list(tasks)):
+            yield judge(tasks[ended.task], ended)
 
 
 def hardware(found: Mapping[str, Any]) -> Iterator[Finding]:
@@ -176,41 +171,35 @@ def hardware(found: Mapping[str, Any]) -> Iterator[Finding]:
     yield _space("devices", f"{text}, {_gib(free)} of memory free", free, MIN_MEMORY, "end other programs")
 
 
-def tiny_run(slot: Slot) -> Run:
-    """The smallest run from LSUV to a test accuracy, in the precision that the experiments use on this device."""
-    return Run(
-        "lsuv", "maxout", dataset="synthetic", width=0.125, batch_size=32, lsuv_batch_size=32, iterations=2,
-        milestones=(), precision=PRECISION[slot.device],
-    )  # fmt: skip
+def tiny_run(device: str) -> Run:
+    """The smallest run from LSUV to a test accuracy, in the precision that the experiments use on `cuda` or `cpu`."""
+    precision = "bf16-mixed" if device == "cuda" else "32-true"
+    small: dict[str, Any] = {"width": 0.125, "batch_size": 32, "lsuv_batch_size": 32, "iterations": 2, "milestones": ()}
+    return Run("lsuv", "maxout", dataset="synthetic", precision=precision, **small)
 
 
-def judge(task: Task, event: Ended | None) -> Finding:
-    """Judge a tiny run by the end of its process; None: it has not ended in time."""
-    kind = None
-    match outcome_of(task, event, stopped=False, seconds=SECONDS) if event else None:
+def judge(task: Task, event: Ended) -> Finding:
+    """Judge a tiny run by the end of its process."""
+    reason, kind = str(event.value), None
+    match outcome_of(task, event, stopped=False, seconds=SECONDS):
         case Result() as result if result.final:
             return Finding("training", f"{task.device}: trains ({task.run.precision}; tiny run with LSUV)", good=True)
         case Result() as result:
             reason, kind = (result.error or "").strip().splitlines()[-1], result.passing
-        case Failed(reason) | GraphFailed(reason):
-            pass
-        case _:
-            reason = _reason(event)
+        case Failed() | GraphFailed() as failed:
+            reason = failed.reason
     return Finding("training", f"{task.device}: does not train: {reason}", False, FIXES.get(kind or "", TRACEBACK))
 
 
-def _last_events(launcher: LocalLauncher, tasks: int) -> dict[str, Ended]:
-    """Wait for so many tasks, and stop those that take too long: name -> its end."""
-    last: dict[str, Ended] = {}
-    end = time.monotonic() + SECONDS
-    while len(last) < tasks and (left := end - time.monotonic()) > 0:
-        last |= {event.task: event for event in launcher.events(timeout=left) if isinstance(event, Ended)}
+def _ends(launcher: LocalLauncher, tasks: Sequence[str]) -> list[Ended]:
+    """Wait for tasks, and stop those that take too long: their ends, in the same order."""
+    ends: dict[str, Ended] = {}
+    deadline = time.monotonic() + SECONDS
+    while len(ends) < len(tasks) and (left := deadline - time.monotonic()) > 0:
+        ends |= {event.task: event for event in launcher.events(timeout=left) if isinstance(event, Ended)}
     launcher.stop(5.0)
-    return last
-
-
-def _reason(event: Ended | None) -> str:
-    return f"no answer in {SECONDS:.0f} s" if event is None else str(event.value)
+    late = RuntimeError(f"no answer in {SECONDS:.0f} s")
+    return [ends.get(task, Ended(task, late)) for task in tasks]
 
 
 def _space(topic: str, text: str, free: float, least: float, fix: str) -> Finding:

@@ -64,10 +64,8 @@ def explain(error: "ValidationError", keys: Mapping[str, Iterable[str]] = {}, wh
         section = next((str(part) for part in reversed(outer) if isinstance(part, str)), "")
         return str(unknown(f"key in {section or whole}", key, keys[section])) if keys else f"unknown key {key!r}"
     name, value = ".".join(map(str, (*outer, key))), reprlib.repr(first["input"])
-    sentence = SENTENCES.get(first["type"], "{name} is {value}: {msg}")
-    return sentence.format(
-        name=name, value=value, msg=first["msg"].removeprefix("Value error, "), **first.get("ctx", {})
-    )
+    details = {"msg": first["msg"].removeprefix("Value error, "), **first.get("ctx", {})}
+    return SENTENCES.get(first["type"], "{name} is {value}: {msg}").format(name=name, value=value, **details)
 
 
 class RankFailedError(Exception):
@@ -113,6 +111,5 @@ def transient_kind(error: BaseException) -> str | None:
     names, text = {kind.__name__ for kind in type(error).__mro__}, str(error) if isinstance(error, RuntimeError) else ""
     if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in text or "_STATUS_ALLOC_FAILED" in text:
         return MEMORY
-    return (
-        CUDA if "AcceleratorError" in names or text.startswith(("CUDA error", "cuDNN error", "CUDA driver")) else None
-    )
+    cuda = "AcceleratorError" in names or text.startswith(("CUDA error", "cuDNN error", "CUDA driver"))
+    return CUDA if cuda else None

@@ -9,24 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from replicate.errors import UsageError, explain, unknown
-from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings, check_settings, checked
+from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings, check_settings
 from replicate.store.files import read_bytes
 from replicate.yamlfile import MAX_BYTES, parse
 
 NAME = r"^\w[\w .+-]{0,99}$"  # name of a folder
 MAX_RUNS = 100_000  # of a grid: far more than anybody trains, and few enough to list
 SECTION = ConfigDict(extra="forbid")
-
-
-def _some(pattern: dict[str, Any]) -> dict[str, Any]:
-    if not pattern:
-        raise ValueError("give at least one `field: value`")
-    return pattern
 
 
 if TYPE_CHECKING:
@@ -36,8 +30,7 @@ else:
     _VALUES = {name: Annotated[tuple[kind, ...], Field(min_length=1, strict=False)] for name, kind in TYPES.items()}
     Axes = TypedDict("Axes", _VALUES, total=False)
     Axes.__pydantic_config__ = STRICT
-_AXES = TypeAdapter[Axes](Axes)
-Pattern = Annotated[Settings, AfterValidator(_some), Field(json_schema_extra={"minProperties": 1})]
+Pattern = Annotated[Settings, Field(json_schema_extra={"minProperties": 1})]
 
 
 @dataclass(frozen=True, slots=True, config=SECTION)
@@ -126,18 +119,16 @@ class Experiment:
             settings: field of Run -> value or list of values. A flat list of numbers for `milestones` is one value.
         """
         grid, shared = dict(self.grid), dict(self.run)
-        for key, value in settings.items():
-            if _is_axis(key, value):
-                grid |= checked(_AXES.validate_python, {key: value})
+        for key, given in settings.items():
+            values = _values(key, given)
+            if key in grid or len(values) > 1:
+                grid[key] = values
                 shared.pop(key, None)
-            elif key in grid:
-                grid[key] = (check_settings({key: value})[key],)
             else:
-                shared |= check_settings({key: value})
+                shared[key] = values[0]
         overrides = tuple(
-            Override(o.when, changes)
-            for o in self.overrides
-            if (changes := {key: value for key, value in o.set.items() if key not in settings})
+            Override(one.when, {key: value for key, value in one.set.items() if key not in settings})
+            for one in self.overrides
         )
         changed = replace(self, grid=grid, run=shared, overrides=overrides)
         changed.runs()
@@ -195,20 +186,18 @@ def matches(settings: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
 
 def _only(runs: list[Run], only: Mapping[str, Any]) -> tuple[Run, ...]:
     for key, given in only.items():
-        wanted = [check_settings({key: value})[key] for value in (given if _is_axis(key, given) else [given])]
+        wanted = _values(key, given)
         there = list(dict.fromkeys(getattr(run, key) for run in runs))
-        for value in wanted:
-            if value not in there:
-                raise unknown(f"{key} in --only", value, map(str, there))
+        if missing := [value for value in wanted if value not in there]:
+            raise unknown(f"{key} in --only", missing[0], map(str, there))
         runs = [run for run in runs if getattr(run, key) in wanted]
-        if not runs:
-            raise UsageError(f"no run is left: none of the grid has {key} = {', '.join(map(str, wanted))} as well")
     return tuple(runs)
 
 
-def _is_axis(key: str, value: object) -> bool:
-    """Whether `--set` or `--only` gives several values; a flat list of milestones is one value."""
-    return isinstance(value, list) and (key != "milestones" or any(isinstance(item, list) for item in value))
+def _values(key: str, given: Any) -> tuple[Any, ...]:
+    """Return the values that `--set` or `--only` gives to a field; a flat list of milestones is one value."""
+    one = not given or not isinstance(given, list) or (key == "milestones" and not isinstance(given[0], list))
+    return tuple(check_settings({key: value})[key] for value in ([given] if one else given))
 
 
 def _find(experiment: Path, name: Path) -> Path:

@@ -3,7 +3,7 @@
 To add an initialisation, activation, model, data set or preprocessing, write it and add one line here.
 """
 
-import importlib
+import pkgutil
 from typing import Any
 
 INITS = {
@@ -31,5 +31,4 @@ PREPROCESSINGS = {"gcn-mean-image": "replicate.data.batches:gcn_mean_image"}
 
 def resolve(path: str) -> Any:
     """Import the object that `module:name` names."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return pkgutil.resolve_name(path)

@@ -5,12 +5,11 @@ import json
 import re
 import typing
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Self, TypeVar
 
 import pydantic.dataclasses
 from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
 from replicate.errors import UsageError, explain, unknown
@@ -24,28 +23,17 @@ PRECISIONS = ("32-true", "bf16-mixed")
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """Marks a name that must be one of `choices`, or match `pattern` if there is one."""
+def one_of(kind: str, choices: Collection[str], pattern: str | None = None) -> pydantic.GetPydanticSchema:
+    """Mark a name that must be one of `choices`, or match `pattern` if there is one."""
 
-    kind: str
-    choices: Collection[str]
-    pattern: str | None = None
-
-    def check(self, name: str) -> str:
-        """Return the name, or raise UsageError if it is unknown."""
-        if not (re.fullmatch(self.pattern, name) if self.pattern else name in self.choices):
-            raise unknown(self.kind, name, self.choices)
+    def check(name: str) -> str:
+        if not (re.fullmatch(pattern, name) if pattern else name in choices):
+            raise unknown(kind, name, choices)
         return name
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        names = {"enum": [*self.choices]} if self.pattern is None else {"pattern": f"^({self.pattern})$"}
-        return {**handler(schema), **names}
+    names: dict[str, Any] = {"pattern": f"^({pattern})$"} if pattern else {"enum": [*choices]}
+    checked_name = Annotated[str, pydantic.AfterValidator(check), Field(json_schema_extra=names)]
+    return pydantic.GetPydanticSchema(lambda source, handler: handler(checked_name))
 
 
 def _whole(value: object) -> object:
@@ -60,7 +48,7 @@ def checked(validate: Callable[[Any], T], data: object) -> T:
     try:
         return validate(data)
     except ValidationError as error:
-        raise UsageError(explain(error)) from None
+        raise UsageError(explain(error, {"": TYPES}, "a run")) from None
 
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config=STRICT)
@@ -73,18 +61,18 @@ class Run:
         UsageError: a value of the wrong type, out of range, or an unknown name.
     """
 
-    init: Annotated[str, OneOf("init", INITS), Field(description="weight initialisation")]
-    activation: Annotated[str, OneOf("activation", ACTIVATIONS), Field(description="nonlinearity")]
+    init: Annotated[str, one_of("init", INITS), Field(description="weight initialisation")]
+    activation: Annotated[str, one_of("activation", ACTIVATIONS), Field(description="nonlinearity")]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of every random stream of the run"), WHOLE] = 0
-    model: Annotated[str, OneOf("model", MODELS), Field(description="architecture")] = "fitnet4"
+    model: Annotated[str, one_of("model", MODELS), Field(description="architecture")] = "fitnet4"
     width: Annotated[float, Field(ge=1 / 64, le=64, description="factor on the channels and hidden units")] = 1.0
     dataset: Annotated[
         str,
-        OneOf("dataset", DATASETS, "|".join([*(name for name in DATASETS if ":" not in name), FOLDER])),
+        one_of("dataset", DATASETS, "|".join([*(name for name in DATASETS if ":" not in name), FOLDER])),
         Field(description="cifar10, synthetic or folder:NAME, which is DATA_DIR/NAME"),
     ] = "cifar10"
     preprocessing: Annotated[
-        str, OneOf("preprocessing", PREPROCESSINGS), Field(description="global contrast normalisation, minus the mean")
+        str, one_of("preprocessing", PREPROCESSINGS), Field(description="global contrast normalisation, minus the mean")
     ] = "gcn-mean-image"
     input_scale: Annotated[
         float, Field(ge=1e-3, le=1e3, description="factor on the preprocessed images; the paper's is inferred")
@@ -107,7 +95,7 @@ class Run:
     clip_norm: Annotated[
         Annotated[float, Field(ge=1e-9, le=1e9)] | None, Field(description="gradient-norm clipping; null: none")
     ] = None
-    precision: Annotated[str, OneOf("precision", PRECISIONS), Field(description="32-true also turns TF32 off")] = (
+    precision: Annotated[str, one_of("precision", PRECISIONS), Field(description="32-true also turns TF32 off")] = (
         "bf16-mixed"
     )
     lsuv_tol: Annotated[float, Field(ge=1e-6, le=1, description="LSUV stops at |variance - 1| <= lsuv_tol")] = 0.02
@@ -168,7 +156,4 @@ def check_settings(settings: Mapping[str, object]) -> dict[str, Any]:
     Raises:
         UsageError: unknown field, wrong type, out of range, or an unknown name.
     """
-    for name in settings:
-        if name not in TYPES:
-            raise unknown("field of a run", name, TYPES)
     return checked(_SETTINGS.validate_python, settings)

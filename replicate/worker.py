@@ -1,9 +1,8 @@
-"""Carries out one run in a process of its own: brings its lease, its training and its loggers together."""
+"""Carries out one run in a process of its own: brings its lease, its training and its logger together."""
 
 import contextlib
 import os
 import traceback
-from collections.abc import Callable
 
 from replicate.errors import GraphError
 from replicate.matrix.task import EXIT_LEASE_LOST, GraphFailed, State, Task, TaskOutcome, recorded_result
@@ -12,25 +11,10 @@ from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
 from replicate.store.result import Result
-from replicate.tracking.logger import WandbLogger
-from replicate.training.logger import Logger
-
-Send = Callable[[int, float | None], None]
+from replicate.training.logger import Logger, Progress
 
 
-class ProgressLogger(Logger):
-    """Reports progress to the lease, for other hosts, and to the scheduler that started this process."""
-
-    def __init__(self, lease: Lease, send: Send) -> None:
-        self.lease, self.send = lease, send
-
-    def progress(self, iteration: int, test_accuracy: float | None) -> None:
-        """Report it."""
-        self.lease.report(iteration, test_accuracy)
-        self.send(iteration, test_accuracy)
-
-
-def run_task(task: Task, send: Send) -> TaskOutcome:
+def run_task(task: Task, send: Progress) -> TaskOutcome:
     """Carry out a run, unless it is done already or another process holds its lease.
 
     Args:
@@ -49,15 +33,19 @@ def run_task(task: Task, send: Send) -> TaskOutcome:
             return State.ELSEWHERE  # the lease was taken over
 
 
-def make_loggers(run: Run, options: Options, lease: Lease, send: Send) -> list[Logger]:
-    """Make the loggers that the options of a run ask for."""
-    loggers: list[Logger] = [ProgressLogger(lease, send)]
-    if options.wandb != "off":
-        loggers.append(WandbLogger(run, options, lease.folder.path))
-    return loggers
+def make_logger(run: Run, options: Options, lease: Lease) -> Logger:
+    """Make the logger that the options of a run ask for."""
+    if options.wandb == "off":
+        return Logger()
+    try:
+        from replicate.tracking.logger import WandbLogger  # here, because W&B takes a second to import
+    except Exception as error:  # of a damaged installation; a training does not need W&B
+        print(f"W&B: {error!r}; the run continues without it")
+        return Logger()
+    return WandbLogger(run, options, lease.folder.path)
 
 
-def _train(task: Task, lease: Lease, send: Send) -> TaskOutcome:
+def _train(task: Task, lease: Lease, send: Progress) -> TaskOutcome:
     if task.options.graph_failure is None:  # else the log describes the failure of the attempt before
         with contextlib.suppress(OSError):
             os.truncate(task.folder.log, 0)
@@ -65,15 +53,19 @@ def _train(task: Task, lease: Lease, send: Send) -> TaskOutcome:
     recorded = recorded_result(lease)
     if recorded is not None and task.is_superseded_by(recorded):
         return State.ELSEWHERE
-    loggers = make_loggers(task.run, task.options, lease, send)
+
+    def progress(iteration: int, test_accuracy: float | None) -> None:
+        lease.report(iteration, test_accuracy)  # for other hosts
+        send(iteration, test_accuracy)
+
+    logger = make_logger(task.run, task.options, lease)
     # By name, because the processes that start tasks do not load torch.
     train = resolve(task.train)
     try:
-        result: Result | None = train(task.run, task.options, lease, loggers, task.history(recorded))
+        result: Result | None = train(task.run, task.options, lease, progress, logger, task.history(recorded))
     except GraphError as error:
         traceback.print_exc()
-        for logger in loggers:
-            logger.finish(None)
+        logger.finish(None)
         return GraphFailed(str(error))
     if result is None:
         return State.STOPPED

@@ -11,10 +11,6 @@ from PIL import Image
 from playwright.sync_api import Browser, FloatRect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 
 def find() -> str | None:
@@ -26,7 +22,7 @@ def find() -> str | None:
 def browser() -> Iterator[Browser]:
     """Start the browser, and close it afterwards."""
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=find(), args=list(FLAGS))
+        started = playwright.chromium.launch(executable_path=find(), args=["--disable-gpu", "--disable-quic"])
         yield started
         started.close()
 

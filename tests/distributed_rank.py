@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.distributed import TCPStore
 from training.fitting import KeptLosses, fit
-from training.test_agreement import RUN, data
+from training.test_agreement import RUN, data, net
 
-from replicate.nn.activations import VLRELU
-from replicate.nn.fitnet import FITNET4, build
 from replicate.options import Options
 from replicate.run import Run
 from replicate.training import distributed
@@ -28,12 +27,13 @@ def train(rank: int, size: int, port: int, out: Path) -> None:
     batches = data()
     group = ProcessGroup(rank, size, batches.sampler.batch_size)
     batches.shard(rank, size)
-    net = build(FITNET4, VLRELU, width=0.125, dropout=0.0).double().to(memory_format=torch.channels_last)
-    if rank == 0:  # the other ranks' weights are overwritten by these
-        net.load_state_dict(torch.load(out / "start.pt", weights_only=True))
-    model = Classifier(net, replace(RUN, clip_norm=3.0), group, KeptLosses(Eager()))
+    start = net("vlrelu", dropout=0.0).to(memory_format=torch.channels_last)
+    if rank:  # the weights of rank 0 must overwrite these
+        for parameter in start.parameters():
+            nn.init.zeros_(parameter)
+    model = Classifier(start, replace(RUN, clip_norm=3.0), group, KeptLosses(Eager()))
     fit(model, batches)
-    found = {"losses": model.steps.losses, "weights": weights_sha256(net), "test": model.take("val")}
+    found = {"losses": model.steps.losses, "weights": weights_sha256(start), "test": model.take("val")}
     torch.save({**found, "predicted": model.predictions().tolist()}, out / f"{rank}.pt")
 
 

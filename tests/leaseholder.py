@@ -1,4 +1,4 @@
-"""A process that acquires leases, for tests: `leaseholder.py race|start|hold FOLDER NAME [PLACE]`."""
+"""A process that acquires leases, for tests: `leaseholder.py race|hold FOLDER NAME [PLACE]`."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from replicate.store import lease
 from replicate.store.lease import acquire, release
-from replicate.store.owner import LeaseWatch, Owner
+from replicate.store.owner import LeaseWatch, Owner, host_namespace
 from replicate.store.run_folder import RunFolder
 
 
@@ -20,9 +20,7 @@ def race(folder: Path, name: str) -> None:
     for _ in range(150):
         run = RunFolder(folder / f"run{dice.randrange(2)}")
         info = watch.look(run)
-        if info is not None and not info.expired:
-            continue
-        held = acquire(run, Owner("cpu", 1), expired=info.token if info else None)
+        held = acquire(run, Owner("cpu", 1), expired=info.token if info and info.expired else None)
         if held is None:
             continue
         with (run.path / "lock").open("a") as file:
@@ -37,23 +35,10 @@ def race(folder: Path, name: str) -> None:
         (folder / f"held-{name}").touch()
 
 
-def start(folder: Path, name: str) -> None:
-    """Acquire the lease of a new folder every 4 ms of a clock that all share, so that many try at the same instant."""
-    end = time.monotonic() + 2
-    while (now := time.monotonic()) < end:
-        tick = int(now / 0.004)
-        while int(time.monotonic() / 0.004) == tick:
-            pass
-        run = folder / f"run{tick}"
-        if acquire(RunFolder(run), Owner("cpu", 1), name) is not None:
-            (run / f"won-{name}").touch()
-
-
-def hold(folder: Path, name: str, place: str = "") -> None:
+def hold(folder: Path, name: str, place: str = host_namespace()) -> None:
     """Hold a lease with a quick heartbeat, write a record again and again, and report if the lease is lost."""
     lease.HEARTBEAT_SECONDS = 0.05
-    owner = Owner("cpu", 10, place=place) if place else Owner("cpu", 10)
-    held = acquire(RunFolder(folder), owner)
+    held = acquire(RunFolder(folder), Owner("cpu", 10, place=place))
     assert held is not None
     with held, held.heartbeat((folder / f"lost-{name}").touch):
         for iteration in range(10**9):
@@ -68,4 +53,4 @@ def hold(folder: Path, name: str, place: str = "") -> None:
 
 if __name__ == "__main__":
     task, target, *rest = sys.argv[1:]
-    {"race": race, "start": start, "hold": hold}[task](Path(target), *rest)
+    {"race": race, "hold": hold}[task](Path(target), *rest)

@@ -1,4 +1,4 @@
-"""Small image folders: random images of two classes, and JPEG copies of them."""
+"""Small image folders: random images of a few classes, and JPEG copies of them."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image
 
 
-def image_folder(root: Path, train: int, test: int) -> Path:
-    """Write a data set of 32 x 32 images, `ROOT/{train,test}/{cat,dog}/<number>.png`, and return ROOT."""
+def image_folder(root: Path, train: int, test: int, kinds: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Write a data set of 32 x 32 images, `ROOT/{train,test}/<class>/<number>.png`, the classes in turn."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("test", test)):
         for number in range(count):
-            path = root / split / ("cat", "dog")[number % 2] / f"{number:05}.png"
+            path = root / split / kinds[number % len(kinds)] / f"{number:05}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             # a few large patches, which JPEG leaves recognisable
             patches = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)

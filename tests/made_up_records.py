@@ -82,8 +82,7 @@ def write_layers(folder: Path, result: Result, snapshots: Mapping[int, Sequence[
 
 def layer(name: str = "conv1", piece: int = 0, variance: Any = 1.0, gradient: float = 0.5, singular: Any = ()) -> Any:
     """An entry of a `layers.json`."""
-    found = {"name": name, "piece": piece, "variance": variance, "gradient_norm": gradient}
-    return {**found, "singular_values": list(singular)}
+    return {"name": name, "piece": piece, "variance": variance, "gradient_norm": gradient, "singular_values": singular}
 
 
 def fill(out: Path, runs: Sequence[Run], points: int = 231, layers: bool = True) -> list[Result]:
@@ -109,17 +108,14 @@ def _write_run(out: Path, run: Run, points: int, layers: bool) -> Result:
     if accuracy is not None:
         write_predictions(folder, accuracy, run.seed)
     if layers:
-        singular = np.sort(rng.gamma(2, 1, 32))[::-1]
-        snapshots = {
-            at: [
-                layer(
-                    LAYERS[depth], piece, math.exp(rng.normal(0, 0.1)) * factor**depth, 0.1 * factor**-depth, singular
-                )
-                for depth, piece in depths
+        singular = sorted(rng.gamma(2, 1, 32), reverse=True)
+        snapshots = {}
+        for at in (0, 1000, iteration) if iteration > 1000 else (0, iteration):
+            variances = [math.exp(rng.normal(0, 0.1)) * factor**depth for depth, _ in depths]
+            snapshots[at] = [
+                layer(LAYERS[depth], piece, variance, 0.1 * factor**-depth, singular)
+                for (depth, piece), variance in zip(depths, variances, strict=True)
             ]
-            for at in (0, 1000, iteration)
-            if at <= iteration
-        }
         write_layers(folder, result, snapshots)
     return result
 

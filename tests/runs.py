@@ -1,6 +1,7 @@
 """A training in a test, under a lease of its own."""
 
-from collections.abc import Callable
+import os
+import signal
 
 from replicate.options import Options
 from replicate.run import Run
@@ -9,9 +10,8 @@ from replicate.store.owner import Owner
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder
 from replicate.training import train
-from replicate.worker import make_loggers
-
-Progress = Callable[[int, float | None], None]
+from replicate.training.logger import Progress
+from replicate.worker import make_logger
 
 
 def train_run(run: Run, options: Options, progress: Progress = lambda iteration, accuracy: None) -> Result | None:
@@ -19,4 +19,9 @@ def train_run(run: Run, options: Options, progress: Progress = lambda iteration,
     lease = acquire(RunFolder.of(options.out, run), Owner(options.device, run.iterations))
     assert lease is not None
     with lease:
-        return train.train_run(run, options, lease, make_loggers(run, options, lease, progress))
+        return train.train_run(run, options, lease, progress, make_logger(run, options, lease))
+
+
+def stop_at(at: int, number: int = signal.SIGTERM) -> Progress:
+    """Make a progress function that signals this process at an iteration."""
+    return lambda iteration, _: os.kill(os.getpid(), number) if iteration == at else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench.cli import main
 from bench.compare import MeasurementError, Plan, Row, carry_out
-from bench.measure import Speed, iteration_operations, measure
+from bench.measure import iteration_operations, measure
 from bench.page import Page
 from bench.scheduler import queue_cost
 
@@ -36,19 +36,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--paths", "eager,graph"], "unknown path on cpu 'graph'; choose from: baseline, eager"),
-        (["--activations", "swish"], "unknown activation 'swish'; choose from: maxout, relu, vlrelu, tanh, sigmoid"),
-        (["--at-once", "1,0"], "--at-once 1,0 is not a list of numbers such as 1,2,4"),
-        (["--windows", "0"], 'Invalid value "0" for --windows. Must be >= 1.'),
-        (["--profile", "nowhere/a.txt"], "--profile nowhere/a.txt: there is no folder nowhere; make it"),
-        (["--out", "/dev/null/a"], "cannot write /dev/null/a: Not a directory; give another --out or --profile"),
+        ("--out OUT --devices cpu --paths eager,graph", "unknown path on cpu 'graph'; choose from: baseline, eager"),
+        ("--out OUT --at-once 1,0", "--at-once 1,0 is not a list of numbers such as 1,2,4"),
+        ("--out OUT --profile nowhere/a.txt", "--profile nowhere/a.txt: there is no folder nowhere; make it"),
+        ("--out /dev/null/a", "cannot write /dev/null/a: Not a directory; give another --out or --profile"),
     ],
 )
 def test_wrong_usage_is_one_sentence(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = dict(zip(WORDS[::2], WORDS[1::2], strict=True)) | {"--out": str(tmp_path)} | {words[0]: words[1]}
-    assert main([word for option in options.items() for word in option]) == 2
+    assert main(words.replace("OUT", str(tmp_path)).split()) == 2
     assert capsys.readouterr().err == f"bench: {message}\n"
     assert not list(tmp_path.iterdir())
 
@@ -57,7 +54,7 @@ def test_the_command_works_in_any_folder(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("PYTHONPATH", raising=False)
     command = [sys.executable, str(SCRIPT), "--activations", "swish"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stderr.startswith("bench: unknown activation 'swish'")
+    assert done.stderr.startswith("bench: unknown activation 'swish'; choose from: maxout, relu, vlrelu, tanh, sigmoid")
 
 
 def test_a_failed_measurement_is_one_sentence_and_writes_no_page(
@@ -91,7 +88,6 @@ def test_a_training_is_measured_in_windows_after_the_gate_opens(path: str, profi
         gate.touch()
 
     speed = measure(path, RUN, Options(tmp_path), time.time(), gate, 3, 0.1, profiled, send)
-    assert isinstance(speed, Speed)
     assert sent == ["ready"]
     assert len(speed.rates) == 3
     assert min(*speed.rates, speed.startup) > 0
@@ -131,8 +127,6 @@ def test_the_page_compares_rates_with_the_baseline_at_the_same_load() -> None:
     page = Page("a device", "a command", PLAN, 1e12, rows, ((1, 0.005), (200, 0.002)))
     text = page.markdown()
     for line in (
-        "# Speed on a device",
-        "- Command: `a command`",
         "- Rates: medians of 5 windows of 5 s each",
         "| relu | 1 | baseline | 10 | 1,280 | 10.0 % | 1.00 × | 1 MiB | 3.0 s |",
         "| relu | 2 | eager | 50 | 6,400 | 50.0 % | 1.25 × | 4 MiB | 2.0 s |",
@@ -143,6 +137,5 @@ def test_the_page_compares_rates_with_the_baseline_at_the_same_load() -> None:
         assert text.count(line) == 1
     assert "queue" not in Page("a device", "a command", PLAN, 1e12, rows).markdown()
     assert page.profile() == "relu, 8 at once, eager: 4 iterations\na table\n"
-    content = json.loads(page.json())["rows"]
-    assert [row["iterations_per_second"] for row in content] == [10.0, 40.0, 50.0, 25.0]
-    assert not any("kernels" in row for row in content)
+    assert [row["iterations_per_second"] for row in json.loads(page.json())["rows"]] == [10.0, 40.0, 50.0, 25.0]
+    assert "kernels" not in page.json()

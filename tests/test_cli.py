@@ -30,23 +30,15 @@ def out(tmp_path: Path) -> Path:
     ("words", "message"),
     [
         ("matrix no.yaml", "no.yaml: cannot read the experiment file: No such file or directory"),
-        ("matrix FILE --set init=lsvu", "unknown init 'lsvu' (did you mean 'lsuv'?); choose from: lsuv, "),
-        ("matrix FILE --set speed=9", "unknown key in --set 'speed' (did you mean 'seed'?); choose from: init, "),
         ("matrix FILE --only init=lsuv --only init=msra", "--only gives init twice"),
-        ("matrix FILE --step grpah", 'Did you mean "graph"?'),
         ("matrix FILE --outt x", "Unknown option: --outt. Did you mean --out?"),
-        ("matrix FILE --per-device x", 'Invalid value for --per-device: unable to convert "x" into int.'),
         ("matrix FILE --set", "--set requires at least 1 element"),
         ("matrix FILE another.yaml", "unexpected argument 'another.yaml'"),
-        ("matrix", "FILE requires an argument"),
         ("matrx", "unknown command 'matrx' (did you mean 'matrix'?); choose from: matrix, run, "),
         ("collect --out nothing-here", "no folder to merge; give output folders"),
         ("verify FILE --sample 0", "--sample '0' is not a number of runs; give 1 or more, or all"),
-        ("matrix FILE --time-limit -5m", "--time-limit requires an argument"),
-        ("matrix FILE --out /dev/null/out", "cannot write to the output folder /dev/null/out: Not a "),
         ("report FILE --out /dev/null/out", "cannot write /dev/null/out/report: Not a directory"),
         ("run FILE", "smoke has 23 runs; fix its axes to get one: --set init=… activation=…"),
-        ("run FILE --set init=lsuv", "smoke has 5 runs; fix its axes to get one: --set activation=…"),
         ("table FILE --out nothing-here", "nothing-here holds no finished run of smoke; fill it with"),
     ],
 )
@@ -63,9 +55,8 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
 
 def test_too_many_devices_are_refused_before_anything_starts(capsys: Output, tmp_path: Path) -> None:
     words = ["--out", str(tmp_path), "--devices", "cpu", "--devices-per-run", "33"]
-    assert main(["run", SMOKE, "--set", "init=lsuv", "activation=relu", *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(" has 32 images a batch; give 1 to 32")
+    assert main(["matrix", SMOKE, *words]) == 2
+    assert " has 32 images a batch; give 1 to 32\n" in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/*"))
 
 
@@ -75,8 +66,7 @@ def test_status(capsys: Output, out: Path) -> None:
         assert main(["status", SMOKE, "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "23 runs: 1 done, 1 error, 1 running, 20 waiting" in text
-    (row,) = (line for line in text.splitlines() if line.startswith("OrthoNorm "))
-    assert row.split() == ["OrthoNorm", "waiting", "waiting", "waiting", "error", "waiting"]
+    assert ["OrthoNorm", "waiting", "waiting", "waiting", "error", "waiting"] in map(str.split, text.splitlines())
     (line,) = (line for line in text.splitlines() if f"▸ {run.run_id}" in line)
     assert line.split()[2:9] == ["120", "of", "200", "35.2", "%", "0", "s"]  # 80 iterations, as fast as the other run
     assert "gpu 3, process" in line
@@ -110,9 +100,7 @@ def test_a_command_says_what_it_finds_and_writes(
         assert (out / name).stat().st_size > 0
 
 
-def test_report_writes_a_page_even_of_nothing_and_says_why_it_has_no_pairs(capsys: Output, out: Path) -> None:
-    assert main(["report", SMOKE, "--out", str(out / "empty")]) == 0
-    assert "No run has finished yet" in (out / "empty" / "report" / "index.html").read_text()
+def test_report_says_why_its_page_has_no_pairs(capsys: Output, out: Path) -> None:
     for run in Experiment.load(SMOKE).with_settings({"dataset": "folder:gone"}).runs({"activation": "tanh"}):
         path = put(record(run, Options(out)), RunFolder.of(out, run).path)
         (path.parent / "predictions.npz").write_bytes(b"never read")

@@ -9,11 +9,7 @@ from bench import cli
 from command_lines import parse
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    page
-    for page in sorted(ROOT.rglob("*.md"))
-    if not page.relative_to(ROOT).parts[0].startswith(".") and "local" not in page.relative_to(ROOT).parts
-]
+PAGES = [page for page in sorted(ROOT.rglob("*.md")) if not re.match(r"\.|.*/local/", str(page.relative_to(ROOT)))]
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 

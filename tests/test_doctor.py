@@ -13,7 +13,6 @@ from replicate.cli import main
 from replicate.doctor import Finding, data, devices, disk, hardware, judge, show, tiny_run, wandb
 from replicate.errors import CUDA, MEMORY
 from replicate.matrix.local import Ended, LocalLauncher
-from replicate.matrix.resources import Slot
 from replicate.matrix.task import PRELOAD, Task
 from replicate.options import Options
 
@@ -41,31 +40,24 @@ def test_a_process_that_dies_and_one_that_hangs_are_reported(monkeypatch: pytest
 
 
 def test_a_device_that_does_not_train_comes_with_a_fix(tmp_path: Path) -> None:
-    task = Task(tiny_run(Slot("gpu 0", "cuda", {})), Options(tmp_path), "gpu 0", "token")
+    task = Task(tiny_run("cuda"), Options(tmp_path), "gpu 0", "token")
     failed = ended(task.run, "error", error="a\nb: no room\n")
     for kind, fix in ((MEMORY, "free its memory"), (CUDA, "check with nvidia-smi"), (None, "`replicate matrix")):
         finding = judge(task, Ended("gpu 0", replace(failed, passing=kind)))
         assert (finding.text, finding.good) == ("gpu 0: does not train: b: no room", False)
         assert finding.fix.startswith(fix)
     assert judge(task, Ended("gpu 0", ended(task.run, "diverged"))).good
-    assert judge(task, None).text.endswith("no answer in 180 s")
+    assert judge(task, Ended("gpu 0", RuntimeError("no answer"))).text == "gpu 0: does not train: no answer"
 
 
 def test_topics_marks_and_fixes_are_printed_and_one_device_is_enough() -> None:
     file = StringIO()
     works = Finding("training", "cpu: trains (32-true)", good=True)
-    assert show(iter([Finding("data", "[bold] here" + "x" * 100), BROKEN, works]), Console(file=file, width=60)) == 0
-    assert file.getvalue().splitlines() == [
-        "data",
-        "  · [bold] here" + "x" * 100,
-        "training",
-        "  ✗ gpu 0: does not train: boom",
-        "    → fix [it]\\x1b",
-        "  ✓ cpu: trains (32-true)",
-        "ready to train on cpu; not on gpu 0",
-    ]
+    assert show(iter([Finding("data", "[bold] here"), BROKEN, works]), Console(file=file, width=20)) == 0
+    facts = ["data", "  · [bold] here", "training"]
+    judged = ["  ✗ gpu 0: does not train: boom", "    → fix [it]\\x1b", "  ✓ cpu: trains (32-true)"]
+    assert file.getvalue().splitlines() == [*facts, *judged, "ready to train on cpu; not on gpu 0"]
     assert show(iter([BROKEN]), Console(file=file)) == 1
-    assert file.getvalue().endswith("no device can train; see ✗ above\n")
 
 
 def test_gpus_their_memory_and_their_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +92,3 @@ def test_wandb_shows_the_mode_and_never_the_key(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert list(wandb()) == [Finding("W&B", "logging is off; API key found")]
-    monkeypatch.setattr(doctor, "wandb_key_known", lambda: False)
-    (unknown,) = wandb()
-    assert (unknown.text, unknown.fix[:13]) == ("logging is off; API key not found", "`wandb login`")

@@ -1,7 +1,6 @@
 """Experiment files: the shipped ones, the expansion, and what is refused."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import jsonschema
@@ -14,17 +13,12 @@ from replicate.yamlfile import parse
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
-grid:
-  init: [lsuv, xavier]
-  activation: [relu, tanh]
-  seed: [0, 1]
+grid: {init: [lsuv, xavier], activation: [relu, tanh], seed: [0, 1]}
 exclude: [{init: xavier, activation: tanh}]
 run: {iterations: 10, milestones: [5], weight_decay: 5e-4}
-overrides:
-  - {when: {init: xavier}, set: {momentum: 0.5, lr: 0.001}}
+overrides: [{when: {init: xavier}, set: {momentum: 0.5, lr: 0.001}}]
 """
-
-
+SHIPPED = set((ROOT / "experiments").glob("*.yaml")) - {ROOT / "experiments" / "sweep.yaml"}  # that one is W&B's
 SCHEMA = json.loads((ROOT / "experiments" / "schema.json").read_text())
 
 
@@ -34,21 +28,16 @@ def load(folder: Path, text: str) -> Experiment:
     return Experiment.load(path)
 
 
-def test_the_shipped_experiments_are_the_issue_of_the_paper() -> None:
-    sizes = {"table3": 115, "table3-short": 69, "table3-as-released": 115, "pilot": 23, "smoke": 23}
-    files = set((ROOT / "experiments").glob("*.yaml")) - {ROOT / "experiments" / "sweep.yaml"}  # that one is W&B's
-    found = {path.stem: Experiment.load(path) for path in files}
+def test_the_shipped_experiments_have_the_protocol_of_the_paper() -> None:
+    sizes = {"table3": 115, "table3-short": 69, "table3-as-released": 115, "pilot": 23, "smoke": 23, "input-scale": 36}
+    found = {path.stem: Experiment.load(path) for path in SHIPPED}
     assert {name: len(found[name].runs()) for name in sizes} == sizes
     for run in found["table3"].runs():  # uniform: the defaults of Run are the paper's protocol
         assert run == Run(run.init, run.activation, run.seed)
     for name in ("table3", "table3-as-released", "table3-short", "pilot"):
         assert {run.input_scale for run in found[name].runs()} == {0.7}
-    doubted = Counter((run.init, run.activation) for run in found["input-scale"].runs())
-    assert doubted == dict.fromkeys([("msra", "relu"), ("msra", "vlrelu"), ("msra", "maxout"), ("xavier", "maxout")], 9)
-    short = {(run.iterations, run.milestones) for run in found["table3-short"].runs()}
-    assert short == {(18_000, (8_000, 12_000, 16_000))}
-    pilot = {(run.iterations, run.milestones, run.width, run.precision) for run in found["pilot"].runs()}
-    assert pilot == {(3_000, (1333, 2000, 2667), 0.25, "32-true")}
+    schedules = {(run.iterations, run.milestones) for name in ("table3-short", "pilot") for run in found[name].runs()}
+    assert schedules == {(18_000, (8_000, 12_000, 16_000)), (3_000, (1333, 2000, 2667))}
 
 
 def test_as_released_differs_in_two_cells() -> None:
@@ -86,8 +75,10 @@ def test_only_and_set(tmp_path: Path) -> None:
     assert {run.width for run in experiment.with_settings({"width": [0.5, 1]}).runs()} == {0.5, 1.0}
     assert experiment.with_settings({"milestones": [2, 4]}).runs()[0].milestones == (2, 4)
     assert len(experiment.with_settings({"milestones": [[2], [4]]}).runs()) == 12
-    with pytest.raises(UsageError, match=r"seed\.1 must be a whole number, not 'x'"):
+    with pytest.raises(UsageError, match="seed must be a whole number, not 'x'"):
         experiment.with_settings({"seed": [0, "x"]})
+    with pytest.raises(UsageError, match="unknown activation in --only 'tanh'; choose from: relu"):
+        experiment.runs({"init": "xavier", "activation": "tanh"})
 
 
 # What an editor that has the schema finds as well
@@ -100,10 +91,9 @@ FOUND_BY_EDITORS = [
     ("grid: {inti: [lsuv]}", r"unknown key in grid 'inti' \(did you mean 'init'\?\)"),
     ("grid: {init: [lsvu]}", "unknown init 'lsvu'"),
     ("grid: {seed: [-1]}", r"grid.seed.0 = -1 is out of range"),
-    ("grid: {seed: [true]}", "grid.seed.0 must be a whole number, not True"),
     ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: fast}", "lr must be a number, not 'fast'"),
     ("grid: {init: [lsuv]}\nrun: {dataset: imagenet}", "unknown dataset 'imagenet'"),
-    ("grid: {init: [lsuv]}\nexclude: [{}]", r"exclude\.0 is \{\}: give at least one `field: value`"),
+    ("grid: {init: [lsuv]}\nexclude: [{}]", "exclude covers the whole grid"),
     ("grid: {init: [lsuv]}\nexclude: [{activation: max-out}]", "unknown activation 'max-out'"),
     ("grid: {init: [lsuv]}\noverrides: [{if: 1}]", "unknown key in overrides 'if'; choose from: when, set"),
     ("grid: {init: [lsuv]}\noverrides: [{when: {seed: 0}}]", "overrides.0.set is missing"),
@@ -118,7 +108,6 @@ FOUND_BY_THE_READER = [
     ("grid: {width: [1, 1.0]}", "grid.width holds 1.0 twice"),
     ("grid: {init: [lsuv]}", "activation is missing; give it in grid or in run"),
     ("grid: {init: [lsuv]}\nrun: {init: xavier}", "init is in both grid and run"),
-    (RELU + "exclude: [{lr: 0.01}]", "exclude covers the whole grid"),
     (RELU + "exclude: [{init: msra}]", "exclude {init: msra} matches no run"),
     (RELU + "overrides: [{when: {lr: 0.5}, set: {pad: 4}}]", "when {lr: 0.5} matches no run of the grid"),
     (RELU + "overrides: [{when: {init: lsuv}, set: {init: xavier}}]", "two runs of the grid have the same settings"),
@@ -145,26 +134,13 @@ def test_the_schema_for_editors_is_current() -> None:
     assert json.loads(json_schema()) == SCHEMA, "make schema"
 
 
-@pytest.mark.parametrize("path", [*(ROOT / "experiments").glob("*.yaml")], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SHIPPED), ids=lambda path: path.stem)
 def test_editors_find_the_schema_and_no_fault_in_the_shipped_files(path: Path) -> None:
-    if path.stem != "sweep":  # that one is W&B's
-        assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
-        jsonschema.validate(parse(path.read_text()), SCHEMA)
+    assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+    jsonschema.validate(parse(path.read_text()), SCHEMA)
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no\.yaml: cannot read the experiment file: No such file or directory"):
-        Experiment.load(tmp_path / "no.yaml")
-    with pytest.raises(UsageError, match="Is a directory"):
-        Experiment.load(tmp_path)
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff\xfe")
     with pytest.raises(UsageError, match="not UTF-8"):
         Experiment.load(tmp_path / "latin.yaml")
-
-
-def test_only_over_nothing_is_refused(tmp_path: Path) -> None:
-    experiment = load(tmp_path, SMALL)
-    with pytest.raises(UsageError, match="unknown init in --only 'msra'; choose from: lsuv, xavier"):
-        experiment.runs({"init": "msra"})
-    with pytest.raises(UsageError, match="unknown activation in --only 'tanh'"):
-        experiment.runs({"init": "xavier", "activation": "tanh"})

@@ -52,21 +52,17 @@ def test_the_net_is_the_one_of_the_prototxt() -> None:
     assert highway_nets.first_losses(net, images)[10] == pytest.approx(by_label, rel=1e-4)
 
 
-def made_up(seed: int) -> pd.DataFrame:
-    """Losses whose excess over chance is log-normal: median scale², deviation 0.3."""
-    noise = np.random.default_rng(seed).normal(0, 0.3, (2, 400))
+def test_the_likelihood_of_losses_with_a_known_one() -> None:
+    # The excess of the losses over chance is log-normal: median scale², deviation 0.3.
+    noise = np.random.default_rng(0).normal(0, 0.3, (2, 400))
     parts = [
         pd.DataFrame({"classes": classes, "scale": scale, "loss": math.log(classes) + scale**2 * np.exp(noise[row])})
         for row, classes in enumerate((10, 100))
         for scale in highway_nets.SCALES
     ]
-    return pd.concat(parts)
-
-
-def test_the_likelihood_of_losses_with_a_known_one() -> None:
     # The deviation of the estimate of log(scale) is 0.3 / 2 by one log, and 0.3 / 2 / √2 by two.
     logs = {classes: math.log(classes) + 0.7**2 for classes in (10, 100)}
-    likelihoods = input_scale.log_likelihoods(made_up(0), logs)
+    likelihoods = input_scale.log_likelihoods(pd.concat(parts), logs)
     for one, error in ((likelihoods[10], 0.15), (sum(likelihoods.values()), 0.15 / math.sqrt(2))):
         best, low, high = input_scale.interval(one)
         assert best == pytest.approx(0.7, rel=0.03)

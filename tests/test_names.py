@@ -1,7 +1,5 @@
 """The registries: every name leads to an object of the right kind."""
 
-import pytest
-
 from replicate.names import ACTIVATIONS, DATASETS, INITS, MODELS, PREPROCESSINGS, resolve
 from replicate.nn.activations import Activation
 
@@ -10,8 +8,3 @@ def test_every_name_can_be_imported() -> None:
     assert all(isinstance(resolve(path), Activation) for path in ACTIVATIONS.values())
     assert all(isinstance(resolve(path), tuple) for path in MODELS.values())
     assert all(callable(resolve(path)) for path in (*INITS.values(), *DATASETS.values(), *PREPROCESSINGS.values()))
-
-
-def test_a_wrong_path_names_what_is_missing() -> None:
-    with pytest.raises(AttributeError, match="swish"):
-        resolve("replicate.nn.activations:swish")

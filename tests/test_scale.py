@@ -17,12 +17,6 @@ def test_the_clock_counts_rounds_and_the_schedulers_own_time() -> None:
     assert done.excess == pytest.approx(100 * (done.makespan / 5000 - 1))
 
 
-def test_the_longest_run_bounds_the_ideal() -> None:
-    done = simulate(runs(["maxout", "relu"]), slots=4, seconds=lambda run: 200.0 if run.activation == "maxout" else 1.0)
-    assert done.ideal == 200
-    assert done.makespan == pytest.approx(200, abs=1 + done.own)
-
-
 def test_long_runs_at_the_end_do_not_leave_the_fleet_idle() -> None:
     # Four runs of 100 s, then one of 200 s, on two slots: in that order 400 s; the long one first: 300 s.
     many = [*runs(["relu"], 4), *runs(["maxout"])]

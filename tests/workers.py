@@ -16,10 +16,9 @@ from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
 from replicate.store.result import Attempt, Result
-from replicate.training.logger import Logger
+from replicate.training.logger import Logger, Progress
 
 Send = Callable[..., None]
-Loggers = Sequence[Logger]
 History = Sequence[Attempt]
 
 SYNTHETIC = "6fe038e3069697e2f30c2705265a79feb37f32381ea4af188df6aac4a8af1cbb"  # fingerprint of the synthetic images
@@ -34,7 +33,6 @@ def fail(message: str, send: Send) -> None:
 def die(number: int, send: Send) -> None:
     """Be killed by a signal."""
     os.kill(os.getpid(), number)
-    time.sleep(60)
 
 
 def leave(code: int, send: Send) -> None:
@@ -49,12 +47,6 @@ def endless(path: Path, send: Send) -> None:
     while True:
         send(0, 0)
         time.sleep(0.05)
-
-
-def report(loggers: Loggers, iteration: int) -> None:
-    """Report the progress of a run."""
-    for logger in loggers:
-        logger.progress(iteration, None)
 
 
 def record(run: Run, options: Options, device: str = "a test") -> Result:
@@ -93,14 +85,14 @@ def put(result: Result, folder: Path) -> Path:
     return path
 
 
-def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result:
+def train(run: Run, options: Options, lease: Lease, progress: Progress, logger: Logger, history: History) -> Result:
     """Take the place of a training in tests of the scheduler.
 
     Seed 1 raises, seed 2 is killed, seed 3 is slow, seed 5 is asked to end, seed 6 is killed the first time, seed 7
     runs out of memory the first two times, seed 8 finds the disk full the first time, seed 9 cannot have a CUDA graph,
     seed 10 waits for `OUT/go`.
     """
-    report(loggers, 1)
+    progress(1, None)
     attempt = len(list(options.out.glob(f"seed-{run.seed}-*")))
     (options.out / f"seed-{run.seed}-{attempt}").touch()
     match run.seed:
@@ -124,8 +116,7 @@ def train(run: Run, options: Options, lease: Lease, loggers: Loggers, history: H
         case 10:
             while not (options.out / "go").exists():
                 time.sleep(0.05)
-    visible: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
-    result = record(run, options, f"{options.device} sees {visible!r}")
+    result = record(run, options, f"{options.device} sees {os.environ.get('CUDA_VISIBLE_DEVICES')!r}")
     step = {"step": options.graph_failure} if options.graph_failure else {}
     return lease.write_result(replace(result, history=list(history), environment=step))
 
@@ -144,7 +135,9 @@ def note_start(run: Run, options: Options) -> Path:
     return folder
 
 
-def patient(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result | None:
+def patient(
+    run: Run, options: Options, lease: Lease, progress: Progress, logger: Logger, history: History
+) -> Result | None:
     """Take the place of a training that lasts until `OUT/go` exists and that obeys signals."""
     received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
@@ -154,12 +147,12 @@ def patient(run: Run, options: Options, lease: Lease, loggers: Loggers, history:
         if received:
             (folder / "checkpoint").write_text(signal.Signals(received[0]).name)
             return None
-        report(loggers, 1)
+        progress(1, None)
         time.sleep(0.05)
     return lease.write_result(replace(record(run, options), history=list(history)))
 
 
-def trained(run: Run, options: Options, lease: Lease, loggers: Loggers, history: History) -> Result | None:
+def trained(run: Run, options: Options, lease: Lease, progress: Progress, *others: Any) -> Result | None:
     """Train in at most two parts: the first waits for SIGTERM in the middle, the second must not initialise again."""
     from replicate.names import INITS
     from replicate.training import measurements
@@ -169,15 +162,15 @@ def trained(run: Run, options: Options, lease: Lease, loggers: Loggers, history:
     first = not (folder / "checkpoint.pt").exists()
     measurements.PROGRESS_SECONDS = 0.0  # every chunk reports its progress
 
-    class Waits(Logger):
-        def progress(self, iteration: int, test_accuracy: float | None) -> None:
-            if first:
-                (folder / "waits").touch()
-                signal.pause()  # returns once the handler of the signal has been called
+    def wait(iteration: int, test_accuracy: float | None) -> None:
+        progress(iteration, test_accuracy)
+        if first:
+            (folder / "waits").touch()
+            signal.pause()  # returns once the handler of the signal has been called
 
     if not first:
         INITS.clear()  # an initialisation fails
-    return train_run(run, options, lease, [*loggers, Waits()], history)
+    return train_run(run, options, lease, wait, *others)
 
 
 def work_with(train: str, *arguments: Any) -> Any:

@@ -1,5 +1,6 @@
 """Data: where images come from, how they are prepared, and the batches that a run sees."""
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -31,18 +32,16 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
 def load_test_labels(dataset: str, data_dir: Path) -> Labels:
     """Load the test labels of a data set. Images in a folder are not decoded. Arguments and errors as in `load`."""
     if re.fullmatch(FOLDER, dataset):
-        return folder.read_test_labels(data_dir / dataset.removeprefix("folder:"))
+        return folder.load_test_labels(dataset, data_dir)
     return load(dataset, data_dir).test_labels
 
 
 def labels_at_hand(dataset: str, data_dir: Path) -> Labels | None:
     """Load the test labels of a data set; None if they are missing or damaged, or need a download."""
-    if dataset == "cifar10" and not cifar10.is_local(data_dir):
-        return None
-    try:
-        return load_test_labels(dataset, data_dir)
-    except UsageError:
-        return None
+    with contextlib.suppress(UsageError):
+        if dataset != "cifar10" or cifar10.is_local(data_dir):
+            return load_test_labels(dataset, data_dir)
+    return None
 
 
 def available(data_dir: Path) -> list[tuple[str, bool]]:

@@ -9,11 +9,10 @@ from torch.nn.functional import pad as zero_pad
 
 from replicate.data.dataset import Images
 
+# indices int64 (b,), crop offsets int64 (b, 2) in 0 to 2·pad, mirror bool (b,)
 Batch = tuple[Tensor, Tensor, Tensor]
-"""indices int64 (b,), crop offsets int64 (b, 2) in 0 to 2·pad, mirror bool (b,)."""
 
-GCN_CHUNK = 500
-"""Images processed at a time, in float64: about 12 MB."""
+GCN_CHUNK = 500  # images processed at a time, in float64: about 12 MB
 
 
 def gcn_mean_image(train_images: Images, test_images: Images) -> tuple[Tensor, Tensor]:
@@ -34,10 +33,8 @@ def gcn_mean_image(train_images: Images, test_images: Images) -> tuple[Tensor, T
         The training and the test images, float32, of the same shapes.
     """
     train, test = _gcn(train_images), _gcn(test_images)
-    total = torch.zeros(train.shape[1:], dtype=torch.float64)
-    for start in range(0, len(train), GCN_CHUNK):
-        total += train[start : start + GCN_CHUNK].sum(0, dtype=torch.float64)
-    mean_image = (total / len(train)).float()
+    sums = (chunk.sum(0, dtype=torch.float64) for chunk in torch.split(train, GCN_CHUNK))
+    mean_image = (sum(sums, start=torch.tensor(0.0)) / len(train)).float()
     return train.sub_(mean_image), test.sub_(mean_image)
 
 
@@ -71,12 +68,9 @@ class BatchStream(Iterator[Batch]):
         device: where the batches are needed; the numbers are copied there once per pass.
     """
 
-    def __init__(
-        self, n: int, batch_size: int, generator: torch.Generator, pad: int, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, n: int, batch_size: int, generator: torch.Generator, pad: int, device: str = "cpu") -> None:
         self.n, self.batch_size, self.generator, self.pad, self.device = n, batch_size, generator, pad, device
-        self.taken = 0
-        """Batches taken so far."""
+        self.taken = 0  # batches so far
         self._pass = self._draw()
         self._position = 0  # within the pass
 
@@ -133,13 +127,12 @@ def augment(images: Tensor, offsets: Tensor, mirror: Tensor, pad: int) -> Tensor
         also faster if the images already have this layout.
     """
     n, c, h, w = images.shape
-    device = images.device
     padded = zero_pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # n c h w -> n h+2·pad w+2·pad c
     height, width = padded.shape[1:3]
-    columns = torch.arange(w, device=device)
+    columns = torch.arange(w, device=images.device)
     columns = torch.where(mirror[:, None], w - 1 - columns, columns) + offsets[:, 1:]  # n w
-    rows = offsets[:, :1] + torch.arange(h, device=device)  # n h
-    rows += height * torch.arange(n, device=device)[:, None]  # of all images, one below the other
+    rows = offsets[:, :1] + torch.arange(h, device=images.device)  # n h
+    rows += height * torch.arange(n, device=images.device)[:, None]  # of all images, one below the other
     pixels = (width * rows)[:, :, None] + columns[:, None, :]  # n h w
     cropped = padded.reshape(-1, c).index_select(0, pixels.flatten())
     return cropped.view(n, h, w, c).permute(0, 3, 1, 2)

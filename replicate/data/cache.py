@@ -19,8 +19,8 @@ from replicate.data.dataset import Images
 from replicate.errors import UsageError
 from replicate.store.files import read_bytes, write_atomically
 
+# Images, uint8 (n, 3, 32, 32), and the fingerprint of the files that they were decoded from
 Entry = tuple[Images, str]
-"""Images, uint8 (n, 3, 32, 32), and the fingerprint of the files that they were decoded from."""
 
 
 def folder() -> Path:
@@ -53,8 +53,7 @@ def get_or_create(key: str, create: Callable[[], Entry]) -> Entry:
     path = folder() / f"{key}.npy"
     if (entry := _read(path)) is None:
         with folder_lock(path.parent):
-            entry = _read(path)  # another process may have created it
-            if entry is None:
+            if (entry := _read(path)) is None:  # another process may have created it
                 entry = create()
                 _write(path, entry)
     return entry

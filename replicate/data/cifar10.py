@@ -19,6 +19,7 @@ URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE, ARCHIVE_MD5 = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
 META, META_MD5 = "batches.meta", "5ff9c542aee3614f3951f8cda6e48888"
+# Split and file -> MD5, in the order of the images; the last one is the test set
 BATCHES = {
     "train/data_batch_1": "c99cafc152244af753f735de768cd75f",
     "train/data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -27,7 +28,6 @@ BATCHES = {
     "train/data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test/test_batch": "40351d587109b95175f43aff81a1287e",
 }
-"""Split and file -> MD5, in the order of the images; the last one is the test set."""
 
 MAX_BYTES = 50_000_000  # of a file of 10,000 images, which has 31,000,000
 

@@ -12,14 +12,13 @@ from torch import Generator, Tensor
 from replicate.data.batches import BatchStream, augment, epoch_ends
 from replicate.run import Run
 
+# Test images in a batch; the accuracy does not depend on it
 TEST_BATCH = {"cpu": 500, "cuda": 2000}
-"""Test images in a batch; the accuracy does not depend on it."""
 
+# Iterations per step of Lightning: many on a GPU, to hide Lightning's own work; few on a CPU, to show progress
 CHUNK = {"cpu": 4, "cuda": 128}
-"""Iterations per step of Lightning: many on a GPU, to hide Lightning's own work; few on a CPU, to show progress."""
 
-Pair = tuple[Tensor, Tensor]
-"""Images (b, 3, h, w) and labels (b,)."""
+Pair = tuple[Tensor, Tensor]  # images (b, 3, h, w) and labels (b,)
 
 
 class Loader(UserList[Any]):
@@ -32,21 +31,19 @@ class Chunk:
     Args:
         data: the run's data.
         length: number of batches.
+
+    Attributes:
+        max_length: number of batches in the longest chunk of this run.
     """
 
     def __init__(self, data: "DeviceData", length: int) -> None:
-        self.data, self.length = data, length
+        self.data, self.length, self.max_length = data, length, data.chunk
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Pair]:
         return islice(self.data.batches, self.length)
-
-    @property
-    def max_length(self) -> int:
-        """Batches in the longest chunk of this run."""
-        return self.data.chunk
 
     def stacked(self) -> Pair:
         """Images (k·b, 3, h, w), channels_last, and labels (k·b,) of its k batches, one after another."""
@@ -68,16 +65,13 @@ class DeviceData(LightningDataModule):
         device: `cpu` or `cuda`, where everything is stored.
         boundaries: further iterations at which a chunk ends, so that callbacks see the net there. No result depends on
             them.
+
+    Attributes:
+        batches: the training batches of this process, without end: images (b, 3, h, w) and labels (b,).
     """
 
     def __init__(
-        self,
-        train: Pair,
-        test: Pair,
-        run: Run,
-        generator: Generator,
-        device: str = "cpu",
-        boundaries: Sequence[int] = (),
+        self, train: Pair, test: Pair, run: Run, generator: Generator, device: str, boundaries: Sequence[int] = ()
     ) -> None:
         super().__init__()
         self.train_images, self.train_labels = (tensor.to(device) for tensor in train)
@@ -88,7 +82,6 @@ class DeviceData(LightningDataModule):
         self.epoch_ends = epoch_ends(len(self.train_images), run.batch_size, run.iterations)
         self.sampler = self._stream(generator, run.batch_size)
         self.batches = starmap(self.augmented, self.sampler)
-        """The training batches of this process, without end: images (b, 3, h, w) and labels (b,)."""
 
     def shard(self, rank: int, ranks: int) -> None:
         """Keep only one part of each training batch, and of the test images; all parts together are the whole.

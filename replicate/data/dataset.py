@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-SIDE = 32
-"""Width and height of an image in pixels: CIFAR's, and FitNet-4's last pooling depends on it."""
+SIDE = 32  # width and height of an image in pixels: CIFAR's, and FitNet-4's last pooling depends on it
 
+# Called with (images done, total images) while a data set is being decoded
 Progress = Callable[[int, int], None]
-"""Called with (images done, total images) while a data set is being decoded."""
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]

@@ -20,14 +20,12 @@ LAYOUT = "images belong in {train,test}/<class>/<file>, and nothing else belongs
 MAX_BYTES = 4_000_000  # of an image file of 32×32 pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-CACHE_VERSION = 1
-"""Raise it whenever the same files are decoded into other arrays."""
+CACHE_VERSION = 1  # raise it whenever the same files are decoded into other arrays
 
+# Labels that differ from the folder's name. CIFAR-10 stored as JPEG loses accuracy, so every table must show it.
 LABELS = {"cifar10-jpeg": "CIFAR-10 (JPEG mirror)"}
-"""Labels that differ from the folder's name. CIFAR-10 stored as JPEG loses accuracy, so every table must show it."""
 
-Classes = dict[str, list[Path]]
-"""class -> image files, both sorted by name."""
+Classes = dict[str, list[Path]]  # class -> image files, both sorted by name
 
 
 def names(data_dir: Path) -> list[str]:
@@ -36,7 +34,7 @@ def names(data_dir: Path) -> list[str]:
 
 
 def files(folder: Path) -> dict[str, Classes]:
-    """List the image files of a data set by split and class, in the order in which `read` returns the images.
+    """List the image files of a data set by split and class, in the order in which `load` returns the images.
 
     Raises:
         UsageError: the folder is missing or does not have this layout.
@@ -56,12 +54,6 @@ def files(folder: Path) -> dict[str, Classes]:
 
 
 def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Dataset:
-    """Read the data set `folder:NAME` from the folder NAME in `data_dir`, see `read`."""
-    name = dataset.removeprefix("folder:")
-    return read(data_dir / name, LABELS.get(name, name), progress)
-
-
-def read(folder: Path, label: str, progress: Progress | None = None) -> Dataset:
     """Read a folder of images, from the cache if they have been decoded on this machine before.
 
     The key of the cache is made of the relative names, sizes and modification times in nanoseconds, as in git's index.
@@ -69,24 +61,26 @@ def read(folder: Path, label: str, progress: Progress | None = None) -> Dataset:
     in the order of their names; the images of a class are in the order of their names.
 
     Args:
-        folder: contains `train` and `test`, each with one folder per class, each with PNG or JPEG images of 32×32
-            pixels. Files whose name begins with a dot are ignored.
-        label: display name of the data set.
+        dataset: `folder:NAME`.
+        data_dir: its folder NAME contains `train` and `test`, each with one folder per class, each with PNG or JPEG
+            images of 32×32 pixels. Files whose name begins with a dot are ignored.
         progress: called now and then while images are being decoded, not when they come from the cache.
 
     Raises:
         UsageError: the folder is missing or does not have this layout, or a file is not an image; names the culprit.
     """
-    tree = files(folder)
+    name = dataset.removeprefix("folder:")
+    tree = files(data_dir / name)
     paths = [path for split in SPLITS for found in tree[split].values() for path in found]
     images, content = get_or_create(_key(paths), lambda: _decode(paths, progress))
     train, test = _labels(tree["train"]), _labels(tree["test"])
-    return Dataset(label, content, tuple(tree["train"]), images[: len(train)], train, images[len(train) :], test)
+    arrays = images[: len(train)], train, images[len(train) :], test
+    return Dataset(LABELS.get(name, name), content, tuple(tree["train"]), *arrays)
 
 
-def read_test_labels(folder: Path) -> Labels:
-    """Return the test labels that `read` gives, without decoding the images. Raises the same errors."""
-    return _labels(files(folder)["test"])
+def load_test_labels(dataset: str, data_dir: Path) -> Labels:
+    """Return the test labels that `load` gives, without decoding the images. Raises the same errors."""
+    return _labels(files(data_dir / dataset.removeprefix("folder:"))["test"])
 
 
 def _labels(classes: Mapping[str, Sequence[Path]]) -> Labels:
@@ -124,10 +118,7 @@ def _key(paths: Sequence[Path]) -> str:
     # Another decoder may decode the same JPEG file into other pixels.
     key = hashlib.sha256(f"{CACHE_VERSION} Pillow {PIL.__version__} libjpeg {features.version('jpg')}".encode())
     for path in paths:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read as an image ({error.strerror}); remove it") from None
+        status = path.stat()
         key.update(f"\n{_relative(path)}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape"))
     return key.hexdigest()
 

@@ -9,10 +9,8 @@ import numpy.typing as npt
 
 from replicate.data.dataset import SIDE, Dataset, Images, Labels, Progress, fingerprint
 
-VERSION = 1
-"""Raise it whenever a pixel changes: the fingerprint is made of it and of SEED."""
-SEED = 151_106_422
-"""Independent of a run's seed: all seeds of a cell must see the same data."""
+VERSION = 1  # raise it whenever a pixel changes: the fingerprint is made of it and of SEED
+SEED = 151_106_422  # independent of a run's seed: all seeds of a cell must see the same data
 TRAIN, TEST = 2_000, 500
 
 Floats = npt.NDArray[np.float64]
@@ -28,6 +26,7 @@ def _stripe(x: Floats, width: float) -> Floats:
     return np.floor((x + 0.9) / width)
 
 
+# Class -> which points (u, v) are inside a shape that fills about -1 to 1 in both directions; v points down
 SHAPES: dict[str, Callable[[Floats, Floats], Bools]] = {
     "disc": lambda u, v: u * u + v * v <= 1,
     "ring": lambda u, v: abs(u * u + v * v - 0.7) <= 0.3,
@@ -40,7 +39,6 @@ SHAPES: dict[str, Callable[[Floats, Floats], Bools]] = {
     "columns": lambda u, v: _in_square(u, v) & (_stripe(u, 0.36) % 2 == 0),
     "checks": lambda u, v: _in_square(u, v) & ((_stripe(u, 0.6) + _stripe(v, 0.6)) % 2 == 0),
 }
-"""Class -> which points (u, v) are inside a shape that fills about -1 to 1 in both directions; v points down."""
 
 
 def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Dataset:
@@ -76,9 +74,8 @@ def shapes(count: int) -> tuple[Images, Labels]:
         mine = labels == label
         inside[mine] = shape(u[mine][:, None, :], v[mine][:, :, None])  # n 1 w, n h 1 -> n h w
 
-    sign = np.where(numbers[:, 3] < 0.5, -1.0, 1.0)[:, None]
     middle = 0.4 + 0.2 * numbers[:, 4:7]  # n c
-    contrast = sign * (0.10 + 0.20 * numbers[:, 7:10])  # n c
+    contrast = np.where(numbers[:, 3, None] < 0.5, -1.0, 1.0) * (0.10 + 0.20 * numbers[:, 7:10])  # n c
     slope = (numbers[:, 10:12] - 0.5) * 0.4  # n 2: shading from edge to edge
     shading = slope[:, :1, None] * (grid / SIDE - 0.5)[:, None] + slope[:, 1:, None] * (grid / SIDE - 0.5)  # n h w
     shade = np.where(inside, 1.0, -1.0)

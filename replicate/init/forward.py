@@ -37,7 +37,7 @@ class ForwardRunner:
 
     def __init__(self, model: nn.Module, batches: Batches, forward: Forward | None = None) -> None:
         self.model = model
-        self.forward = forward
+        self.forward = forward or _call
         self.single_batch = isinstance(batches, (Tensor, tuple, Mapping))
         self.passes = 0
         devices = _devices(model)
@@ -53,20 +53,21 @@ class ForwardRunner:
         batch = next(self._batches)
         batch = tree_map_only(Tensor, self._copy, dict(batch) if isinstance(batch, Mapping) else batch)
         self.passes += 1
-        if self.forward is not None:
-            self.forward(self.model, batch)
-            return
-        kwargs = batch if isinstance(batch, dict) else {}
-        args = () if isinstance(batch, dict) else tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-        try:
-            inspect.signature(self.model.forward).bind(*args, **kwargs)
-        except TypeError as error:
-            hint = "pass forward=lambda model, batch: model(batch[0]) or similar"
-            raise LSUVError(f"the model does not accept such a batch ({error}); {hint}") from error
-        self.model(*args, **kwargs)
+        self.forward(self.model, batch)
 
     def _copy(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device or tensor.device, copy=True).requires_grad_(tensor.requires_grad)
+
+
+def _call(model: nn.Module, batch: Any) -> None:
+    kwargs = batch if isinstance(batch, dict) else {}
+    args = () if isinstance(batch, dict) else tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        hint = "pass forward=lambda model, batch: model(batch[0]) or similar"
+        raise LSUVError(f"the model does not accept such a batch ({error}); {hint}") from error
+    model(*args, **kwargs)
 
 
 def _endless(batches: Callable[[], Any] | Iterable[Any]) -> Iterator[Any]:

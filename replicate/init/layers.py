@@ -92,8 +92,7 @@ class WeightLayer:
             raise LSUVError(f"layer {self.name!r} returns {type(output).__name__}, not a tensor")
         if self.pieces == 1:
             return [output.detach()]
-        weight = self.parameters()[0]
-        channels = output.ndim - (1 if isinstance(self.module, nn.Bilinear) else weight.ndim - 1)
+        channels = output.ndim - (1 if isinstance(self.module, nn.Bilinear) else self.weight(0).ndim - 1)
         outputs = sum(block.shape[0] for piece in range(self.pieces) for block in self.blocks(piece))
         if output.shape[channels] != outputs:
             wrong = f"{output.shape[channels]} channels, not the {outputs} of all its pieces"

@@ -31,8 +31,7 @@ def orthonormal(shape: tuple[int, ...], generator: Generator | None, negative_sl
     """
     normal = torch.randn(shape[0], fan_in(shape), generator=generator, **_options(generator))
     left, _, right = torch.linalg.svd(normal, full_matrices=False)
-    factor: Tensor = left if left.shape == normal.shape else right
-    return factor.reshape(shape)  # out in·k·k -> out in k k
+    return torch.reshape(left if left.shape == normal.shape else right, shape)  # out in·k·k -> out in k k
 
 
 def orthonormal_msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:

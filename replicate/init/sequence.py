@@ -33,7 +33,7 @@ class Piece:
         self.status: str | None = None  # None until the piece is finished
 
     def update(self, measured: Moments | None, tol: float, max_iter: int) -> None:
-        """Finish the piece if its variance is 1, or if no rescaling can make it 1. Otherwise rescale it.
+        """Divide the weight by √variance, or finish the piece if its variance is 1 or no rescaling can make it 1.
 
         Args:
             measured: None if forward passes do not reach the layer.
@@ -55,17 +55,13 @@ class Piece:
         elif self.tries >= max_iter:
             self.status = report.NOT_CONVERGED
         else:
-            self._rescale(measured.variance)
-
-    def _rescale(self, variance: float) -> None:
-        """Divide the weight by √variance."""
-        weight = self.tensors[0]
-        if self.exact is None:  # weights of 16 bits are scaled in 32, so that rounding errors do not accumulate
-            self.exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        weight.copy_(self.exact.div_(math.sqrt(variance)))
-        self.tries += 1
-        if not torch.isfinite(weight).all():
-            self.status = report.OVERFLOW
+            weight = self.tensors[0]
+            if self.exact is None:  # weights of 16 bits are scaled in 32, so that rounding errors do not accumulate
+                self.exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+            weight.copy_(self.exact.div_(math.sqrt(measured.variance)))
+            self.tries += 1
+            if not torch.isfinite(weight).all():
+                self.status = report.OVERFLOW
 
     def row(self, name: str) -> LayerReport:
         """Make the row of a finished piece."""
@@ -115,8 +111,7 @@ class LayerSequence:
             LSUVError: no layer was reached.
         """
         own = {layer.module for layer in self.layers}
-        others = [module for module in runner.model.modules() if module not in own]
-        self.taken = {parameter for module in others for parameter in module.parameters(recurse=False)}
+        self.taken = {p for m in runner.model.modules() if m not in own for p in m.parameters(recurse=False)}
         try:
             if one_pass:
                 with track_calls(self.layers, self._on_call, before_call=self._start):
@@ -176,10 +171,8 @@ class LayerSequence:
             Whether a piece could not be normalised and was restored.
         """
         pieces = unfinished = self.unfinished.get(layer, [])
-        is_first = True
         while unfinished:
-            measured = measure(is_first)
-            is_first = False
+            measured = measure(unfinished[0].tries == 0)
             for piece in unfinished:
                 piece.update(measured[piece.index] if measured else None, self.tol, self.max_iter)
             # Finished pieces are left as they are: on the next batch they may be just outside the tolerance.

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from replicate.live.state import CellProgress, MatrixState
@@ -14,7 +14,6 @@ from replicate.store.files import escape_control_chars
 
 HERE, ELSEWHERE = "▸", "▹"
 COLOURS = {HERE: "cyan", ELSEWHERE: "blue"}
-CELL_WIDTH = 10  # of `3/5 92.1 %`, so that the columns do not move while they fill
 LEGEND = f"{HERE} running, {ELSEWHERE} running elsewhere; 3/5: 3 of 5 done; %: progress or mean accuracy"
 
 
@@ -78,10 +77,10 @@ def _text(text: str, style: str = "") -> Text:
 
 def _grid(state: MatrixState) -> Table:
     rows, columns = (list(dict.fromkeys(values)) for values in zip(*state.cells, strict=True))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(Text(state.experiment.table.rows))
-    for column in columns:
-        table.add_column(_text(display_name(column).ljust(CELL_WIDTH)))
+    # At least as wide as `3/5 92.1 %`, so that the columns do not move while they fill
+    names = [state.experiment.table.rows, *(display_name(column).ljust(10) for column in columns)]
+    head = [Column(_text(name)) for name in names]
+    table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for row in rows:
         cells = [state.cells.get((row, column)) for column in columns]
         texts = [cell_text(cell) if cell else "–" for cell in cells]
@@ -90,20 +89,15 @@ def _grid(state: MatrixState) -> Table:
 
 
 def _running_runs(state: MatrixState) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("running", no_wrap=True)
-    for name in ("iteration", "accuracy", "left"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("on")
+    numbers = [Column(name, justify="right", no_wrap=True) for name in ("iteration", "accuracy", "left")]
+    head = [Column("running", no_wrap=True), *numbers, Column("on")]
+    table = Table(*head, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for run_id, one in state.running.items():
         mark = ELSEWHERE if one.elsewhere else HERE
-        place = escape_control_chars(", ".join(filter(None, (one.device, one.holder))))
-        seconds = state.seconds_left.get(run_id)
-        table.add_row(
-            _text(f"{mark} {run_id}", COLOURS[mark]),
-            f"{one.iteration:,} of {one.iterations:,}",
-            "" if one.accuracy is None else f"{one.accuracy:.1f} %",
-            "" if seconds is None else duration(seconds),
-            Text(place, no_wrap=True),  # on a narrow terminal this column is cut, not the name of the run
-        )
+        iterations = f"{one.iteration:,} of {one.iterations:,}"
+        accuracy = "" if one.accuracy is None else f"{one.accuracy:.1f} %"
+        left = duration(state.seconds_left[run_id]) if run_id in state.seconds_left else ""
+        place = _text(", ".join(filter(None, (one.device, one.holder))))
+        place.no_wrap = True  # on a narrow terminal this column is cut, not the name of the run
+        table.add_row(_text(f"{mark} {run_id}", COLOURS[mark]), iterations, accuracy, left, place)
     return table

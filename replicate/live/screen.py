@@ -75,14 +75,10 @@ class LiveDisplay(Display):
         self._live.start(refresh=True)
         threading.Thread(target=self._keep_looking, daemon=True).start()
 
-    def started(self, run: Run, slot: Slot) -> None:
+    def progressed(self, run: Run, slot: Slot, iteration: int, accuracy: float | None) -> None:
         """Show a run as running here."""
         self._results.pop(run.run_id, None)
-        self._own[run.run_id] = Progress(run.iterations, device=slot.name)
-
-    def progressed(self, run: Run, iteration: int, accuracy: float | None) -> None:
-        """Show how far a run is."""
-        self._own[run.run_id] = replace(self._own[run.run_id], iteration=iteration, accuracy=accuracy)
+        self._own[run.run_id] = Progress(run.iterations, iteration, accuracy, slot.name)
 
     def released(self, run: Run) -> None:
         """Show a run as waiting, until there is news of it."""
@@ -148,11 +144,12 @@ class StatusView:
             KeyboardInterrupt: Ctrl-C, or SIGTERM.
         """
         states = self._states(keep_watching)
-        if not can_redraw(self._console):
-            return self._print_changes(states)
-        with Live(console=self._console, auto_refresh=False) as live:
-            for state in states:
-                live.update(self._draw(state), refresh=True)
+        if can_redraw(self._console):
+            with Live(console=self._console, auto_refresh=False) as live:
+                for state in states:
+                    live.update(self._draw(state), refresh=True)
+        else:
+            state = self._print_changes(states)
         return int(state.total.errors > 0)
 
     def _states(self, keep_watching: Callable[[Observation], bool] | None) -> Iterator[MatrixState]:
@@ -176,7 +173,7 @@ class StatusView:
         notes += [f"{count(others, 'record')} of other settings in the folder"] if others else []
         return draw(state, f"{self._experiment.name} in {self._out}", notes)
 
-    def _print_changes(self, states: Iterator[MatrixState]) -> int:
+    def _print_changes(self, states: Iterator[MatrixState]) -> MatrixState:
         display, known = Display(self._console), dict[str, str]()
         for state in states:
             lines = {name: _describe(name, state) for name in self._monitor.runs}
@@ -188,7 +185,7 @@ class StatusView:
                     display.note(f"[{state.total.finished}/{state.total.expected}] {name}: {line}")
             known = lines
         display.note(totals(state))
-        return int(state.total.errors > 0)
+        return state
 
 
 def _describe(run_id: str, state: MatrixState) -> str:

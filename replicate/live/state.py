@@ -13,8 +13,8 @@ from replicate.experiment import Experiment
 from replicate.report.cell import Tally
 from replicate.run import Run
 from replicate.store.owner import LeaseWatch
-from replicate.store.result import BadRecordError, Result, read_result
-from replicate.store.run_folder import RunFolder
+from replicate.store.result import Result
+from replicate.store.run_folder import RunFolder, read_records
 
 SAMPLES = 240  # that a speed is measured over: about two minutes of a run that reports twice a second
 
@@ -67,34 +67,28 @@ class RunMonitor:
 
     def __init__(self, out: Path, runs: Sequence[Run]) -> None:
         self.runs = {run.run_id: run for run in runs}
-        self._folders = {name: RunFolder(out / "runs" / name) for name in self.runs}
+        self._folders = [RunFolder(out / "runs" / name) for name in self.runs]
         self._watch = LeaseWatch()
         self._final: dict[str, Result] = {}
 
     def look(self) -> Observation:
         """Read the lease and the record of every run."""
-        results, bad = dict(self._final), 0
         progress: dict[str, Progress] = {}
         expired: dict[str, str] = {}
-        for name, folder in self._folders.items():
-            if name in self._final:
-                continue
-            # The lease before the record: a run that ends between the two must not seem to be waiting.
-            info = self._watch.look(folder)
+        folders = [folder for folder in self._folders if folder.run_id not in self._final]
+        # The leases before the records: a run that ends between the two must not seem to be waiting.
+        for folder in folders:
+            name, info = folder.run_id, self._watch.look(folder)
             if info is not None and info.expired:
                 expired[name] = info.token
             elif info is not None and (owner := info.owner) is not None:
                 most = self.runs[name].iterations
                 iteration = min(owner.iteration, most)  # the file may contain any number
                 progress[name] = Progress(most, iteration, owner.test_accuracy, owner.device, info.holder)
-            try:
-                results[name] = read_result(folder.result)
-            except FileNotFoundError:
-                continue
-            except (BadRecordError, OSError):
-                bad += 1
+        found, bad = read_records(folders)
+        results = self._final | found
         self._final = {name: result for name, result in results.items() if result.final}
-        return Observation(results, progress, bad, expired)
+        return Observation(results, progress, len(bad), expired)
 
 
 class SpeedMeter:

@@ -20,6 +20,7 @@ from typing import Any
 from replicate.errors import UsageError, unknown
 from replicate.matrix.local import stoppable, tail
 from replicate.matrix.scheduler import MatrixSummary
+from replicate.store.files import refuse_link
 from replicate.store.lease import new_token
 
 STOP_SECONDS = 120.0  # that workers have to end, after they were asked to
@@ -46,8 +47,7 @@ class SlurmCluster:
 
     def __init__(self, folder: Path, options: Mapping[str, str], cores: int) -> None:
         executor = _import("submitit", "slurm").SlurmExecutor
-        if folder.is_symlink():
-            raise UsageError(f"{folder} is a symbolic link, and nothing is written through one; remove it")
+        refuse_link(folder)
         logging.getLogger("submitit").setLevel(logging.CRITICAL)  # it warns of missing accounting
         # A worker is one process on one node.
         options = _checked("slurm", options, sorted(executor._valid_parameters() - {"nodes", "ntasks_per_node"}))

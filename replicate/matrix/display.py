@@ -36,11 +36,8 @@ class Display:
         done = f", {finished} are done already" if finished else ""
         self.note(f"{total} run{'s' * (total != 1)}{done}")
 
-    def started(self, run: Run, slot: Slot) -> None:
-        """Show that a run has started."""
-
-    def progressed(self, run: Run, iteration: int, accuracy: float | None) -> None:
-        """Show how many iterations a run has done, and its latest test accuracy in %."""
+    def progressed(self, run: Run, slot: Slot, iteration: int, accuracy: float | None) -> None:
+        """Show how many iterations a run has done in its slot, and its latest test accuracy in %."""
 
     def released(self, run: Run) -> None:
         """Show that a run has left its slot."""

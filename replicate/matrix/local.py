@@ -197,7 +197,6 @@ def _died(task: str, exit_code: int | None) -> Ended:
 
 def tail(log: Path, lines: int = 20) -> str:
     """Return the last lines of a task's log; empty if there is no log."""
-    try:
+    with contextlib.suppress(OSError):
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""
+    return ""

@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -19,7 +19,6 @@ from replicate.store.run_folder import Records, collect
 from replicate.yamlfile import assignments
 
 LAST_ROUNDS = 2  # on table 3 and 1,000 slots one more gains nothing (experiments/scale.py)
-SURVEY = "replicate.training.environment:survey"
 Retried = Mapping[str, Result] | None  # by run_id
 
 
@@ -81,7 +80,7 @@ def survey(launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display
     display.note(f"looking for devices and data: {', '.join(names)}")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        launcher.start("survey", SURVEY, (names, data_dir), os.environ, log)
+        launcher.start("survey", "replicate.training.environment:survey", (names, data_dir), os.environ, log)
         while True:
             for event in launcher.events(timeout=1.0):
                 if isinstance(event, Progress):
@@ -112,16 +111,28 @@ def unfinished_runs(
         UsageError: the output folder holds a finished run on other data.
     """
     records = collect(out, runs)
-    for run_id, result in records.results.items():
-        here = fingerprints[result.run.dataset]
-        if result.final and result.fingerprint != here:
-            raise UsageError(
-                f"{run_id} in {out} was run on data with fingerprint {result.fingerprint}, but {result.run.dataset} "
-                f"here has {here}; give another --out, or the data it was run on"
-            )
+    check_data(records.results.values(), fingerprints, "give another --out, or the data it was run on")
     for path, reason in records.bad.items():
         display.note(f"{path}: {reason}; the run is done again, and the file set aside")
     return unfinished(runs, records.results, retried)
+
+
+def check_data(results: Iterable[Result], fingerprints: Mapping[str, str], hint: str) -> None:
+    """Check that finished runs were run on the data at hand.
+
+    Args:
+        results: of the runs.
+        fingerprints: data set -> fingerprint of the data at hand.
+        hint: what the user can do, for the message.
+
+    Raises:
+        UsageError: names both fingerprints.
+    """
+    for result in results:
+        run, here = result.run, fingerprints[result.run.dataset]
+        if result.final and result.fingerprint != here:
+            recorded = f"{run.run_id} was run on data with fingerprint {result.fingerprint}"
+            raise UsageError(f"{recorded}, but {run.dataset} here has {here}; {hint}")
 
 
 def unfinished(runs: Sequence[Run], results: Mapping[str, Result | None], retried: Retried = None) -> list[Run]:
@@ -132,14 +143,9 @@ def unfinished(runs: Sequence[Run], results: Mapping[str, Result | None], retrie
         results: run_id -> record.
         retried: run_id -> record of an error that is to be retried; other errors are not. None: all are.
     """
-
-    def chosen(run: Run) -> bool:
-        result = results.get(run.run_id)
-        if result is None or result.final:
-            return result is None
-        return retried is None or result == retried.get(run.run_id)
-
-    return list(filter(chosen, runs))
+    failed = {name: result for name, result in results.items() if result is not None and not result.final}
+    again = {name for name, result in failed.items() if retried is None or result == retried.get(name)}
+    return [run for run in runs if results.get(run.run_id) is None or run.run_id in again]
 
 
 def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: int) -> None:
@@ -154,12 +160,10 @@ def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: i
         UsageError: a run has too few images for so many devices.
     """
     for run in runs:
-        most = min(run.batch_size, test_images[run.dataset])
-        if most < devices:
-            few = "images a batch" if most == run.batch_size else "test images"
-            raise UsageError(
-                f"--devices-per-run {devices} is too many: {run.run_id} has {most} {few}; give 1 to {most}"
-            )
+        n = min(run.batch_size, test_images[run.dataset])
+        if n < devices:
+            few = "images a batch" if n == run.batch_size else "test images"
+            raise UsageError(f"--devices-per-run {devices} is too many: {run.run_id} has {n} {few}; give 1 to {n}")
 
 
 def shard_of(text: str, runs: Sequence[Run]) -> tuple[Run, ...]:
@@ -181,14 +185,10 @@ def shard_of(text: str, runs: Sequence[Run]) -> tuple[Run, ...]:
         UsageError: no such part, or more parts than runs.
     """
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, flags=re.ASCII)
-    if match is None:
-        raise UsageError(f"--shard {text!r} is not a part; give such as 2/8, the second of eight")
-    part, parts = int(match[1]), int(match[2])
-    if not 1 <= part <= parts:
-        last = max(parts, 1)
-        raise UsageError(f"--shard {text} is out of range; give a part from 1/{last} to {last}/{last}")
-    if parts > len(runs):
-        raise UsageError(f"--shard {text} cuts {len(runs)} runs into {parts} parts; give {len(runs)} parts at most")
+    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part <= parts <= len(runs):
+        problem = f"--shard {text!r} is not a part of {len(runs)} runs"
+        raise UsageError(f"{problem}; give such as 2/8, the second of eight, and {len(runs)} parts at most")
     order = attrgetter("dataset", "model", "width", "batch_size", "iterations", "activation", "init", "seed", "run_id")
     mine = set(sorted(runs, key=order)[part - 1 :: parts])
     return tuple(run for run in runs if run in mine)

@@ -86,7 +86,7 @@ class Deadline:
 
     def __init__(self, seconds: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._end = clock, clock() + seconds
-        self._start_up: float | None = None
+        self._start_ups: list[float] = []
         self._gap = 0.0
         self._started: dict[str, float] = {}
         self._progressed: dict[str, float] = {}
@@ -103,15 +103,14 @@ class Deadline:
         """Note that a run has reported its progress."""
         now = self._clock()
         if task in self._started:
-            self._start_up = max(self._start_up or 0.0, now - self._started.pop(task))
+            self._start_ups.append(now - self._started.pop(task))
         else:
             self._gap = max(self._gap, now - self._progressed[task])
         self._progressed[task] = now
 
     def may_start(self) -> bool:
         """Whether a run that starts now could still save a checkpoint and end before the deadline."""
-        start_up = START_SECONDS if self._start_up is None else self._start_up
-        return self.remaining() > start_up + self._gap + END_SECONDS
+        return self.remaining() > max(self._start_ups, default=START_SECONDS) + self._gap + END_SECONDS
 
     def expired(self) -> bool:
         """Whether the running runs must stop now in order to end before the deadline."""

@@ -1,8 +1,7 @@
 """The activations of Table 3."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +20,7 @@ class _MaxOfPieces(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pieces: int) -> Tensor:
-        ctx.pieces, ctx.shape = pieces, x.shape
-        ctx.format = torch.contiguous_format
-        if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            ctx.format = torch.channels_last
+        ctx.pieces, ctx.like = pieces, torch.empty_like(x, device="meta")  # shape and memory format, without the data
         best, *rest = _split(x, pieces)
         larger = []
         for piece in rest:
@@ -34,9 +30,8 @@ class _MaxOfPieces(torch.autograd.Function):
         return best
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (remaining,) = grads
-        grad = torch.empty(ctx.shape, dtype=remaining.dtype, device=remaining.device, memory_format=ctx.format)
+    def backward(ctx: Any, remaining: Tensor) -> tuple[Tensor, None]:
+        grad = torch.empty_like(ctx.like, dtype=remaining.dtype, device=remaining.device)
         pieces = _split(grad, ctx.pieces)
         # From the last piece to the first: a piece takes the remaining gradient where it is larger than all before it.
         for number, larger in reversed(list(enumerate(ctx.saved_tensors, start=1))):
@@ -75,16 +70,14 @@ class Maxout(nn.Module):
         """Return the maximum of each unit's pieces."""
         if torch.compiler.is_compiling():
             return _fusible_max(x, self.pieces)
-        best: Tensor = _MaxOfPieces.apply(x, self.pieces)
-        return best
+        return _MaxOfPieces.apply(x, self.pieces)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """Show the pieces in the printed network."""
         return f"pieces={self.pieces}"
 
 
-@dataclass(frozen=True, slots=True)
-class Activation:
+class Activation(NamedTuple):
     """What a network and an initialisation need to know about an activation.
 
     Args:

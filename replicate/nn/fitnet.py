@@ -2,45 +2,44 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
 from replicate.nn.activations import Activation
 
 
-@dataclass(frozen=True, slots=True)
-class Conv:
+class Conv(NamedTuple):
     """A 3×3 convolution, stride 1, pad 1, with bias, then the activation."""
 
     channels: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(NamedTuple):
     """Max-pooling of size×size windows that do not overlap."""
 
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hidden:
+class Hidden(NamedTuple):
     """A fully connected layer, then the activation."""
 
     units: int
 
 
-@dataclass(frozen=True, slots=True)
+class Flatten:
+    """From maps to a vector."""
+
+
 class Dropout:
     """Dropout with the run's probability."""
 
 
-@dataclass(frozen=True, slots=True)
 class Output:
     """The last fully connected layer, with one output per class; softmax is part of the loss."""
 
 
-Plan = Sequence[Conv | Pool | Hidden | Dropout | Output]
+Plan = Sequence[Conv | Pool | Hidden | Flatten | Dropout | Output]
 
 # Released code: examples/lsuv/cifar10. The last pooling covers the whole 8×8 map. MaxPool2d(8) has a deterministic
 # backward pass, unlike AdaptiveMaxPool2d.
@@ -48,7 +47,7 @@ FITNET4: Plan = (
     *(Dropout(), Conv(32), Conv(32), Conv(32), Conv(48), Conv(48), Pool(2)),
     *(Dropout(), Conv(80), Conv(80), Conv(80), Conv(80), Conv(80), Conv(80), Pool(2)),
     *(Dropout(), Conv(128), Conv(128), Conv(128), Conv(128), Conv(128), Conv(128), Pool(8)),
-    *(Dropout(), Hidden(500), Dropout(), Output()),
+    *(Dropout(), Flatten(), Hidden(500), Dropout(), Output()),
 )
 
 INPUT_CHANNELS = 3  # colour images, of 32×32 pixels so that the last map has 8×8
@@ -78,33 +77,28 @@ def build(
     def scaled(size: int) -> int:
         return max(1, round(size * width))
 
+    def add(name: str, layer: nn.Conv2d | nn.Linear, pieces: int) -> None:
+        if pieces > 1:
+            layer.pieces = pieces  # type: ignore[assignment]  # `replicate.init` recognises a maxout layer by it
+        layers[name], layers[f"{name}_act"] = layer, activation.module(pieces)
+
     for part in plan:
         match part:
             case Conv():
                 convs += 1
-                pieces, outputs = activation.conv_pieces, scaled(part.channels)
-                layers[f"conv{convs}"] = _in_pieces(nn.Conv2d(channels, outputs * pieces, 3, padding=1), pieces)
-                layers[f"conv{convs}_act"] = activation.module(pieces)
-                channels = outputs
+                pieces, inputs, channels = activation.conv_pieces, channels, scaled(part.channels)
+                add(f"conv{convs}", nn.Conv2d(inputs, channels * pieces, 3, padding=1), pieces)
             case Pool():
                 layers[f"pool{convs}"] = nn.MaxPool2d(part.size)
             case Dropout():
                 drops += 1
                 layers[f"drop{drops}"] = nn.Dropout(dropout)
-            case Hidden() | Output():
-                layers.setdefault("flatten", nn.Flatten())
+            case Flatten():
+                layers["flatten"] = nn.Flatten()
+            case Hidden():
                 linears += 1
-                if isinstance(part, Output):
-                    layers[f"fc{linears}"] = nn.Linear(channels, classes)
-                else:
-                    pieces, outputs = activation.hidden_pieces, scaled(part.units)
-                    layers[f"fc{linears}"] = _in_pieces(nn.Linear(channels, outputs * pieces), pieces)
-                    layers[f"fc{linears}_act"] = activation.module(pieces)
-                    channels = outputs
+                pieces, inputs, channels = activation.hidden_pieces, channels, scaled(part.units)
+                add(f"fc{linears}", nn.Linear(inputs, channels * pieces), pieces)
+            case Output():
+                layers[f"fc{linears + 1}"] = nn.Linear(channels, classes)
     return nn.Sequential(OrderedDict(layers))
-
-
-def _in_pieces(layer: nn.Conv2d | nn.Linear, pieces: int) -> nn.Module:
-    if pieces > 1:
-        layer.pieces = pieces  # type: ignore[assignment]  # `replicate.init` recognises a maxout layer by it
-    return layer

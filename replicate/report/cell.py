@@ -103,11 +103,13 @@ class Cell(Tally):
         row: the runs' value of the field that makes the table's rows.
         column: the runs' value of the field that makes its columns.
         run: the settings that the runs share; its seed is that of the first run.
+        run_ids: of the records, in the order of the runs.
     """
 
     row: Any
     column: Any
     run: Run
+    run_ids: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -138,8 +140,8 @@ def cells(runs: Iterable[Run], results: Mapping[str, Result], rows: str, columns
                 f"the runs of {cell_name(row, column)} differ in {field} ({values}), but the runs of a cell may differ "
                 f"only in their seed; pick one {field} with --only or --set"
             )
-        ended = (results[run.run_id] for run in group if run.run_id in results)
-        found.append(Cell.of(len(group), ended, row=row, column=column, run=group[0]))
+        ended = {run.run_id: results[run.run_id] for run in group if run.run_id in results}
+        found.append(Cell.of(len(group), ended.values(), row=row, column=column, run=group[0], run_ids=tuple(ended)))
     return tuple(found)
 
 

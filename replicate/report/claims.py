@@ -1,22 +1,22 @@
 """Claims of the paper about its table: read from YAML, and judged by our cells."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from replicate.errors import UsageError, explain, unknown
+from replicate.errors import UsageError, explain
 from replicate.experiment import matches
 from replicate.report.cell import Cell, differing_field
 from replicate.report.published import MIN_RUNS, made_to_train
 from replicate.report.statistics import LEVEL, Interval, clopper_pearson, holm, welch
-from replicate.run import TYPES, Run, Settings
+from replicate.run import TYPES, Run, Settings, one_of
 from replicate.store.files import read_bytes
 from replicate.yamlfile import MAX_BYTES, parse
 
@@ -37,13 +37,11 @@ class Claim:
 
     id: str
     text: str
-    kind: str
+    kind: Annotated[str, one_of("kind", ("never_converges", "best", "descending"))]
     cells: Annotated[tuple[Pattern, ...], Field(min_length=1, strict=False)]
     among: Pattern | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise unknown("kind", self.kind, KINDS)
         if self.kind == "best" and (len(self.cells) != 1 or self.among is None):
             raise UsageError("best needs one cell, and among, its rivals")
         if self.kind != "best" and self.among is not None:
@@ -75,11 +73,9 @@ class Effect:
     unit: str = "points"
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A claim, its verdict (`supported`, `contradicted` or `undecided`), the reason, and the effect."""
+class Judgement(NamedTuple):
+    """The verdict on a claim (`supported`, `contradicted` or `undecided`), the reason, and the effect."""
 
-    claim: Claim
     verdict: str
     reason: str
     effect: Effect | None = None
@@ -108,11 +104,11 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
         name = item.get("id", number) if isinstance(item, dict) else number
         try:
             claim = _CLAIM.validate_python(item)
+            if claim.id in claims:
+                raise UsageError("the id occurs twice")
         except (ValidationError, UsageError) as error:
             reason = explain(error, KEYS, "a claim") if isinstance(error, ValidationError) else error
             raise UsageError(f"{path}: claim {name}: {reason}") from None
-        if claim.id in claims:
-            raise UsageError(f"{path}: claim {name}: the id occurs twice")
         claims[claim.id] = claim
     return tuple(claims.values())
 
@@ -131,15 +127,20 @@ def judge(claim: Claim, cells: Sequence[Cell], left_out: Sequence[Run] = ()) -> 
     """
     patterns = claim.cells if claim.among is None else (*claim.cells, claim.among)
     if any(matches(asdict(run), pattern) for run in left_out for pattern in patterns):
-        return Judgement(claim, "undecided", "not all of its cells are in this table")
+        return Judgement("undecided", "not all of its cells are in this table")
     try:
-        return KINDS[claim.kind](claim, cells)
+        if claim.kind == "never_converges":
+            return _never_converges(_matching(cells, *claim.cells))
+        named = [_only_cell(pattern, cells) for pattern in claim.cells]
+        if claim.kind == "descending":
+            return _ordered(claim, list(pairwise(named)))
+        rivals = [cell for cell in _matching(cells, claim.among or {}) if cell is not named[0]]
+        return _ordered(claim, [(named[0], rival) for rival in rivals])
     except _UndecidedError as error:
-        return Judgement(claim, "undecided", str(error))
+        return Judgement("undecided", str(error))
 
 
-def _never_converges(claim: Claim, cells: Sequence[Cell]) -> Judgement:
-    found = _matching(cells, *claim.cells)
+def _never_converges(found: Sequence[Cell]) -> Judgement:
     if not found:
         raise _UndecidedError("not in this experiment")
     if own := [cell.name for cell in found if made_to_train(cell.run)]:
@@ -147,64 +148,45 @@ def _never_converges(claim: Claim, cells: Sequence[Cell]) -> Judgement:
     converged, finished = sum(cell.converged for cell in found), sum(cell.finished for cell in found)
     effect = None
     if finished:
-        share = clopper_pearson(converged, finished)
-        percent = Interval(100 * share.low, 100 * share.high)
-        effect = Effect("share of runs that converged", 100 * converged / finished, percent, "%")
+        interval = clopper_pearson(converged, finished)
+        effect = Effect("share of runs that converged", 100 * converged / finished, interval, "%")
     if converged:
         which = ", ".join(cell.name for cell in found if cell.converged)
-        return Judgement(claim, "contradicted", f"{converged} of {finished} runs converged: {which}", effect)
+        return Judgement("contradicted", f"{converged} of {finished} runs converged: {which}", effect)
     if few := _too_few(found):
-        return Judgement(claim, "undecided", few, effect)
-    return Judgement(claim, "supported", f"none of {finished} runs converged", effect)
-
-
-def _best(claim: Claim, cells: Sequence[Cell]) -> Judgement:
-    ours = _only_cell(claim.cells[0], cells)
-    rivals = [cell for cell in _matching(cells, claim.among or {}) if cell is not ours]
-    if not rivals:
-        raise _UndecidedError("no rival in this experiment")
-    return _ordered(claim, [(ours, rival) for rival in rivals])
-
-
-def _descending(claim: Claim, cells: Sequence[Cell]) -> Judgement:
-    return _ordered(claim, list(pairwise([_only_cell(pattern, cells) for pattern in claim.cells])))
-
-
-KINDS: Mapping[str, Callable[[Claim, Sequence[Cell]], Judgement]] = {
-    "never_converges": _never_converges,
-    "best": _best,
-    "descending": _descending,
-}
+        return Judgement("undecided", few, effect)
+    return Judgement("supported", f"none of {finished} runs converged", effect)
 
 
 def _ordered(claim: Claim, pairs: Sequence[tuple[Cell, Cell]]) -> Judgement:
     """Judge that the first cell of every pair is above the second. The effect is the smallest difference."""
+    if not pairs:
+        raise _UndecidedError("no rival in this experiment")
     cells = list({cell.name: cell for pair in pairs for cell in pair}.values())
     measured = [pair for pair in pairs if not pair[0].nc and not pair[1].nc]
     effects = [_difference(upper, lower) for upper, lower in measured if upper.converged and lower.converged]
     effect = min(effects, key=lambda effect: effect.value, default=None)
     if field := differing_field([cell.run for cell in cells], free=("init", "activation", "seed")):
-        return Judgement(claim, "undecided", f"its cells differ in {field}", effect)
+        return Judgement("undecided", f"its cells differ in {field}", effect)
     if few := _too_few(cells):
-        return Judgement(claim, "undecided", few, effect)
+        return Judgement("undecided", few, effect)
     p_values = iter(holm([welch(upper.accuracies, lower.accuracies).p for upper, lower in measured]))
     undecided: list[str] = []
     for upper, lower in pairs:
         if upper.nc and lower.nc:
             undecided.append(f"{upper.name} over {lower.name} (both n/c)")
         elif upper.nc:
-            return Judgement(claim, "contradicted", f"{upper.name} is n/c, {lower.name} is not", effect)
+            return Judgement("contradicted", f"{upper.name} is n/c, {lower.name} is not", effect)
         elif not lower.nc:
             p = next(p_values)
             if p > 1 - LEVEL:
                 undecided.append(f"{upper.name} over {lower.name} (Holm p = {p:.2g})")
             elif (upper.mean or 0) < (lower.mean or 0):
-                reason = f"{lower.name} is above {upper.name} (Holm p = {p:.2g})"
-                return Judgement(claim, "contradicted", reason, effect)
+                return Judgement("contradicted", f"{lower.name} is above {upper.name} (Holm p = {p:.2g})", effect)
     if undecided:
-        return Judgement(claim, "undecided", f"not shown: {', '.join(undecided)}", effect)
+        return Judgement("undecided", f"not shown: {', '.join(undecided)}", effect)
     beaten = (", " if claim.kind == "best" else ", which is above ").join(lower.name for _, lower in pairs)
-    return Judgement(claim, "supported", f"{pairs[0][0].name} is above {beaten}", effect)
+    return Judgement("supported", f"{pairs[0][0].name} is above {beaten}", effect)
 
 
 def _matching(cells: Sequence[Cell], *patterns: Settings) -> list[Cell]:
@@ -222,11 +204,9 @@ def _only_cell(pattern: Settings, cells: Sequence[Cell]) -> Cell:
 
 
 def _difference(upper: Cell, lower: Cell) -> Effect:
-    label = f"{upper.name} − {lower.name}"
-    if min(upper.converged, lower.converged) < 2:
-        return Effect(label, fmean(upper.accuracies) - fmean(lower.accuracies), None)
-    difference = welch(upper.accuracies, lower.accuracies)
-    return Effect(label, difference.value, difference.interval)
+    several = min(upper.converged, lower.converged) > 1
+    interval = welch(upper.accuracies, lower.accuracies).interval if several else None
+    return Effect(f"{upper.name} − {lower.name}", fmean(upper.accuracies) - fmean(lower.accuracies), interval)
 
 
 def _too_few(cells: Sequence[Cell]) -> str:

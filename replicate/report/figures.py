@@ -12,13 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from replicate.report.charts import read_charts
-from replicate.report.document import Document, comparable_number, document
+from replicate.report.document import Document, comparable_number
 from replicate.report.line_figures import STYLE, Picture, curves, layers, line_style, panels, weight_spectra
-from replicate.report.table import Table
 from replicate.store.files import write_atomically
 
-DOTS_PER_INCH = 150
-LETTERS_PER_INCH = 15  # of the notes
 # the colours read the same with and without colour blindness
 MAP: dict[str, Any] = {"cmap": "cividis", "cbar": False, "linewidths": 1, "fmt": "", "annot_kws": {"fontsize": 8}}
 DOT: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4.5, "markeredgewidth": 0, "alpha": 0.6}
@@ -28,11 +25,11 @@ UPRIGHT: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "font
 MEAN_AT, PAPER_AT = 0.2, 0.4  # to the right of the runs
 
 
-def draw(table: Table, out: Path, folder: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
+def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
     """Draw a table's figures, each as PNG and as PDF, and write their captions to `captions.md`.
 
     Args:
-        table: of which at least one run has finished.
+        doc: of a table of which at least one run has finished.
         out: the output folder, which also holds the curves and the measurements of the layers.
         folder: for the figures; it is created if needed.
         report: called with a line for each figure without data, and for each file that could not be read.
@@ -40,25 +37,25 @@ def draw(table: Table, out: Path, folder: Path, report: Callable[[str], None] = 
     Returns:
         The files.
     """
-    doc, charts = document(table), read_charts(table, out)
-    for path, reason in charts.bad.items():
+    charts = read_charts(doc, out)
+    for path, reason in charts["bad"].items():
         report(f"left out: {path}: {reason}")
-    paths, captions, left_out = [], [f"# {table.name}: captions of the figures"], []
-    runs = sorted({cell.finished for cell in table.cells})
+    paths, captions, left_out = [], [f"# {doc['experiment']}: captions of the figures"], []
+    runs = sorted({cell["finished"] for cell in doc["cells"] if cell["expected"]})
     number = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else f"{runs[0]}"
     header = f"{doc['protocol']['shown']['summary']}; runs per cell: {number}."
     with mpl.rc_context(STYLE):
+        measured = charts["layers"]
+        initial = ("variance after initialisation", "variance of the pre-activation")
         gradients = ("gradients through the layers", "L2 norm of the gradient")
         pictures = {
             "accuracy": heat_map(doc),
             "accuracy_by_init": strip(doc),
-            "curves": curves(doc, charts.curves["test_accuracy"]),
-            "init_variance": layers(
-                doc, charts.init_variance, "variance after initialisation", "variance of the pre-activation"
-            ),
-            "layer_variance": layers(doc, charts.layers["variance"], "variance through the layers", "variance"),
-            "layer_gradient": layers(doc, charts.layers["gradient_norm"], *gradients, target=None),
-            "weight_spectra": weight_spectra(doc, charts.spectra),
+            "curves": curves(doc, charts["curves"]["test_accuracy"]),
+            "init_variance": layers(doc, measured["init_variance"], *initial),
+            "layer_variance": layers(doc, measured["variance"], "variance through the layers", "variance"),
+            "layer_gradient": layers(doc, measured["gradient_norm"], *gradients, target=None),
+            "weight_spectra": weight_spectra(doc, charts["spectra"]),
         }
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
@@ -66,7 +63,7 @@ def draw(table: Table, out: Path, folder: Path, report: Callable[[str], None] = 
                 left_out.append(f"{name} is left out: no record has data for it")
                 report(left_out[-1])
                 continue
-            title, notes = f"{table.name}: {picture.title}", [header, *picture.notes]
+            title, notes = f"{doc['experiment']}: {picture.title}", [header, *picture.notes]
             paths += _save(picture.figure, title, notes, folder / name)
             captions.append(f"**{name}.** {' '.join([f'{title}.', *notes])}")
     text = "\n\n".join([*captions, *left_out]) + "\n"
@@ -77,10 +74,10 @@ def _save(figure: Figure, title: str, notes: list[str], stem: Path) -> list[Path
     """Write a figure as PDF, which leaves its title and notes to a paper's caption, and as PNG, which shows them."""
     png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
     figure.savefig(pdf, metadata={"CreationDate": None})  # the same results give the same bytes
-    width = int(figure.get_figwidth() * LETTERS_PER_INCH)
+    width = int(figure.get_figwidth() * 15)  # of the notes, with 15 letters per inch
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("\n".join(line for note in notes for line in textwrap.wrap(note, width)), fontsize=8)
-    figure.savefig(png, dpi=DOTS_PER_INCH)
+    figure.savefig(png, dpi=150)
     return [png, pdf]
 
 
@@ -93,8 +90,7 @@ def heat_map(doc: Document) -> Picture:
     grids = [("ours", [cell["mean"] for cell in cells], texts)]
     notes = ["Mean ± standard deviation over n converged runs; n/c: most runs did not converge; –: not run."]
     if doc["reference"]:
-        words = doc["summary"]["published"].keys()
-        title = "paper (not comparable)" if words == {"not comparable"} else "paper"
+        title = "paper (not comparable)" if doc["summary"]["published"].keys() == {"not comparable"} else "paper"
         numbers = [cell["published"] if isinstance(cell["published"], float) else None for cell in cells]
         grids.append((title, numbers, [cell["shown"]["published"] for cell in cells]))
         notes += doc["summary"]["not_comparable"]
@@ -107,8 +103,7 @@ def heat_map(doc: Document) -> Picture:
     panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
     for axes, (title, values, shown) in zip(panels, grids, strict=True):
         means, annot = np.array(values, float).reshape(shape), np.array(shown).reshape(shape)
-        names: dict[str, Any] = {"xticklabels": columns, "yticklabels": rows}
-        sns.heatmap(means, annot=annot, vmin=low, vmax=high, ax=axes, **names, **MAP)
+        sns.heatmap(means, annot=annot, vmin=low, vmax=high, ax=axes, xticklabels=columns, yticklabels=rows, **MAP)
         axes.set(title=title, facecolor="0.93")
         for index, text in enumerate(shown):
             if values[index] is None:  # which seaborn leaves blank

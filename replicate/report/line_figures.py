@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import seaborn as sns
@@ -16,9 +15,6 @@ from replicate.report.charts import Chart
 from replicate.report.document import Document
 from replicate.report.text import snapshot_name
 
-PANELS_PER_LINE = 3
-PANEL = (3.6, 2.7)  # width and height in inches
-SMALL_PANEL = (2.5, 2.2)  # in grids with several panels per column
 LEGEND = 2.4  # width in inches
 # dashes in addition to the colours, for grey prints
 DASHES = ("-", (0, (4, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.4)), (0, (4, 1, 1, 1, 1, 1)))
@@ -29,9 +25,6 @@ STEP_LINE: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1.0
 MEANS = "Line: geometric mean over the runs and maxout pieces of a cell"
 LEFT_OUT = "Values that are zero or not finite are left out."
 EARLY = 1000  # iterations; what is shown next to the initialisation
-NARROW = 300  # from smallest to largest: with only powers of ten, an axis could have no numbers
-THICK, THIN = 1.5, 0.7  # widths of lines: of a mean, of a single run
-DOTTED: Any = (0, (1, 1))
 STYLE: Any = {
     **sns.axes_style("whitegrid"),
     "axes.grid.axis": "y",
@@ -45,8 +38,7 @@ STYLE: Any = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """A figure and its caption.
 
     Args:
@@ -92,11 +84,11 @@ def panels(
         The figure, and for each name its panels, in the order of the columns.
     """
     columns, several = len(doc["columns"]), len(names) > 1
-    across = columns if several else min(PANELS_PER_LINE, columns)
+    across = columns if several else min(3, columns)
     used = len(names) * columns
     down = math.ceil(used / across)
     free = down * across > used
-    width, height = SMALL_PANEL if several else PANEL
+    width, height = (2.5, 2.2) if several else (3.6, 2.7)  # of a panel in inches
     # the caption needs some width, even under a single panel
     size = (max(across, 2) * width + (0 if free else LEGEND), down * height + 1)
     figure = Figure(figsize=size, layout="constrained")
@@ -129,7 +121,7 @@ def curves(doc: Document, chart: Chart) -> Picture | None:
     keys += [Line2D([], [], label="learning-rate step", **STEP_LINE)] if milestones else []
     figure, (line,) = panels(doc, "iteration", chart["label"], keys)
     shown = [one for one in chart["lines"] if one["kind"] != "run"]
-    _draw(line, chart["x"], shown)
+    _draw(line, {**chart, "lines": shown})
     highest = max(value for one in chart["lines"] for value in one["y"] if value is not None)
     for axes in line:
         axes.set(xlim=(0, chart["x"][-1]), ylim=(0, min(100, 1.1 * max([highest, *levels]))))
@@ -169,7 +161,7 @@ def layers(doc: Document, charts: Mapping[int, Chart], title: str, y: str, targe
     for line, iteration in zip(grid, shown, strict=True):
         chart = charts[iteration]
         x = range(len(chart["x"]))
-        _draw(line, x, chart["lines"], markers=True)
+        _draw(line, {**chart, "x": x}, markers=True)
         for axes in line:
             axes.set_xticks(x, chart["x"], rotation=90, fontsize=6 if len(shown) > 1 else 7)
             if target:
@@ -184,34 +176,27 @@ def weight_spectra(doc: Document, charts: Mapping[str, Sequence[Chart]]) -> Pict
     if not names:
         return None
     shown = list(dict.fromkeys([names[0], names[len(names) // 2], names[-1]]))
-    styles = {"after initialisation": DOTTED, "at the end": "-"}
+    styles: dict[str, Any] = {"after initialisation": (0, (1, 1)), "at the end": "-"}
     keys = row_keys(doc, dashes=False)
     keys += [Line2D([], [], color="0.3", linestyle=dashes, label=label) for label, dashes in styles.items()]
     figure, grid = panels(doc, "rank (largest: 0)", "singular value", keys, shown)
     for line, name in zip(grid, shown, strict=True):
         for chart, dashes in zip(charts[name], styles.values(), strict=True):
-            _draw(line, chart["x"], chart["lines"], band=False, linestyle=dashes)
+            _draw(line, chart, band=False, linestyle=dashes)
     _make_logarithmic(grid[0][0])
     title = "singular values of the weights, before and after training"
     return Picture(figure, title, (f"{MEANS}, rank by rank. {LEFT_OUT}",))
 
 
-def _draw(
-    panels: Sequence[Axes],
-    x: Sequence[float],
-    lines: Sequence[dict[str, Any]],
-    *,
-    markers: bool = False,
-    band: bool = True,
-    **style: Any,
-) -> None:
+def _draw(panels: Sequence[Axes], chart: Chart, *, markers: bool = False, band: bool = True, **style: Any) -> None:
     """Draw the lines of a chart into the panels of its columns; `style` replaces parts of the row's line style."""
-    for line in lines:
+    x = np.array(chart["x"])
+    for line in chart["lines"]:
         axes, y, mean = panels[line["column"]], np.array(line["y"], float), line["kind"] == "mean"
         shown = np.isfinite(y)
-        look = {**line_style(line["row"], markers=markers), "linewidth": THICK if mean else THIN, **style}
+        look = {**line_style(line["row"], markers=markers), "linewidth": 1.5 if mean else 0.7, **style}
         look |= {"marker": "o"} if shown.sum() == 1 else {}  # a single point makes no line
-        axes.plot(np.array(x)[shown], y[shown], **look)
+        axes.plot(x[shown], y[shown], **look)
         if band and mean:
             low, high = (np.array(line[name], float) for name in ("low", "high"))
             axes.fill_between(x, low, high, where=shown, color=look["color"], alpha=0.2, linewidth=0)
@@ -221,7 +206,7 @@ def _make_logarithmic(axes: Axes) -> None:
     """Make the shared vertical axis logarithmic, with numbers at powers of ten, or also between on a narrow axis."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    narrow = high < NARROW * low
+    narrow = high < 300 * low  # with only powers of ten, the axis could have no numbers
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
     axes.yaxis.set_major_formatter("{x:g}" if narrow else lambda value, _: f"1e{math.log10(value):.0f}")

@@ -4,61 +4,54 @@ import base64
 import hashlib
 import json
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 
 from replicate.report.charts import init_report, page_charts, read_charts
-from replicate.report.document import Document, comparable_number, document, strict_json, unreadable
+from replicate.report.document import Document, comparable_number, places, strict_json, unreadable
 from replicate.report.render import environment
-from replicate.report.statistics import Correct, compare_pairs
-from replicate.report.table import Table
+from replicate.report.statistics import LEVEL, mcnemar
 from replicate.store.files import write_atomically
 from replicate.store.measurements import Labels, read_predictions
-from replicate.store.result import BadRecordError, Result, reason_of
+from replicate.store.result import BadRecordError, reason_of
 from replicate.store.run_folder import PREDICTIONS, RunFolder
 
 LabelsOf = Callable[[str], Labels | None]  # test labels of a data set, by the name that a run gives it
-MIN_FULL_SHADE = 0.5  # points; smaller differences from the paper never get the full colour
 Scale = tuple[float, float]  # from, to
+# whether each test image is classified correctly, by the indices of column and row, and by seed
+Answers = dict[int, dict[int, dict[int, npt.NDArray[np.bool_]]]]
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLine:
-    """How a report was asked for, and the commands that repeat its runs.
+def matrix_command(
+    file: Path, settings: Sequence[str] = (), only: Sequence[str] = (), fixed: Mapping[str, object] = {}
+) -> str:
+    """The command that carries out the runs of a report, or only those with fixed values of some fields.
 
     Args:
         file: the experiment file, as given.
         settings: the words of `--set`.
         only: the words of `--only`.
+        fixed: field of Run -> its value.
     """
-
-    file: Path
-    settings: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-
-    def text(self, fixed: Mapping[str, object] = {}) -> str:
-        """The command that carries out the runs of the report, or only those with fixed values of some fields.
-
-        Args:
-            fixed: field of Run -> its value.
-        """
-        # the page may be published, and the folders above the file's own are private
-        file = Path(*self.file.parts[-2:]) if self.file.is_absolute() else self.file
-        only = [word for word in self.only if word.partition("=")[0] not in fixed]
-        for field, value in fixed.items():
-            only.append(f"{field}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}")
-        words = ["replicate", "matrix", str(file)]
-        words += ["--only", *only] if only else []
-        words += ["--set", *self.settings] if self.settings else []
-        return shlex.join(words)
+    # the page may be published, and the folders above the file's own are private
+    file = Path(*file.parts[-2:]) if file.is_absolute() else file
+    only = [word for word in only if word.partition("=")[0] not in fixed]
+    for field, value in fixed.items():
+        only.append(f"{field}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}")
+    words = ["replicate", "matrix", str(file)]
+    words += ["--only", *only] if only else []
+    words += ["--set", *settings] if settings else []
+    return shlex.join(words)
 
 
-def write_report(table: Table, out: Path, command_line: CommandLine, labels_of: LabelsOf) -> list[Path]:
+def write_report(doc: Document, out: Path, command: Callable[..., str], labels_of: LabelsOf) -> list[Path]:
     """Write `out/report/index.html`, the page, and `out/report/report.json`, which has the same content as data.
 
     `report.json` is the mapping of `replicate.report.document` with these additions: `charts` (see `page_charts`);
@@ -66,46 +59,71 @@ def write_report(table: Table, out: Path, command_line: CommandLine, labels_of: 
     `init`, a list from `init_report`. `unreadable` also lists the files next to the records.
 
     Args:
-        table: what to report on; it may hold no record.
+        doc: of the table to report on, which may hold no record. The additions are made in it.
         out: the output folder, which also holds the curves, the measurements of the layers and the predictions.
-        command_line: how the report was asked for.
+        command: `matrix_command` as the report was asked for; its keyword `fixed` is left open.
         labels_of: test labels of a data set; None if they are not available.
     """
-    doc, charts = document(table), read_charts(table, out)
-    correct, bad_predictions = correct_answers(table.results, out, labels_of)
+    charts = read_charts(doc, out)
+    answers, bad_predictions = correct_answers(doc, out, labels_of)
     init_of = {run["run_id"]: run["init"] for run in doc["runs"]}
     for cell in doc["cells"]:
         cell["init"] = init_report(init_of[run_id] for run_id in cell["run_ids"])
         values = (cell["row"], cell["column"])
-        cell["command"] = command_line.text(dict(zip(table.axes, values, strict=True))) if cell["expected"] else ""
-    doc["unreadable"] += unreadable({**charts.bad, **bad_predictions})
-    doc["charts"] = page_charts(table, charts)
-    doc["mcnemar"] = compare_pairs((result.run for result in table.results), table.axes, correct)
-    doc["command"] = command_line.text()
+        cell["command"] = command(fixed=dict(zip(doc["axes"], values, strict=True))) if cell["expected"] else ""
+    doc["unreadable"] += unreadable({**charts["bad"], **bad_predictions})
+    doc["charts"] = page_charts(doc, charts)
+    doc["mcnemar"] = compare_pairs(doc, answers)
+    doc["command"] = command()
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"index.html": render_page(doc), "report.json": strict_json(doc, indent=None)}
     return [write_atomically(folder / name, text) for name, text in texts.items()]
 
 
-def correct_answers(
-    results: Iterable[Result], out: Path, labels_of: LabelsOf
-) -> tuple[dict[str, Correct], dict[Path, str]]:
-    """Find which test images the converged runs classify correctly; the arguments are those of `write_report`.
+def correct_answers(doc: Document, out: Path, labels_of: LabelsOf) -> tuple[Answers, dict[Path, str]]:
+    """Find which test images the converged runs classify correctly; the arguments are as in `write_report`.
 
     Returns:
-        run_id -> one truth value per test image, for runs that have predictions; and file -> what is wrong with it.
+        The answers of the runs that have predictions; and file -> what is wrong with it.
     """
-    found, bad = {}, {}
-    for result in results:
-        folder = RunFolder.of(out, result.run)
+    found: Answers = defaultdict(lambda: defaultdict(dict))
+    bad = {}
+    cells = places(doc)
+    for run in doc["runs"]:
+        folder = RunFolder(out / "runs" / run["run_id"])
         path = folder.path / PREDICTIONS
-        if result.status == "converged" and path.exists() and (labels := labels_of(result.run.dataset)) is not None:
+        if run["status"] == "converged" and path.exists() and (labels := labels_of(run["run"]["dataset"])) is not None:
+            row, column = cells[run["run_id"]]
             try:
-                found[folder.run_id] = read_predictions(folder).correct(labels)
+                found[column][row][run["run"]["seed"]] = read_predictions(folder).correct(labels)
             except (BadRecordError, OSError) as error:
                 bad[path] = reason_of(error)
     return found, bad
+
+
+def compare_pairs(doc: Document, answers: Answers) -> list[Document]:
+    """Compare the nets of each column with each other, seed by seed, on the same test images.
+
+    Returns:
+        One mapping per pair of cells: `column`, value of the table's second axis; `first`, `second`, the rows of the
+        two; `seeds`, which converged in both; and, for each seed, `only_first` and `only_second`, the number of test
+        images that only this net classifies correctly, and `p`, McNemar's p-value. `significant`: number of seeds whose
+        p-value is below 5 %.
+    """
+    pairs = []
+    for column, rows in answers.items():
+        for first, second in combinations(rows, 2):
+            ours, theirs = rows[first], rows[second]
+            if seeds := sorted(ours.keys() & theirs.keys()):
+                only_first = [int((ours[seed] & ~theirs[seed]).sum()) for seed in seeds]
+                only_second = [int((theirs[seed] & ~ours[seed]).sum()) for seed in seeds]
+                p = list(map(mcnemar, only_first, only_second))
+                pair = {"column": doc["columns"][column]["value"]}
+                pair |= {"first": doc["rows"][first]["value"], "second": doc["rows"][second]["value"], "seeds": seeds}
+                pair |= {"only_first": only_first, "only_second": only_second, "p": p}
+                pairs.append({**pair, "significant": sum(value < 1 - LEVEL for value in p)})
+    return pairs
 
 
 def render_page(doc: Document) -> str:
@@ -113,23 +131,23 @@ def render_page(doc: Document) -> str:
     jinja = environment(autoescape=True)
     jinja.globals["position"] = position
     jinja.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    assets = files("replicate.report") / "assets"
-    styles, scripts = (
-        [(assets / name).read_text(encoding="utf-8") for name in names]
-        for names in (("uplot/uPlot.min.css", "page.css"), ("uplot/uPlot.iife.min.js", "page.js"))
-    )
+    scripts = [_asset("uplot/uPlot.iife.min.js"), _asset("page.js")]
     return jinja.get_template("page.html.j2").render(
         doc=doc,
         runs={run["run_id"]: run for run in doc["runs"]},
         scale=accuracy_scale(doc["cells"]),
         full_shade=full_shade(doc["cells"]),
         effect_scale=effect_scale(doc["claims"]),
-        styles=map(Markup, styles),  # files of this package, not input
+        styles=[Markup(_asset("uplot/uPlot.min.css")), Markup(_asset("page.css"))],  # not input
         scripts=map(Markup, scripts),
         # by which the content security policy allows the scripts
         script_hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
-        licence=(assets / "uplot/LICENSE").read_text(encoding="utf-8"),
+        licence=_asset("uplot/LICENSE"),
     )
+
+
+def _asset(name: str) -> str:
+    return (files("replicate.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def position(value: float, scale: Scale) -> float:
@@ -146,14 +164,13 @@ def accuracy_scale(cells: Sequence[Document]) -> Scale | None:
 
 
 def full_shade(cells: Iterable[Document]) -> float:
-    """The difference from the paper, in points, that gets the full colour; 0 if there is none at all."""
+    """The difference from the paper that gets the full colour: the largest, at least 0.5 points; 0 if there is none."""
     differences = [abs(cell["verdict"]["difference"]) for cell in cells if cell["verdict"]["difference"] is not None]
-    return max([MIN_FULL_SHADE, *differences]) if differences else 0.0
+    return max([0.5, *differences]) if differences else 0.0
 
 
 def effect_scale(claims: Iterable[Document]) -> dict[str, Scale]:
     """The scale of all effects of a unit: 0 to 100 for %, and symmetric around zero for points."""
-    effects: list[dict[str, Any]] = [claim["effect"] for claim in claims if claim["effect"]]
-    points = [effect for effect in effects if effect["unit"] != "%"]
+    points = [claim["effect"] for claim in claims if claim["effect"] and claim["effect"]["unit"] != "%"]
     reach = max([1.0, *(abs(end) for effect in points for end in (effect["value"], *(effect["interval"] or ())))])
     return {"%": (0.0, 100.0), "points": (-reach, reach)}

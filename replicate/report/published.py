@@ -21,7 +21,6 @@ from replicate.yamlfile import MAX_BYTES, parse
 
 Published = float | Literal["n/c"]  # test accuracy in %, or failed to converge; a dash is no entry at all
 MIN_RUNS = 3  # below, a cell is not judged
-DASHES = ("", "-", "–")  # not run
 JUDGED = ("consistent", "higher", "lower")
 
 
@@ -34,7 +33,6 @@ MADE_TO_TRAIN = (("msra", "maxout"),)  # the paper has n/c, so its number was no
 # A cell's identity, and the precision, which changes only rounding (the released code trains in float32).
 FREE = ("init", "activation", "seed", "precision")
 PROTOCOL = {field.name: field.default for field in fields(Run) if field.name not in FREE}
-INFERRED = ("input_scale",)  # the paper's value was not published: results/input_scale.md
 
 
 def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any], Published]:
@@ -59,21 +57,22 @@ def read_reference(path: Path, rows: str, columns: str) -> dict[tuple[Any, Any],
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot read the published numbers: {reason}") from None
     (line, (corner, *names)), *body = lines or [(1, [""])]
-    table: dict[Any, dict[Any, Published]] = {}
+    table: dict[tuple[Any, Any], Published] = {}
+    seen = set()
     try:
         heads = [_value(columns, name) for name in names]
         if corner != rows or not heads or len(set(heads)) < len(heads):
             raise UsageError(f"the first line must hold {rows!r} and the values of {columns!r}, each once")
         for line, (first, *entries) in body:  # noqa: B007  # for the message
             row = _value(rows, first)
-            if row in table or len(entries) != len(heads):
+            if row in seen or len(entries) != len(heads):
                 raise UsageError(f"row {row!r} must occur once and have {count(len(heads), 'entry', 'entries')}")
-            table[row] = {
-                head: _number(entry) for head, entry in zip(heads, entries, strict=True) if entry not in DASHES
-            }
+            seen.add(row)
+            numbers = zip(heads, entries, strict=True)
+            table |= {(row, head): _number(entry) for head, entry in numbers if entry not in ("", "-", "–")}
     except UsageError as error:
         raise UsageError(f"{path}, line {line}: {error}") from None
-    return {(row, column): number for row, numbers in table.items() for column, number in numbers.items()}
+    return table
 
 
 def _value(axis: str, text: str) -> Any:
@@ -106,8 +105,9 @@ def why_not_comparable(run: Run) -> str:
         return "the released recipe for this cell was made so that it trains"
     recipe = RELEASED.get((run.init, run.activation), {})
     allowed = recipe if matches(asdict(run), recipe) else {}
+    # the paper's input_scale was not published: results/input_scale.md
     return "; ".join(
-        f"{name} {display_name(value)} ({'inferred' if name in INFERRED else 'paper'}: {display_name(default)})"
+        f"{name} {display_name(value)} ({'inferred' if name == 'input_scale' else 'paper'}: {display_name(default)})"
         for name, default in PROTOCOL.items()
         if (value := getattr(run, name)) != default and name not in allowed
     )

@@ -13,7 +13,6 @@ from replicate.report import text
 from replicate.report.document import COUNTS, Document, strict_json
 from replicate.store.files import escape_control_chars, write_atomically
 
-MAX_LENGTH = 1000  # characters of a text from a file
 MARKDOWN = "\\`*_[]<&#~$|"
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -75,8 +74,8 @@ def markdown(doc: Document) -> str:
 
 
 def escape_markdown(value: str) -> str:
-    """Make text from a file safe in Markdown: no markup, no HTML, no control characters."""
-    return "".join(f"\\{one}" if one in MARKDOWN else one for one in escape_control_chars(value[:MAX_LENGTH]))
+    """Make the first 1,000 characters of a text safe in Markdown: no markup, no HTML, no control characters."""
+    return "".join(f"\\{one}" if one in MARKDOWN else one for one in escape_control_chars(value[:1000]))
 
 
 def aligned(table: str) -> str:
@@ -103,8 +102,8 @@ def latex(doc: Document) -> str:
 
 def escape_latex(value: str) -> str:
     """Make text safe in LaTeX; a character that pdflatex cannot print becomes a question mark."""
-    printable = {one for one in value if one.isprintable() and ord(one) < 0x180}  # Latin, with accents
-    return "".join(LATEX.get(one, one if one in printable else "?") for one in value)
+    # below 0x180: Latin, with accents
+    return "".join(LATEX.get(one, one if one.isprintable() and ord(one) < 0x180 else "?") for one in value)
 
 
 def cell_rows(doc: Document) -> list[dict[str, Any]]:

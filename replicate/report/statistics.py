@@ -1,21 +1,16 @@
-"""Statistics of a table: intervals, spreads, differences and pairs of nets. Numbers in, numbers out."""
+"""Statistics of a table: intervals, spreads, differences and tests. Numbers in, numbers out."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from scipy.special import bdtr, betaincinv, stdtr, stdtrit
 
 from replicate.report.cell import Tally
-from replicate.run import Run
 
 LEVEL = 0.95  # of every interval; tests are two-sided at 1 - LEVEL
-Correct = npt.NDArray[np.bool_]  # whether each test image is classified correctly
 
 
 class Interval(NamedTuple):
@@ -59,15 +54,14 @@ def prediction_half_width(spread: Pooled, n: int) -> float:
 
 
 def clopper_pearson(successes: int, trials: int) -> Interval:
-    """Exact 95 % interval of a share (Clopper and Pearson 1934), from 0 to 1, for at least one trial."""
+    """Exact 95 % interval of a share (Clopper and Pearson 1934), in %, for at least one trial."""
     tail = (1 - LEVEL) / 2
     low = betaincinv(successes, trials - successes + 1, tail) if successes else 0.0
     high = betaincinv(successes + 1, trials - successes, 1 - tail) if successes < trials else 1.0
-    return Interval(float(low), float(high))
+    return Interval(100 * float(low), 100 * float(high))
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """Difference of two means, its 95 % interval, and the two-sided p value of no difference."""
 
     value: float
@@ -110,36 +104,3 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_second: number of images that only the second net classifies correctly.
     """
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
-
-
-def compare_pairs(runs: Iterable[Run], axes: tuple[str, str], correct: Mapping[str, Correct]) -> list[dict[str, Any]]:
-    """Compare the nets of each column with each other, seed by seed, on the same test images.
-
-    Args:
-        runs: of the table, in its order.
-        axes: the fields of Run that make its rows and columns.
-        correct: run_id -> one truth value per test image.
-
-    Returns:
-        One mapping per pair of cells: `column`, value of the table's second axis; `first`, `second`, the rows of the
-        two; `seeds`, which converged in both; and, for each seed, `only_first` and `only_second`, the number of test
-        images that only this net classifies correctly, and `p`, the p-value. `significant`: number of seeds whose
-        p-value is below 5 %.
-    """
-    cells: dict[Any, dict[Any, dict[int, Correct]]] = {}  # by column, row and seed
-    for run in runs:
-        if (answers := correct.get(run.run_id)) is not None:
-            row, column = (getattr(run, axis) for axis in axes)
-            cells.setdefault(column, {}).setdefault(row, {})[run.seed] = answers
-    pairs = []
-    for column, rows in cells.items():
-        for first, second in combinations(rows, 2):
-            seeds = sorted(rows[first].keys() & rows[second].keys())
-            both = [(rows[first][seed], rows[second][seed]) for seed in seeds]
-            only_first = [int((one & ~other).sum()) for one, other in both]
-            only_second = [int((other & ~one).sum()) for one, other in both]
-            p = list(map(mcnemar, only_first, only_second))
-            pair = {"column": column, "first": first, "second": second, "seeds": seeds}
-            pair |= {"only_first": only_first, "only_second": only_second, "p": p}
-            pairs += [{**pair, "significant": sum(value < 1 - LEVEL for value in p)}] if seeds else []
-    return pairs

@@ -12,8 +12,10 @@ from typing_extensions import Buffer
 
 from replicate.errors import UsageError
 
+MAX_BYTES = 16_000_000  # of a file of a run, except its checkpoint; the largest, layers.json, has about 100,000
 
-def read_bytes(path: Path, max_bytes: int) -> bytes:
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """Read a plain file, or one that a link leads to.
 
     Anything else is refused: a pipe would block the reader forever, and a device has no end.
@@ -57,7 +59,7 @@ def write_atomically(path: Path, content: str | Buffer, staging_dir: Path | None
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the first error says what is wrong
             Path(temporary).unlink()
         raise
     with contextlib.suppress(OSError):  # so that a power loss does not undo the rename; some systems cannot do this
@@ -85,14 +87,18 @@ def prepare_output_folder(out: Path, run_ids: Iterable[str]) -> None:
     runs = out / "runs"
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=runs):
-            pass
+        tempfile.TemporaryFile(dir=runs).close()
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {out}: {error.strerror}; give another --out") from None
     for run_id in run_ids:
         for path in (runs, runs / run_id, *(runs / run_id).glob("*")):
-            if path.is_symlink():
-                raise UsageError(f"{path} is a symbolic link, and nothing is written through one; remove it")
+            refuse_link(path)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise a UsageError if there is a symbolic link at this path."""
+    if path.is_symlink():
+        raise UsageError(f"{path} is a symbolic link, and nothing is written through one; remove it")
 
 
 def escape_control_chars(text: str) -> str:

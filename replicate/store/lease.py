@@ -37,7 +37,7 @@ from replicate.store.run_folder import LEASE, OWNER, RESULT, RunFolder
 HEARTBEAT_SECONDS = 5.0
 
 
-class Lease:
+class Lease(contextlib.AbstractContextManager["Lease", None]):
     """The lease of a run that this process holds, from `acquire`. A context manager that releases it at its end.
 
     It is the only way to write into a run's folder. Once another process has taken the lease over, each write raises
@@ -54,9 +54,6 @@ class Lease:
         self.staging_dir = folder.lease / token  # for files that are still being written; gone when the lease is
         self._owner = owner
         self._end = threading.Event()
-
-    def __enter__(self) -> "Lease":
-        return self
 
     def __exit__(self, *error: object) -> None:
         release(self.folder, self.token)
@@ -154,12 +151,14 @@ def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: 
         (aside / token).mkdir(parents=True)
         _write_owner(owner, aside / token)
         with contextlib.suppress(OSError):
-            os.rmdir(folder.lease)  # some file systems rename a folder only onto nothing, not onto an empty folder
+            folder.lease.unlink()  # a file is no lease
+        with contextlib.suppress(OSError):
+            folder.lease.rmdir()  # some file systems rename a folder only onto nothing, not onto an empty folder
         os.rename(aside, folder.lease)
     except OSError as error:
         if lease.held:  # the answer to the rename got lost on the network, and it was sent again
             return lease
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return None
         raise
     finally:
@@ -169,17 +168,13 @@ def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: 
 
 def release(folder: RunFolder, token: str) -> None:
     """Remove the lease of this token, if it is still there, and no other."""
-    if not token:  # a file where the lease's folder should be
-        with contextlib.suppress(OSError):
-            folder.lease.unlink()
-        return
     aside = folder.path / f"{LEASE}-{new_token()}.old"
     with contextlib.suppress(OSError):
         os.rename(folder.lease / token, aside)
         os.rmdir(folder.lease)
     shutil.rmtree(aside, ignore_errors=True)
     with contextlib.suppress(OSError):
-        aside.unlink()  # if the token was that of a file
+        aside.unlink()  # if somebody's file had the name of the token
 
 
 def new_token() -> str:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from replicate.errors import explain
 from replicate.run import STRICT
-from replicate.store.files import read_bytes
+from replicate.store.files import MAX_BYTES, read_bytes
 from replicate.store.result import BadRecordError
 from replicate.store.run_folder import LAYERS, PREDICTIONS, RunFolder
 
@@ -26,13 +26,9 @@ from replicate.store.run_folder import LAYERS, PREDICTIONS, RunFolder
 COLUMNS = ("iteration", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 LAYERS_SCHEMA = 1
-MAX_LAYERS_BYTES = 16_000_000  # ours have about 100,000
-
-MAX_PREDICTIONS_BYTES = 16_000_000  # packed and unpacked; 10,000 images take about 10,000
 CLASS_DTYPES = (np.uint8, np.uint16)  # the second one for more than 256 classes
 
 Row = dict[str, float]
-Point = tuple[int, float, float]  # iteration, epoch, value
 Size = Annotated[float, Field(ge=0)]
 Labels = npt.NDArray[np.int64]
 
@@ -47,7 +43,7 @@ def curve_csv(rows: Iterable[Mapping[str, float]]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def read_curve(folder: RunFolder, metrics: Collection[str]) -> dict[str, list[Point]]:
+def read_curve(folder: RunFolder, metrics: Collection[str]) -> dict[str, dict[int, float]]:
     """Read columns of a `curve.csv`, which may be missing, cut off or something else.
 
     Args:
@@ -55,22 +51,22 @@ def read_curve(folder: RunFolder, metrics: Collection[str]) -> dict[str, list[Po
         metrics: names of the columns.
 
     Returns:
-        metric -> iteration, epoch and value of each whole row.
+        metric -> iteration -> value, of each whole row.
     """
-    points: dict[str, list[Point]] = {metric: [] for metric in metrics}
+    curves: dict[str, dict[int, float]] = {metric: {} for metric in metrics}
     try:
         rows = list(csv.DictReader(io.StringIO((folder.curve_bytes() or b"").decode(), newline="")))
     except (UnicodeDecodeError, csv.Error):
-        return points
+        return curves
     for row in rows:
-        for metric in metrics:
+        for metric, curve in curves.items():
             try:
-                iteration, epoch, value = (float(row[name]) for name in ("iteration", "epoch", metric))
+                iteration, value = float(row["iteration"]), float(row[metric])
             except (KeyError, TypeError, ValueError):
                 continue  # a row that was cut off
-            if all(map(math.isfinite, (iteration, epoch, value))):
-                points[metric].append((int(iteration), epoch, value))
-    return points
+            if math.isfinite(iteration) and math.isfinite(value):
+                curve[int(iteration)] = value
+    return curves
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -101,7 +97,7 @@ class _LayersFile(TypedDict):
 
 
 _LAYERS_FILE = TypeAdapter(_LayersFile)
-_SNAPSHOTS = TypeAdapter(tuple[Snapshot, ...])
+SNAPSHOTS = TypeAdapter(tuple[Snapshot, ...])  # converts snapshots to plain data and back
 
 
 def layers_json(run_id: str, fingerprint: str, snapshots: tuple[Snapshot, ...]) -> str:
@@ -112,7 +108,7 @@ def layers_json(run_id: str, fingerprint: str, snapshots: tuple[Snapshot, ...]) 
         fingerprint: of the data.
         snapshots: in ascending order of their iterations.
     """
-    moments = to_plain(snapshots)
+    moments = SNAPSHOTS.dump_python(snapshots)
     content = {"schema": LAYERS_SCHEMA, "run_id": run_id, "fingerprint": fingerprint, "moments": moments}
     return json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n"
 
@@ -130,7 +126,7 @@ def read_layers(folder: RunFolder, fingerprint: str) -> tuple[Snapshot, ...]:
     """
     path = folder.path / LAYERS
     try:
-        file = _LAYERS_FILE.validate_json(read_bytes(path, MAX_LAYERS_BYTES))
+        file = _LAYERS_FILE.validate_json(read_bytes(path))
     except ValidationError as error:
         raise BadRecordError(explain(error), path) from None
     expected = {"schema": LAYERS_SCHEMA, "run_id": folder.run_id, "fingerprint": fingerprint}
@@ -141,20 +137,6 @@ def read_layers(folder: RunFolder, fingerprint: str) -> tuple[Snapshot, ...]:
     if iterations != sorted(set(iterations)):
         raise BadRecordError("the iterations of its moments do not ascend", path)
     return file["moments"]
-
-
-def to_plain(snapshots: tuple[Snapshot, ...]) -> list[dict[str, Any]]:
-    """Snapshots as plain data, for a checkpoint."""
-    return [dataclasses.asdict(snapshot) for snapshot in snapshots]
-
-
-def from_plain(content: list[dict[str, Any]]) -> tuple[Snapshot, ...]:
-    """Snapshots from plain data.
-
-    Raises:
-        pydantic.ValidationError: the data are something else.
-    """
-    return _SNAPSHOTS.validate_python(content, strict=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -180,8 +162,7 @@ class Predictions:
         """
         if labels_sha256(labels) != self.labels_sha256 or labels.shape != self.classes.shape:
             raise BadRecordError("the predictions are for other labels")
-        correct: npt.NDArray[np.bool_] = self.classes == labels
-        return correct
+        return np.asarray(self.classes == labels)
 
     def to_npz(self) -> bytes:
         """The content of `predictions.npz`: the arrays `classes` and `labels_sha256`, for `numpy.load`."""
@@ -199,10 +180,10 @@ def read_predictions(folder: RunFolder) -> Predictions:
         OSError: there is none, or it is not a plain file of the right size.
     """
     path = folder.path / PREDICTIONS
-    content = read_bytes(path, MAX_PREDICTIONS_BYTES)
+    content = read_bytes(path)
     try:
         with np.load(io.BytesIO(content)) as archive:
-            if sum(member.file_size for member in archive.zip.infolist()) > MAX_PREDICTIONS_BYTES:
+            if sum(member.file_size for member in archive.zip.infolist()) > MAX_BYTES:
                 raise ValueError("it unpacks to too many bytes")
             classes, digest = archive["classes"], archive["labels_sha256"]
         if classes.ndim != 1 or classes.dtype not in CLASS_DTYPES or digest.ndim or digest.dtype != np.dtype("<U64"):

@@ -9,7 +9,7 @@ from replicate.store.files import prepare_output_folder, read_bytes
 from replicate.store.lease import acquire
 from replicate.store.owner import LeaseWatch, Owner
 from replicate.store.result import BadRecordError, Result, read_result
-from replicate.store.run_folder import CURVE, LAYERS, MAX_CURVE_BYTES, PREDICTIONS, RESULT, RunFolder, recorded
+from replicate.store.run_folder import CURVE, LAYERS, PREDICTIONS, RESULT, RunFolder, recorded
 
 FILES = (CURVE, LAYERS, PREDICTIONS)  # copied with the record; checkpoints and logs are not
 # What a run yielded. The rest of a record says when, where and by which code.
@@ -56,11 +56,6 @@ class MergeReport:
     unreadable: list[str] = field(default_factory=list)
     in_progress: list[str] = field(default_factory=list)
 
-    @property
-    def exit_code(self) -> int:
-        """0, or 1 if records contradict each other or cannot be read."""
-        return int(bool(self.conflicts or self.unreadable))
-
     def lines(self) -> Iterator[str]:
         """The report for a terminal."""
         named = {"conflict": self.conflicts, "not readable": self.unreadable, "in progress": self.in_progress}
@@ -88,13 +83,12 @@ def merge(sources: Sequence[Path], out: Path) -> MergeReport:
         UsageError: a source is no output folder or is `out` itself, or `out` cannot be written or holds a link.
         OSError: `out` is full, or out of reach.
     """
-    for source in sources:
+    folders: dict[str, list[RunFolder]] = {}
+    for source in dict.fromkeys(sources):
         if not (source / "runs").is_dir():
             raise UsageError(f"{source} is no output folder: there is no {source / 'runs'}")
         if source.resolve() == out.resolve():
             raise UsageError(f"{source} is the folder to collect into; name only the others")
-    folders: dict[str, list[RunFolder]] = {}
-    for source in dict.fromkeys(sources):
         for folder in recorded(source):
             folders.setdefault(folder.run_id, []).append(folder)
     prepare_output_folder(out, folders)
@@ -156,7 +150,7 @@ def _read(folder: RunFolder, report: MergeReport, watch: LeaseWatch | None = Non
             report.in_progress.append(f"{folder.path} ({info.holder})")
             return None
         there = [name for name in FILES if (folder.path / name).exists()]
-        return RunCopy(folder, result, {name: read_bytes(folder.path / name, MAX_CURVE_BYTES) for name in there})
+        return RunCopy(folder, result, {name: read_bytes(folder.path / name) for name in there})
     except FileNotFoundError:
         return None
     except BadRecordError as error:

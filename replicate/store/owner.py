@@ -16,7 +16,6 @@ import os
 import socket
 import time
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import pydantic.dataclasses
@@ -27,27 +26,23 @@ from replicate.store.files import read_bytes
 from replicate.store.result import Accuracy, Count, Line
 from replicate.store.run_folder import OWNER, RunFolder
 
-MAX_BYTES = 100_000  # of an owner.json; ours have about 300
 STALE_SECONDS = 120.0  # twice the time for which a network file system may hide a heartbeat
 LOOK_SECONDS = 5.0  # the longest time that one look at a heartbeat counts for: we may have been asleep ourselves
 
 
-@cache
 def host_namespace() -> str:
     """Name the boot of this machine and the namespace of its process ids; the host's name where these are unknown."""
-    try:
+    with contextlib.suppress(OSError):
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
+    return socket.gethostname()
 
 
 def process_start_time(pid: int) -> str | None:
     """Start time of a process in clock ticks since the boot; None if it is gone, hidden, or a zombie."""
-    try:
+    with contextlib.suppress(OSError, IndexError, ValueError):
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else rest[18]
-    except (OSError, IndexError, ValueError):
-        return None
+    return None
 
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config=STRICT)
@@ -101,7 +96,7 @@ class LeaseInfo:
     """A lease as found.
 
     Args:
-        token: of its owner; empty if there is a file where the lease's folder should be.
+        token: of its owner; empty if it cannot be found out.
         owner: None if `owner.json` cannot be read.
         expired: whether the owner is dead.
     """
@@ -127,10 +122,8 @@ class LeaseWatch:
         """Find the lease of a run; None if nobody holds one."""
         try:
             tokens = sorted(os.listdir(folder.lease))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except NotADirectoryError:
-            tokens = [""]
         except OSError:  # a network file system out of reach: nothing can be found out for now
             return LeaseInfo("", None)
         if not tokens:
@@ -138,7 +131,7 @@ class LeaseWatch:
         content, changed = b"", 0
         with contextlib.suppress(OSError):
             file = folder.lease / tokens[0] / OWNER
-            content, changed = read_bytes(file, MAX_BYTES), file.stat().st_mtime_ns
+            content, changed = read_bytes(file), file.stat().st_mtime_ns
         now, heartbeat = time.monotonic(), (tokens[0], content, changed)
         before, unchanged, looked = self._seen.get(folder.path, (None, 0.0, now))
         unchanged = unchanged + min(now - looked, LOOK_SECONDS) if heartbeat == before else 0.0

@@ -11,14 +11,10 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from replicate.errors import KINDS, UsageError, explain
-from replicate.run import LATER, STRICT, OneOf, Run
+from replicate.run import LATER, STRICT, Run, one_of
 from replicate.store.files import escape_control_chars, read_bytes
 
 SCHEMA = 1
-MAX_BYTES = 16_000_000  # of a record; ours have about 10,000
-MAX_LINE = 1000
-MAX_COUNT = 2**53  # beyond it a float64 is no longer exact
-MAX_NUMBER = 1e39  # float32, in which losses and variances are computed, ends at 3.4e38
 CHANCE_FACTOR = 1.5  # a test accuracy of at most this multiple of chance is `not_converged`
 
 Status = Literal["converged", "not_converged", "diverged", "error"]
@@ -54,16 +50,15 @@ def reason_of(error: BadRecordError | OSError) -> str:
 
 
 def _one_line(text: str) -> str:
-    if len(text) > MAX_LINE or escape_control_chars(text) != text:
+    if len(text) > 1000 or escape_control_chars(text) != text:
         raise ValueError("it is not a line of text")
     return text
 
 
 Line = Annotated[str, AfterValidator(_one_line)]  # shown in tables and on terminals
-Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Number = Annotated[float, Field(ge=-1e39, le=1e39)]  # float32, in which losses are computed, ends at 3.4e38
 Accuracy = Annotated[float, Field(ge=0, le=100)]  # in %
-Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-Failure = Annotated[str, OneOf("kind of failure", KINDS)]
+Count = Annotated[int, Field(ge=0, le=2**53)]  # beyond it a float64 is no longer exact
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))
@@ -107,7 +102,8 @@ class Result:
     finished: Line  # the time, in UTC, ISO 8601
     error: str | None = None  # traceback, for status `error`
     classes: Count | None = None  # of the data set; None if the run failed before the data was read
-    passing: Failure | None = None  # the kind of a transient failure; None: the run itself is at fault, if it failed
+    # The kind of a transient failure; None: the run itself is at fault, if it failed
+    passing: Annotated[str, one_of("kind of failure", KINDS)] | None = None
     history: list[Attempt] = field(default_factory=list)  # the failed attempts before this one
     test_images: Count | None = None  # their number; None as for classes
     weights_sha256: Line | None = None  # digest of the final weights; None if the run did not reach its end
@@ -141,24 +137,31 @@ def read_result(path: Path) -> Result:
             is not its run's or not its folder's. The message names the file and what is wrong.
         OSError: there is none, or it is not a plain file of the size of a record.
     """
-    content = read_bytes(path, MAX_BYTES)
+    content = read_bytes(path)
     try:
-        record = json.loads(content.decode(), parse_float=_finite, parse_constant=_finite)
+        record = json.loads(content.decode(), parse_float=_finite, parse_constant=_finite, object_hook=_readable)
         if not isinstance(record, dict):
             raise ValueError("it is not a JSON object")
         schema, run_id = record.pop("schema", None), record.pop("run_id", None)
         if schema != SCHEMA:
             raise ValueError(f"its schema is {schema!r}, not {SCHEMA}")
         result = Result(**record | {"run": Run(**{**LATER, **record["run"]})})
-    except ValidationError as error:
-        raise BadRecordError(f"not a whole result: {explain(error)}", path) from None
     except (UsageError, AttributeError, TypeError, ValueError, KeyError, RecursionError) as error:
-        raise BadRecordError(f"not a whole result: {error}", path) from None
+        reason = explain(error) if isinstance(error, ValidationError) else error
+        raise BadRecordError(f"not a whole result: {reason}", path) from None
     if not run_id == result.run.run_id == path.parent.name:
         raise BadRecordError(f"holds run {run_id}, whose settings give {result.run.run_id}", path)
     if result.status in ("converged", "not_converged") and result.test_accuracy is None:
         raise BadRecordError("a finished run without a test accuracy", path)
     return result
+
+
+def _readable(section: dict[str, Any]) -> dict[str, Any]:
+    try:
+        "".join(section).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+        raise ValueError("a key is not Unicode text") from None
+    return section
 
 
 def _finite(text: str) -> float:

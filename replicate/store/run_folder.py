@@ -12,7 +12,6 @@ from replicate.store.result import BadRecordError, Result, read_result, reason_o
 RESULT, CURVE, LAYERS, PREDICTIONS = "result.json", "curve.csv", "layers.json", "predictions.npz"
 CHECKPOINT, LOG = "checkpoint.pt", "log.txt"
 LEASE, OWNER = "claim", "owner.json"  # the lease is `claim/TOKEN/owner.json`; earlier versions look for it too
-MAX_CURVE_BYTES = 64_000_000  # a curve of the paper's protocol has 20,000
 
 
 class RunFolder:
@@ -49,7 +48,7 @@ class RunFolder:
     def curve_bytes(self) -> bytes | None:
         """Content of the curve; None if there is none that can be read."""
         with contextlib.suppress(OSError):
-            return read_bytes(self.path / CURVE, MAX_CURVE_BYTES)
+            return read_bytes(self.path / CURVE)
         return None
 
 
@@ -70,16 +69,21 @@ class Records:
 
 def collect(out: Path, runs: Iterable[Run]) -> Records:
     """Read the records of these runs from an output folder."""
-    results, bad = {}, {}
     folders = {run.run_id: RunFolder.of(out, run) for run in runs}
-    for run_id, folder in folders.items():
+    return Records(*read_records(folders.values()), count_others(out, folders))
+
+
+def read_records(folders: Iterable[RunFolder]) -> tuple[dict[str, Result], dict[Path, str]]:
+    """Read the records of these folders: run_id -> Result, and those that could not be read, each with its reason."""
+    results, bad = {}, {}
+    for folder in folders:
         try:
-            results[run_id] = read_result(folder.result)
+            results[folder.run_id] = read_result(folder.result)
         except FileNotFoundError:
             continue
         except (BadRecordError, OSError) as error:
             bad[folder.result] = reason_of(error)
-    return Records(results, bad, count_others(out, folders))
+    return results, bad
 
 
 def recorded(out: Path) -> Iterator[RunFolder]:

@@ -11,6 +11,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import wandb
+
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.measurements import Row, Snapshot
@@ -51,8 +53,6 @@ def init_wandb_run(folder: Path, mode: str, **settings: Any) -> Any:
         mode: `offline` or `online`.
         settings: of `wandb.init`, in addition.
     """
-    import wandb  # here, because it takes a second to import and most commands do without it
-
     # W&B's default for the copies that it uploads later is the home folder, where nobody would remove them.
     os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
     return wandb.init(
@@ -122,8 +122,6 @@ class WandbLogger(Logger):
         self, init: Sequence[Mapping[str, Any]], rows: Sequence[Row], snapshots: Sequence[Snapshot]
     ) -> None:
         """Log the initialisation's report as a table, and what a resumed run has so far."""
-        import wandb
-
         with _errors_are_printed():  # so that a resumed run is logged all the same
             self._log({"init/report": wandb.Table(columns=[*init[0]], data=[[*entry.values()] for entry in init])}, 0)
         past = [(snapshot.iteration, partial(self.snapshot, snapshot)) for snapshot in snapshots]
@@ -143,8 +141,6 @@ class WandbLogger(Logger):
         Variances and gradient norms differ by orders of magnitude between layers, so the histograms are of their
         decimal logarithms; what is 0 or not finite is left out of them.
         """
-        import wandb
-
         for position, layer in enumerate(snapshot.layers):
             numbers = (layer.variance, layer.gradient_norm, layer.singular_values[0], layer.singular_values[-1])
             self._layers.append([snapshot.iteration, position, layer.name, layer.piece, *numbers])
@@ -171,8 +167,6 @@ class WandbLogger(Logger):
             self._wandb_run.finish(exit_code=int(result is not None and not result.final))
 
     def _log_files(self) -> None:
-        import wandb
-
         artifact = wandb.Artifact(f"record-{self._identity}", type="record")
         for name in (RESULT, CURVE, LAYERS, PREDICTIONS):
             if (path := self._folder / name).is_file():

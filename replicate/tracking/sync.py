@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import wandb
+
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.options import wandb_key_known
@@ -99,21 +101,17 @@ def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, 
         UsageError: as of the table: no run has finished, or the records do not go together.
     """
     # Here, because a refusal and a dry run need no figures
-    from replicate.report.document import document, strict_json
+    from replicate.report.document import build, strict_json
     from replicate.report.figures import draw
     from replicate.report.render import cell_rows, write_table
-    from replicate.report.table import build
 
-    table = build(experiment, runs, records, out)
-    doc = document(table)
+    doc = build(experiment, runs, records, out)
     name = "report-" + re.sub(r"[^A-Za-z0-9_.-]", "-", experiment.name)  # these are allowed in names of artifacts
     identity = f"{name}-{hashlib.sha256(strict_json(doc).encode()).hexdigest()[:8]}"
     if any(was_synced(path) for path in out.glob(f"wandb/offline-run-*-{identity}")):
         return None
     out = out.resolve()  # the upload looks for the files from another folder
-    files = [*write_table(doc, out), *draw(table, out, out / "figures")]
-    import wandb
-
+    files = [*write_table(doc, out), *draw(doc, out, out / "figures")]
     claims = [{key: claim[key] for key in ("id", "text", "verdict", "reason")} for claim in doc["claims"]]
     discard(out, f"{name}-{8 * '?'}")
     with init_wandb_run(
@@ -129,8 +127,6 @@ def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, 
 
 
 def _wandb_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    import wandb
-
     columns: list[str | int] = [*rows[0]] if rows else []
     # The paper's numbers may be `n/c`.
     return wandb.Table(columns=columns, data=[[*row.values()] for row in rows], allow_mixed_types=True)

@@ -4,10 +4,20 @@ import json
 import os
 from typing import Any
 
+import wandb
+
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.tracking.logger import HISTOGRAMS, PROJECT
 from replicate.tracking.sync import require_key
+
+try:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces import expr
+except ImportError:
+    message = "the dashboard needs the package wandb-workspaces; install it: pip install wandb-workspaces"
+    raise UsageError(message) from None
 
 COLUMNS = ("config:init", "config:activation", "config:seed", "summary:status", "summary:test_accuracy")
 FIGURES = ("accuracy", "curves", "init_variance")
@@ -15,6 +25,8 @@ FIGURES = ("accuracy", "curves", "init_variance")
 
 def dashboard(experiment: Experiment, entity: str | None, dry_run: bool) -> str:
     """Save the workspace of an experiment, as a new view of the project.
+
+    It shows the experiment's W&B runs by initialisation and activation, and panels for what they log.
 
     Args:
         experiment: whose group of W&B runs is shown.
@@ -25,47 +37,11 @@ def dashboard(experiment: Experiment, entity: str | None, dry_run: bool) -> str:
         The workspace's address; in a dry run what would be saved, as JSON.
 
     Raises:
-        UsageError: W&B's library for workspaces is not installed, no W&B key is known, or the server was not reached
-            or refused.
+        UsageError: no W&B key is known, or the server was not reached or refused.
     """
     entity = entity or os.environ.get("WANDB_ENTITY")
-    workspace = _workspace(experiment, entity or "ENTITY")
-    if dry_run:
-        view = workspace._model
-        spec = json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
-        sent = {"entity": view.entity, "project": view.project, "name": view.display_name, "spec": spec}
-        return json.dumps(sent, indent=1)
-    require_key()
-    import wandb
-
-    try:
-        workspace.entity = entity or str(wandb.Api().default_entity)
-        workspace.save()
-        return str(workspace.url)
-    except Exception as error:  # whatever a network and a server come up with
-        raise UsageError(f"W&B has not saved the dashboard: {' '.join(str(error).split())}") from None
-
-
-def _workspace(experiment: Experiment, entity: str) -> Any:
-    """Build the workspace of an experiment: its runs by initialisation and activation, and panels for what they log.
-
-    Args:
-        experiment: whose group of W&B runs is shown.
-        entity: the user or team.
-
-    Raises:
-        UsageError: W&B's library for workspaces is not installed.
-    """
-    try:
-        # here, because it takes seconds to import
-        import wandb_workspaces.workspaces as ws
-        from wandb_workspaces import expr
-    except ImportError:
-        message = "the dashboard needs the package wandb-workspaces; install it: pip install wandb-workspaces"
-        raise UsageError(message) from None
-
-    return ws.Workspace(
-        entity=entity,
+    workspace: Any = ws.Workspace(
+        entity=entity or "ENTITY",
         project=PROJECT,
         name=f"{experiment.name}: initialisations and activations",
         sections=_sections(),
@@ -77,48 +53,62 @@ def _workspace(experiment: Experiment, entity: str) -> Any:
             pinned_columns=list(COLUMNS),
         ),
     )
+    if dry_run:
+        view = workspace._model
+        spec = json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
+        sent = {"entity": view.entity, "project": view.project, "name": view.display_name, "spec": spec}
+        return json.dumps(sent, indent=1)
+    require_key()
+    try:
+        workspace.entity = entity or str(wandb.Api().default_entity)
+        workspace.save()
+        return str(workspace.url)
+    except Exception as error:  # whatever a network and a server come up with
+        raise UsageError(f"W&B has not saved the dashboard: {' '.join(str(error).split())}") from None
 
 
-def _sections() -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
-    def lines(metric: str) -> wr.LinePlot:
-        return wr.LinePlot(x="iteration", y=[metric], title_x="iteration")
-
-    def accuracy_by(field: str, axis: str) -> wr.LinePlot:
-        return wr.LinePlot(
-            title=f"Test accuracy by {field}, mean and range",
-            x=axis,
-            y=["test/accuracy"],
-            title_x=axis,
-            title_y="%",
-            groupby=wr.Config(field),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="minmax",
-        )
-
-    def final_by(field: str) -> wr.BarPlot:
-        title = f"Final test accuracy by {field}"
-        return wr.BarPlot(title=title, metrics=[wr.SummaryMetric("test_accuracy")], groupby=wr.Config(field))
-
-    def over_layers(column: str) -> wr.CustomChart:
-        return wr.CustomChart(
-            query={"summaryTable": {"tableKey": "layers/table"}},
-            chart_name="wandb/scatter/v0",
-            chart_fields={"x": "position", "y": column},
-            chart_strings={"title": f"{column} over the layers"},
-        )
-
-    def tables(*names: str) -> list[wr.WeavePanelSummaryTable]:
-        return [wr.WeavePanelSummaryTable(table_name=name) for name in names]
-
-    by_axis = [accuracy_by("init", "iteration"), accuracy_by("activation", "iteration"), accuracy_by("init", "epoch")]
-    layers: list[Any] = [*map(lines, HISTOGRAMS.values()), *map(over_layers, HISTOGRAMS)]
+def _sections() -> list[ws.Section]:
+    by_axis = [_accuracy("init", "iteration"), _accuracy("activation", "iteration"), _accuracy("init", "epoch")]
+    layers: list[Any] = [*map(_lines, HISTOGRAMS.values()), *map(_over_layers, HISTOGRAMS)]
     figures = wr.MediaBrowser(title="Figures", media_keys=[f"figures/{name}" for name in FIGURES])
     return [
-        ws.Section(name="Test accuracy", is_open=True, panels=[*by_axis, final_by("init"), final_by("activation")]),
-        ws.Section(name="Training", panels=[*map(lines, ("train/loss", "test/loss", "train/accuracy", "lr"))]),
-        ws.Section(name="Layers", panels=[*layers, *tables("init/report", "layers/table")]),
-        ws.Section(name="Report", is_open=True, panels=[*tables("accuracy", "claims"), figures]),
+        ws.Section(name="Test accuracy", is_open=True, panels=[*by_axis, _final("init"), _final("activation")]),
+        ws.Section(name="Training", panels=[*map(_lines, ("train/loss", "test/loss", "train/accuracy", "lr"))]),
+        ws.Section(name="Layers", panels=[*layers, *_tables("init/report", "layers/table")]),
+        ws.Section(name="Report", is_open=True, panels=[*_tables("accuracy", "claims"), figures]),
     ]
+
+
+def _lines(metric: str) -> wr.LinePlot:
+    return wr.LinePlot(x="iteration", y=[metric], title_x="iteration")
+
+
+def _accuracy(field: str, axis: str) -> wr.LinePlot:
+    return wr.LinePlot(
+        title=f"Test accuracy by {field}, mean and range",
+        x=axis,
+        y=["test/accuracy"],
+        title_x=axis,
+        title_y="%",
+        groupby=wr.Config(field),
+        groupby_aggfunc="mean",
+        groupby_rangefunc="minmax",
+    )
+
+
+def _final(field: str) -> wr.BarPlot:
+    title = f"Final test accuracy by {field}"
+    return wr.BarPlot(title=title, metrics=[wr.SummaryMetric("test_accuracy")], groupby=wr.Config(field))
+
+
+def _over_layers(column: str) -> wr.CustomChart:
+    return wr.CustomChart(
+        query={"summaryTable": {"tableKey": "layers/table"}},
+        chart_name="wandb/scatter/v0",
+        chart_fields={"x": "position", "y": column},
+        chart_strings={"title": f"{column} over the layers"},
+    )
+
+
+def _tables(*names: str) -> list[wr.WeavePanelSummaryTable]:
+    return [wr.WeavePanelSummaryTable(table_name=name) for name in names]

@@ -17,7 +17,6 @@ from replicate.nn.fitnet import build
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import LayerEntry
-from replicate.training.distributed import SingleProcess
 from replicate.training.measurements import snapshot_iterations
 
 Stream = Literal["init", "lsuv", "batches", "dropout"]  # numbers drawn from one never shift those of another
@@ -32,9 +31,8 @@ def stream_seed(seed: int, name: Stream, rank: int = 0) -> int:
         rank: of the process, if several train the run and each draws its own numbers. Rank 0 draws the same numbers as
             a single process.
     """
-    suffix = f"/{rank}" if rank else ""
-    digest = hashlib.sha256(f"{seed}/{name}{suffix}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    text = f"{seed}/{name}/{rank}" if rank else f"{seed}/{name}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def stream(seed: int, name: Stream) -> torch.Generator:
@@ -42,17 +40,16 @@ def stream(seed: int, name: Stream) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(seed, name))
 
 
-def build_data(run: Run, dataset: Dataset, device: str, group: SingleProcess | None = None) -> DeviceData:
+def build_data(run: Run, dataset: Dataset, device: str) -> DeviceData:
     """Preprocess the images, multiply them by `run.input_scale` and put them on the device.
 
     Args:
         run: what to train.
         dataset: as loaded for `run.dataset`.
         device: `cpu` or `cuda`.
-        group: the processes that train the run, each on its part of every batch; None: only this one.
     """
     train_images, test_images = resolve(PREPROCESSINGS[run.preprocessing])(dataset.train_images, dataset.test_images)
-    data = DeviceData(
+    return DeviceData(
         (train_images.mul_(run.input_scale), torch.tensor(dataset.train_labels)),
         (test_images.mul_(run.input_scale), torch.tensor(dataset.test_labels)),
         run,
@@ -60,9 +57,6 @@ def build_data(run: Run, dataset: Dataset, device: str, group: SingleProcess | N
         device,
         boundaries=snapshot_iterations(run.iterations),
     )
-    if group is not None and group.size > 1:
-        data.shard(group.rank, group.size)
-    return data
 
 
 def build_net(run: Run, classes: int, device: str) -> nn.Module:

@@ -10,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from replicate.run import Run
 from replicate.store.files import read_bytes
 from replicate.store.lease import Lease
 from replicate.store.run_folder import CHECKPOINT, RunFolder
@@ -18,6 +17,7 @@ from replicate.training.distributed import SingleProcess
 
 SCHEMA = 2
 MAX_BYTES = 2**32  # more than the widest net that fits on a GPU needs
+GENERATORS: dict[str, Any] = {"cpu": torch, "cuda": torch.cuda}  # the random generators that a training draws from
 # SIGINT is the matrix's. SLURM and submitit send user signals as a warning before they kill.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -66,8 +66,8 @@ class CheckpointOnSignal(pl.Callback):
             groups = pl_module.optimizer.state_dict()["param_groups"]
             pl_module.optimizer.load_state_dict({**optimizer, "param_groups": groups})
             pl_module.totals["train"] = rank["totals"]
-            _set_generators(pl_module.device.type, rank["generators"])
-            self._resumed = None
+            for name in rank["generators"].keys() & {"cpu", pl_module.device.type}:
+                GENERATORS[name].set_rng_state(rank["generators"][name].cpu())  # even if `load` has put it on a GPU
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Save if it is time, but leave the end of an epoch to on_validation_end."""
@@ -97,7 +97,8 @@ class CheckpointOnSignal(pl.Callback):
         stop = next((one["signal"] for one in asked if one["signal"] is not None), None)
         if stop is None and not any(one["due"] for one in asked):
             return
-        ranks = module.group.gather({"totals": module.totals["train"], "generators": _generators(module.device.type)})
+        generators = {name: GENERATORS[name].get_rng_state() for name in ("cpu", module.device.type)}
+        ranks = module.group.gather({"totals": module.totals["train"].cpu(), "generators": generators})
         if self.save is not None:
             states = {name: part.state_dict() for name, part in self.parts.items()}
             optimizer = module.optimizer.state_dict()
@@ -105,19 +106,6 @@ class CheckpointOnSignal(pl.Callback):
         self._saved_at = time.monotonic()
         if stop is not None:
             raise StoppedError(signal.Signals(stop).name)
-
-
-def _generators(device: str) -> dict[str, torch.Tensor]:
-    """Return the states of the random generators that a training on this device draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    return states | {"cuda": torch.cuda.get_rng_state()} if device == "cuda" else states
-
-
-def _set_generators(device: str, states: dict[str, torch.Tensor]) -> None:
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"].cpu())  # a state belongs on the CPU, even if the weights are on a GPU
-    if "cuda" in states and device == "cuda":
-        torch.cuda.set_rng_state(states["cuda"].cpu())
 
 
 def _state_for_rank(ranks: list[dict[str, Any]], group: SingleProcess) -> dict[str, Any]:
@@ -137,31 +125,26 @@ def _state_for_rank(ranks: list[dict[str, Any]], group: SingleProcess) -> dict[s
     return {"totals": totals, "generators": ranks[group.rank]["generators"] if group.rank < len(ranks) else {}}
 
 
-def identity(run: Run, fingerprint: str) -> str:
-    """Return what a checkpoint belongs to: the run and the data with this fingerprint."""
-    return f"{run.run_id} {fingerprint}"
-
-
-def write(lease: Lease, identity: str, state: dict[str, Any]) -> None:
-    """Write the checkpoint of a run. Raises the same errors as `Lease.write`."""
+def write(lease: Lease, fingerprint: str, state: dict[str, Any]) -> None:
+    """Write the checkpoint of a run on the data with this fingerprint. Raises the same errors as `Lease.write`."""
     file = io.BytesIO()  # if torch wrote to the disk, a full disk would be a RuntimeError without its errno
-    torch.save({"schema": SCHEMA, "identity": identity, **state}, file)
+    torch.save({"schema": SCHEMA, "identity": f"{lease.folder.run_id} {fingerprint}", **state}, file)
     lease.write(CHECKPOINT, file.getvalue())
 
 
-def load(lease: Lease, identity: str, device: str) -> dict[str, Any] | None:
+def load(lease: Lease, fingerprint: str, device: str) -> dict[str, Any] | None:
     """Read the checkpoint of a run. One that cannot be used is set aside, so that the run starts again.
 
     Args:
         lease: of the run.
-        identity: of the run and its data.
+        fingerprint: of its data.
         device: where to put the tensors.
 
     Returns:
         The state; None if there is none to resume from.
     """
     try:
-        return read(lease.folder, identity, device)
+        return read(lease.folder, fingerprint, device)
     except FileNotFoundError:
         return None
     except Exception as error:  # a torn or foreign file can make the reader raise anything
@@ -170,12 +153,12 @@ def load(lease: Lease, identity: str, device: str) -> dict[str, Any] | None:
         return None
 
 
-def read(folder: RunFolder, identity: str, device: str) -> dict[str, Any]:
+def read(folder: RunFolder, fingerprint: str, device: str) -> dict[str, Any]:
     """Read the checkpoint of a run.
 
     Args:
         folder: of the run.
-        identity: of the run and its data.
+        fingerprint: of its data.
         device: where to put the tensors.
 
     Raises:
@@ -187,6 +170,6 @@ def read(folder: RunFolder, identity: str, device: str) -> dict[str, Any]:
             raise ValueError("its entries expand to more than its size")
     # Only tensors and plain data are loaded: another person's checkpoint cannot run code.
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    if state["schema"] != SCHEMA or state["identity"] != identity:
+    if state["schema"] != SCHEMA or state["identity"] != f"{folder.run_id} {fingerprint}":
         raise ValueError(f"it is not of schema {SCHEMA}, this run and this data")
     return state

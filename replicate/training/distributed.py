@@ -13,7 +13,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
@@ -58,7 +57,7 @@ class SingleProcess:
         return values
 
     def gather(self, values: dict[str, Any]) -> list[dict[str, Any]]:
-        """List the values of all ranks."""
+        """List the values of all ranks; tensors must be on the CPU."""
         return [values]
 
 
@@ -104,10 +103,9 @@ class ProcessGroup(SingleProcess):
         return summed
 
     def gather(self, values: dict[str, Any]) -> list[dict[str, Any]]:
-        """List the values of all ranks, with tensors on the CPU."""
-        mine = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in values.items()}
-        gathered = [mine] * self.size
-        dist.all_gather_object(gathered, mine)
+        """List the values of all ranks; tensors must be on the CPU."""
+        gathered = [values] * self.size
+        dist.all_gather_object(gathered, values)
         return gathered
 
 
@@ -213,12 +211,10 @@ class _Others(threading.Thread):
 def _rank(index: int, reports: "SimpleQueue[Any]", port: int, function: Function, run: Run, options: Options) -> None:
     """Be one of the other ranks, until rank 0 ends this process, or ends itself."""
     rank, size = index + 1, options.devices_per_run
-    parent = mp.parent_process()
-    assert parent is not None
     try:
         for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # until CheckpointOnSignal does
             signal.signal(one, signal.SIG_IGN)
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         store = TCPStore(HOST, port, size, is_master=False, timeout=TIMEOUT)
         store.set(f"ready {rank}", "")
         join_group(store, options.device, rank, size)
@@ -226,9 +222,9 @@ def _rank(index: int, reports: "SimpleQueue[Any]", port: int, function: Function
     except Exception as error:
         reports.put((rank, traceback.format_exc(), transient_kind(error)))
         os._exit(1)
-    _end_with(parent)  # not earlier: ranks that still read from this process would fail
+    _end_with_parent()  # not earlier: ranks that still read from this process would fail
 
 
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
+def _end_with_parent() -> None:
+    mp.parent_process().join()  # type: ignore[union-attr]  # a rank has one
     os._exit(1)

@@ -1,17 +1,21 @@
 """What a training reports while it runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from replicate.store.measurements import Row, Snapshot
 from replicate.store.result import Result
 
+# Called about twice a second and at each row, with the number of iterations and the latest test accuracy in %; None
+# before the first row. An exception that it raises ends the training with an error.
+Progress = Callable[[int, float | None], None]
+
 
 class Logger:
     """Follows one training. Here each method does nothing; override those of interest.
 
-    The methods are called in this order, `progress`, `row` and `snapshot` any number of times. An exception that one of
-    them raises ends the training with an error.
+    The methods are called in this order, `row` and `snapshot` any number of times. An exception that one of them raises
+    ends the training with an error.
     """
 
     def start(self, fingerprint: str) -> None:
@@ -30,14 +34,6 @@ class Logger:
             init: report of the initialisation.
             rows: of the learning curve, from before an interruption.
             snapshots: of the layers, from before an interruption.
-        """
-
-    def progress(self, iteration: int, test_accuracy: float | None) -> None:
-        """Called about twice a second and at each row.
-
-        Args:
-            iteration: number of iterations done.
-            test_accuracy: the latest, in %; None before the first row.
         """
 
     def row(self, row: Row) -> None:

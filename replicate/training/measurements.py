@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,9 +15,9 @@ from replicate.init.forward import measurement_mode
 from replicate.init.layers import WeightLayer, weight_layers
 from replicate.init.measure import Moments, moments, track_calls
 from replicate.store.lease import Lease
-from replicate.store.measurements import COLUMNS, Layer, Row, Snapshot, curve_csv, from_plain, layers_json, to_plain
+from replicate.store.measurements import COLUMNS, SNAPSHOTS, Layer, Row, Snapshot, curve_csv, layers_json
 from replicate.store.run_folder import CURVE, LAYERS
-from replicate.training.logger import Logger
+from replicate.training.logger import Logger, Progress
 from replicate.training.module import Batch
 
 EARLY = 1000  # the iteration of the snapshot of the layers between the first and the last
@@ -36,31 +36,27 @@ class Curve(pl.Callback):
         lease: of the run; an empty curve is written at once.
         images: N, the size of the training set.
         batch_size: images per iteration.
-        loggers: receive the progress and each row.
+        progress: receives the progress.
+        logger: receives each row.
     """
 
-    def __init__(self, lease: Lease, images: int, batch_size: int, loggers: Sequence[Logger] = ()) -> None:
+    def __init__(self, lease: Lease, images: int, batch_size: int, progress: Progress, logger: Logger) -> None:
         self.rows: list[Row] = []
-        self.lease, self.images, self.batch_size, self.loggers = lease, images, batch_size, loggers
-        self._seconds = 0.0
-        self._started_at: float | None = None  # None: the clock is stopped
+        self.seconds = 0.0  # of training, without evaluations, until the clock was last stopped
+        self.lease, self.images, self.batch_size = lease, images, batch_size
+        self.progress, self.logger = progress, logger
         self._reported_at = time.perf_counter()
-        self._train = (float("nan"), float("nan"))
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows and the clock, for a checkpoint."""
-        return {"rows": self.rows, "seconds": self.seconds}
+        with self.paused():
+            return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from these rows; later rows in the file are trained again."""
-        self.rows, self._seconds = state_dict["rows"], state_dict["seconds"]
+        self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
         self._write()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, without evaluations."""
-        return self._seconds + (0.0 if self._started_at is None else time.perf_counter() - self._started_at)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -77,7 +73,7 @@ class Curve(pl.Callback):
         """Report progress, not too often."""
         if (now := time.perf_counter()) - self._reported_at >= PROGRESS_SECONDS:
             self._reported_at = now
-            self._report(pl_module.iteration)
+            self.progress(pl_module.iteration, self.rows[-1]["test_accuracy"] if self.rows else None)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Close the training columns of the row and stop the clock; reading the totals waits for the device."""
@@ -92,18 +88,13 @@ class Curve(pl.Callback):
         row = dict(zip(COLUMNS, (iteration, epoch, lr, *self._train, *pl_module.take("val")), strict=True))
         self.rows.append(row)
         self._write()  # the whole file: an appended row could be torn, or another process's
-        for logger in self.loggers:
-            logger.row(row)
-        self._report(iteration)
+        self.logger.row(row)
+        self.progress(iteration, row["test_accuracy"])
         self._start_clock()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Stop the clock."""
         self._stop_clock()
-
-    def _report(self, iteration: int) -> None:
-        for logger in self.loggers:
-            logger.progress(iteration, self.rows[-1]["test_accuracy"] if self.rows else None)
 
     def _write(self) -> None:
         self.lease.write(CURVE, curve_csv(self.rows))
@@ -112,7 +103,7 @@ class Curve(pl.Callback):
         self._started_at = time.perf_counter()
 
     def _stop_clock(self) -> None:
-        self._seconds, self._started_at = self.seconds, None
+        self.seconds += time.perf_counter() - self._started_at
 
 
 def snapshot_iterations(iterations: int) -> tuple[int, ...]:
@@ -134,24 +125,21 @@ class Layers(pl.Callback):
         fingerprint: of the data.
         batch: images and labels on which everything is measured.
         curve: its clock is stopped during a measurement.
-        loggers: receive each snapshot.
+        logger: receives each snapshot.
     """
 
-    def __init__(
-        self, lease: Lease, fingerprint: str, batch: Batch, curve: Curve, loggers: Sequence[Logger] = ()
-    ) -> None:
+    def __init__(self, lease: Lease, fingerprint: str, batch: Batch, curve: Curve, logger: Logger) -> None:
         self.snapshots: tuple[Snapshot, ...] = ()
-        self.lease, self.fingerprint, self.batch = lease, fingerprint, batch
-        self.curve, self.loggers = curve, loggers
+        self.lease, self.fingerprint, self.batch, self.curve, self.logger = lease, fingerprint, batch, curve, logger
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the snapshots as plain data, for a checkpoint."""
-        return {"snapshots": to_plain(self.snapshots)}
+        return {"snapshots": SNAPSHOTS.dump_python(self.snapshots)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from these snapshots; later ones in the file are measured again."""
-        self.snapshots = from_plain(state_dict["snapshots"])
+        self.snapshots = SNAPSHOTS.validate_python(state_dict["snapshots"], strict=False)
         self._write()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -167,8 +155,7 @@ class Layers(pl.Callback):
             snapshot = Snapshot(pl_module.iteration, measure_layers(pl_module.net, *self.batch))
             self.snapshots += (snapshot,)
             self._write()
-            for logger in self.loggers:
-                logger.snapshot(snapshot)
+            self.logger.snapshot(snapshot)
 
     def _write(self) -> None:
         self.lease.write(LAYERS, layers_json(self.lease.folder.run_id, self.fingerprint, self.snapshots))

@@ -1,5 +1,6 @@
 """The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations per step of Lightning."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -16,15 +17,7 @@ Batch = tuple[Tensor, Tensor]  # images (n, c, h, w) and labels (n,)
 
 
 class DivergedError(Exception):
-    """The training loss is not finite.
-
-    Args:
-        iteration: number of optimiser steps before that loss.
-    """
-
-    def __init__(self, iteration: int) -> None:
-        super().__init__(f"the training loss is not finite after {iteration} iterations")
-        self.iteration = iteration
+    """The training loss is not finite."""
 
 
 class Classifier(pl.LightningModule):
@@ -61,9 +54,7 @@ class Classifier(pl.LightningModule):
     @property
     def optimizer(self) -> Optimizer:
         """The optimiser of a training that has begun, without Lightning's wrapper."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, Optimizer)
-        return optimizer
+        return self.optimizers(use_pl_optimizer=False)  # type: ignore[return-value]  # one, as configured
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what `state_dict` holds besides the weights."""
@@ -112,14 +103,14 @@ class Classifier(pl.LightningModule):
         """Make an iteration of each batch of the chunk.
 
         Raises:
-            DivergedError: a loss of the chunk is not finite; `iteration` is the number of steps before that loss.
+            DivergedError: a loss of the chunk is not finite; `iteration` then counts the steps before that loss.
         """
         losses = self.steps(self, self.optimizer, chunk)
         # Mean losses of whole batches; read once per chunk, because that waits for the device.
         finite = torch.isfinite(self.group.all_reduce(losses * self.group.share))
         if not finite.all():
             self.iteration -= len(losses) - int(finite.int().argmin())
-            raise DivergedError(self.iteration)
+            raise DivergedError(f"the training loss is not finite after {self.iteration} iterations")
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Evaluate a batch, for a row of the curve, and keep what the net predicts."""
@@ -136,11 +127,8 @@ class Classifier(pl.LightningModule):
 
     def learning_rate(self, iteration: int) -> float:
         """Return the learning rate of an iteration, counted from 0: lr times lr_factor for each milestone reached."""
-        lr = self.run.lr
-        for milestone in self.run.milestones:
-            if milestone <= iteration:
-                lr *= self.run.lr_factor
-        return lr
+        reached = sum(milestone <= iteration for milestone in self.run.milestones)
+        return math.prod([self.run.lr_factor] * reached, start=self.run.lr)
 
     def configure_optimizers(self) -> Optimizer:
         """Make SGD without weight decay on biases (released code: `decay_mult: 0`); the steps set the learning rate."""

@@ -32,19 +32,18 @@ class RunRecord:
         self.init: list[LayerEntry] = []  # report of the initialisation
         self._resumed_at = 0
         self._earlier_parts: list[dict[str, Any]] = []
-        self._earlier_seconds = 0.0
-        self._begin = time.perf_counter()
+        self._begin = time.perf_counter()  # `resume` moves it back by the seconds of the earlier parts
 
     def resume(self, state: dict[str, Any]) -> None:
         """Continue the record of an interrupted training from the state in its checkpoint."""
         self.init = state["record"]["init"]
         self._earlier_parts = state["record"]["parts"]
-        self._earlier_seconds = state["record"]["seconds"]
+        self._begin -= state["record"]["seconds"]
         self._resumed_at = state["iteration"]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the record: plain data, see `resume`."""
-        return {"init": self.init, "parts": self._parts(), "seconds": self._seconds()}
+        return {"init": self.init, "parts": self._parts(), "seconds": time.perf_counter() - self._begin}
 
     def result(self, status: Status, **outcome: Any) -> Result:
         """Build the Result of a training that has ended.
@@ -66,7 +65,7 @@ class RunRecord:
             run=self.run,
             status=status,
             init=self.init,
-            seconds=self._seconds(),
+            seconds=time.perf_counter() - self._begin,
             options=self.options.plain(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             history=list(self.history),
@@ -75,9 +74,6 @@ class RunRecord:
             **known,
             **outcome,
         )
-
-    def _seconds(self) -> float:
-        return self._earlier_seconds + time.perf_counter() - self._begin
 
     def _parts(self) -> list[dict[str, Any]]:
         """List the parts of the run: a new one begins each time the code or the machine changes."""

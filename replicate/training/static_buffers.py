@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-CAST = (nn.Conv2d, nn.Linear)  # layers whose weights autocast casts
-
 
 class StaticBuffers:
     """What a graph reads and writes: tensors whose addresses do not change.
@@ -67,17 +65,15 @@ class HalfCopies:
     several layers share are added in half precision.)
 
     Args:
-        net: in training mode. The twin shares everything that is not cast.
+        net: in training mode; each of its weights gets a gradient. The twin shares everything that is not cast.
         dtype: of the copies.
     """
 
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
-        layers = [module for module in net.modules() if isinstance(module, CAST)]
-        weights = {weight: None for layer in layers for weight in layer.parameters(recurse=False)}  # each once
-        self._weights: list[Tensor] = list(weights)
-        self._copies: list[Tensor] = [
-            nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad) for weight in self._weights
-        ]
+        # The layers whose weights autocast casts
+        layers = nn.ModuleList(module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+        self._weights: list[Tensor] = list(layers.parameters())
+        self._copies: list[Tensor] = [nn.Parameter(weight.detach().to(dtype)) for weight in self._weights]
         self._gradients = [torch.empty_like(weight) for weight in self._weights]
         shared = {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]}
         cast = {id(weight): half for weight, half in zip(self._weights, self._copies, strict=True)}
@@ -93,11 +89,10 @@ class HalfCopies:
     @torch.no_grad()
     def return_gradients(self) -> None:
         """Copy the gradients of the twin to the net."""
-        present = [number for number, half in enumerate(self._copies) if half.grad is not None]
-        for number in present:
-            self._weights[number].grad = self._gradients[number]
-        halves: list[Tensor] = [self._copies[number].grad for number in present]  # type: ignore[misc]  # none is None
-        torch._foreach_copy_([self._gradients[number] for number in present], halves)
+        for weight, gradient in zip(self._weights, self._gradients, strict=True):
+            weight.grad = gradient
+        halves: list[Tensor] = [half.grad for half in self._copies]  # type: ignore[misc]  # none is None
+        torch._foreach_copy_(self._gradients, halves)
 
 
 class SavedState:

@@ -25,14 +25,14 @@ from replicate.training.checkpoint import CheckpointOnSignal, StoppedError
 from replicate.training.cuda_graph import steps_for
 from replicate.training.distributed import ProcessGroup, launch_ranks
 from replicate.training.environment import configure
-from replicate.training.logger import Logger
+from replicate.training.logger import Logger, Progress
 from replicate.training.measurements import Curve, Layers
 from replicate.training.module import Classifier, DivergedError
 from replicate.training.record import RunRecord, weights_sha256
 
 
 def train_run(
-    run: Run, options: Options, lease: Lease, loggers: Sequence[Logger] = (), history: Sequence[Attempt] = ()
+    run: Run, options: Options, lease: Lease, progress: Progress, logger: Logger, history: Sequence[Attempt] = ()
 ) -> Result | None:
     """Train one run and write its files.
 
@@ -42,7 +42,8 @@ def train_run(
         run: what to train.
         options: where and how.
         lease: of the run; this process holds it.
-        loggers: receive the progress.
+        progress: receives the progress.
+        logger: receives what is measured.
         history: the failed attempts before this one, for the record.
 
     Returns:
@@ -59,19 +60,18 @@ def train_run(
     try:
         configure(options)
         dataset = record.dataset = load(run.dataset, options.data_dir)
-        for logger in loggers:
-            logger.start(dataset.fingerprint)
+        logger.start(dataset.fingerprint)
 
         # Continue from a checkpoint, if there is one. The files of an earlier attempt must not outlive it.
-        identity = checkpoint.identity(run, dataset.fingerprint)
-        state = checkpoint.load(lease, identity, options.device)
+        state = checkpoint.load(lease, dataset.fingerprint, options.device)
         if state is not None:
             record.resume(state)
-        curve = Curve(lease, len(dataset.train_labels), run.batch_size, loggers)
+        curve = Curve(lease, len(dataset.train_labels), run.batch_size, progress, logger)
         lease.remove(PREDICTIONS)
 
         with launch_ranks(run, options, partial(train_on_rank, resume=state is not None)) as group:
-            data = build_data(run, dataset, options.device, group)
+            data = build_data(run, dataset, options.device)
+            data.shard(group.rank, group.size)
             net = build_net(run, len(dataset.classes), options.device)
             if state is None:
                 record.init = init_net_(net, run, data)
@@ -79,17 +79,16 @@ def train_run(
 
             # Runs of the same seed are measured on the same images, the first ones that they train on.
             batch = next(data.fresh_batches(stream(run.seed, "batches"), run.batch_size))
-            layers = Layers(lease, dataset.fingerprint, batch, curve, loggers)
+            layers = Layers(lease, dataset.fingerprint, batch, curve, logger)
 
             def save(states: dict[str, Any]) -> None:
-                checkpoint.write(lease, identity, {**states, "record": record.state_dict()})
+                checkpoint.write(lease, dataset.fingerprint, {**states, "record": record.state_dict()})
 
             parts = {"module": module, "sampler": data.sampler, "curve": curve, "layers": layers}
             saver = CheckpointOnSignal(parts, options.checkpoint_seconds, save)
             if state is not None:
                 saver.restore(state, group)
-            for logger in loggers:
-                logger.initialized(record.init, curve.rows, layers.snapshots)
+            logger.initialized(record.init, curve.rows, layers.snapshots)
 
             # The saver is last, so that a checkpoint holds the row and the snapshot of its iteration.
             make_trainer(run, options, data, [curve, layers, saver]).fit(module, datamodule=data)
@@ -106,19 +105,17 @@ def train_run(
             weights_sha256=weights_sha256(net),
         )
     except StoppedError:
-        for logger in loggers:
-            logger.finish(None)
+        logger.finish(None)
         return None
-    except DivergedError as error:
-        result = record.result("diverged", iteration=error.iteration)
+    except DivergedError:
+        result = record.result("diverged", iteration=module.iteration)
     except Exception as error:
         if isinstance(error, GraphError) and options.step == "auto":
             raise
         result = record.result("error", error=traceback.format_exc(), passing=transient_kind(error))
 
-    lease.write_result(result)  # before a logger can fail
-    for logger in loggers:
-        logger.finish(result)
+    lease.write_result(result)  # before the logger can fail
+    logger.finish(result)
     if result.final:
         lease.remove(CHECKPOINT)
     return result
@@ -136,13 +133,14 @@ def train_on_rank(group: ProcessGroup, run: Run, options: Options, resume: bool)
     rank_zero_only.rank = group.rank  # type: ignore[attr-defined]  # so that Lightning's messages appear once
     configure(options)
     dataset = load(run.dataset, options.data_dir)
-    data = build_data(run, dataset, options.device, group)
+    data = build_data(run, dataset, options.device)
+    data.shard(group.rank, group.size)
     module = Classifier(build_net(run, len(dataset.classes), options.device), run, group)
     torch.manual_seed(stream_seed(run.seed, "dropout", group.rank))
     saver = CheckpointOnSignal({"module": module, "sampler": data.sampler}, every=math.inf)
     if resume:
-        identity = checkpoint.identity(run, dataset.fingerprint)
-        saver.restore(checkpoint.read(RunFolder.of(options.out, run), identity, options.device), group)
+        folder = RunFolder.of(options.out, run)
+        saver.restore(checkpoint.read(folder, dataset.fingerprint, options.device), group)
     rows = LambdaCallback(  # takes part in the sums of the Curve on rank 0
         on_validation_start=lambda _, module: module.take("train"),
         on_validation_end=lambda _, module: module.take("val"),

@@ -12,9 +12,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from replicate.errors import UsageError
+from replicate.matrix.plan import check_data
 from replicate.report import text
 from replicate.run import Run
-from replicate.store.files import escape_control_chars
+from replicate.store.files import escape_control_chars, refuse_link
 from replicate.store.result import Result
 from replicate.store.run_folder import CURVE, Records, RunFolder
 
@@ -49,13 +50,13 @@ def verify(records: Records, out: Path, count: int | None, seed: int, carry_out:
     """
     recorded = draw_sample(records, count, seed, out)
     folder = out / "verify"
-    if folder.is_symlink():
-        raise UsageError(f"{folder} is a symbolic link, and nothing is written through one; remove it")
-    runs = tuple(result.run for result in recorded.values())
-    if carry_out(runs, folder, lambda found: check_data(recorded, found)) == STOPPED:
+    refuse_link(folder)
+    runs = tuple(result.run for result in recorded)
+    hint = "name the data it was run on with --data-dir"
+    if carry_out(runs, folder, lambda found: check_data(recorded, found, hint)) == STOPPED:
         return STOPPED
     verdicts = []
-    for result in recorded.values():
+    for result in recorded:
         before, after = (RunFolder.of(parent, result.run) for parent in (out, folder))
         verdicts.append(compare(result, after.record(), (before.curve_bytes(), after.curve_bytes())))
     print_verdicts(verdicts, console)
@@ -68,7 +69,7 @@ def verify(records: Records, out: Path, count: int | None, seed: int, carry_out:
     return 1
 
 
-def draw_sample(records: Records, count: int | None, seed: int, out: Path) -> dict[str, Result]:
+def draw_sample(records: Records, count: int | None, seed: int, out: Path) -> list[Result]:
     """Draw a sample of the finished runs.
 
     Runs are ordered by sha256 of `seed/run_id`. The order is the same on every machine and does not depend on which
@@ -81,33 +82,15 @@ def draw_sample(records: Records, count: int | None, seed: int, out: Path) -> di
         out: the output folder, for the message.
 
     Returns:
-        run_id -> record, at most `count`.
+        Their records, at most `count`.
 
     Raises:
         UsageError: no run has finished.
     """
-    finished = {run_id: result for run_id, result in records.results.items() if result.final}
+    finished = [result for result in records.results.values() if result.final]
     if not finished:
         raise UsageError(f"{out} holds no finished run to verify; see `replicate status FILE --out {out}`")
-    order = sorted(finished, key=lambda run_id: hashlib.sha256(f"{seed}/{run_id}".encode()).digest())
-    return {run_id: finished[run_id] for run_id in order[:count]}
-
-
-def check_data(recorded: Mapping[str, Result], fingerprints: Mapping[str, str]) -> None:
-    """Refuse to repeat runs on different data, which would prove nothing.
-
-    Args:
-        recorded: run_id -> record.
-        fingerprints: data set -> fingerprint of the data at hand.
-
-    Raises:
-        UsageError: names both fingerprints.
-    """
-    for run_id, result in recorded.items():
-        dataset = result.run.dataset
-        if result.fingerprint != fingerprints[dataset]:
-            what = f"{run_id} was run on data with fingerprint {result.fingerprint}, but {dataset} here has"
-            raise UsageError(f"{what} {fingerprints[dataset]}; name the data it was run on with --data-dir")
+    return sorted(finished, key=lambda one: hashlib.sha256(f"{seed}/{one.run.run_id}".encode()).digest())[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +142,9 @@ def compare(recorded: Result, rerun: Result | None, curves: tuple[bytes | None, 
     differs = [name for name in numbers if getattr(recorded, name) != getattr(rerun, name)]
     pairs = {CURVE: curves, "weights": (recorded.weights_sha256, rerun.weights_sha256)}
     not_compared = [name for name, pair in pairs.items() if None in pair and rerun.test_accuracy is not None]
-    if None not in curves and curves[0] != curves[1]:
-        differs.append(_first_difference(*curves))
-    if None not in pairs["weights"] and recorded.weights_sha256 != rerun.weights_sha256:
-        differs.append("weights")
+    for name, pair in pairs.items():
+        if None not in pair and pair[0] != pair[1]:
+            differs.append(_first_difference(*curves) if name == CURVE else name)
     why = list(reasons(recorded, rerun))
     limit = tolerance(recorded, rerun) if differs else None
     gap = abs((recorded.test_accuracy or 0.0) - (rerun.test_accuracy or 0.0))

@@ -5,9 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from replicate.experiment import Experiment
-from replicate.report.document import document, strict_json
+from replicate.report.document import build, strict_json
 from replicate.report.render import markdown
-from replicate.report.table import build
 from replicate.run import Run
 from replicate.store.files import escape_control_chars
 from replicate.store.measurements import Labels, read_predictions
@@ -52,7 +51,7 @@ def score(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: 
             if results[name] != result:
                 differences.append(f"{name}: its record says {_says(result)}, its predictions {_says(results[name])}")
     found = (replace(records, results=results), records)
-    recomputed, recorded = (document(build(experiment, runs, one, out)) for one in found)
+    recomputed, recorded = (build(experiment, runs, one, out) for one in found)
     print(markdown(recomputed), *map(escape_control_chars, differences), sep="\n")
     if differences or strict_json(recomputed) != strict_json(recorded):
         print(f"predictions do not confirm {len(differences)} of {len(tested)} records")

@@ -1,11 +1,9 @@
-"""Small data sets on disk, and a separate cache for every test."""
+"""A small data set on disk, and a separate cache for every test."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from made_images import image_folder
 
 
 @pytest.fixture(autouse=True)
@@ -16,18 +14,6 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def write_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Write a data set of random PNG images: `write_folder("cat", "dog")`."""
-
-    def write(*classes: str, name: str = "pets", train: int = 3, test: int = 2) -> Path:
-        rng = np.random.default_rng(0)
-        root = tmp_path / "data" / name
-        for split, count in (("train", train), ("test", test)):
-            for kind in classes:
-                (root / split / kind).mkdir(parents=True)
-                for index in range(count):
-                    pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                    Image.fromarray(pixels).save(root / split / kind / f"{index}.png")
-        return root
-
-    return write
+def pets(tmp_path: Path) -> Path:
+    """A folder of images of the classes cat and dog."""
+    return image_folder(tmp_path / "data" / "pets", train=6, test=4)

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import dropout
 
 from replicate.data import folder, synthetic
 from replicate.data.batches import BatchStream, augment, epoch_ends, gcn_mean_image
@@ -36,16 +35,12 @@ def test_preprocessing_by_its_definition() -> None:
     "REPLICATE_TEST_IMAGES" not in os.environ, reason="REPLICATE_TEST_IMAGES names no folder with real images"
 )
 def test_input_variances_of_real_images() -> None:
-    images = folder.read(Path(os.environ["REPLICATE_TEST_IMAGES"]) / "cifar10-lossless-6k", "real")
+    images = folder.load("cifar10-lossless-6k", Path(os.environ["REPLICATE_TEST_IMAGES"]))
     train, _ = gcn_mean_image(images.train_images, images.test_images)
-    stream = BatchStream(len(train), 128, torch.Generator().manual_seed(0), pad=8)
-    crops = torch.cat([augment(train[drawn[0]], *drawn[1:], pad=8) for drawn in islice(stream, 40)])
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        dropped = dropout(crops, 0.2)
+    batches = islice(stream(len(train), 128), 40)
+    crops = torch.cat([augment(train[indices], *drawn, pad=8) for indices, *drawn in batches])
     assert train.var().item() == pytest.approx(0.97, abs=0.03)
     assert crops.var().item() == pytest.approx(0.74, abs=0.03)
-    assert dropped.var().item() == pytest.approx(0.93, abs=0.03)
 
 
 def stream(n: int, batch_size: int, pad: int = 8, seed: int = 0, device: str = "cpu") -> BatchStream:
@@ -59,9 +54,7 @@ def joined(batches: BatchStream, images: int) -> list[Tensor]:
 
 
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 90), other_size=st.integers(1, 90), pad=st.integers(0, 8))
-def test_full_batches_cut_from_permutations_whatever_their_size(
-    n: int, batch_size: int, other_size: int, pad: int
-) -> None:
+def test_full_batches_of_permutations_whatever_their_size(n: int, batch_size: int, other_size: int, pad: int) -> None:
     batches = stream(n, batch_size, pad)
     count = 2 + 3 * n // batch_size
     drawn = list(islice(batches, count))
@@ -102,30 +95,16 @@ def naive(images: Tensor, offsets: Tensor, mirror: Tensor, pad: int) -> Tensor:
     return torch.tensor(np.stack([crop[:, :, :: -1 if flip else 1] for crop, flip in zip(crops, mirror, strict=True)]))
 
 
-def test_augment_by_hand() -> None:
-    images = torch.tensor([[[[1, 2], [3, 4]]]]).expand(4, 1, 2, 2)
-    offsets, mirror = torch.tensor([[1, 1], [0, 1], [1, 2], [1, 2]]), torch.tensor([False, False, False, True])
-    crops = augment(images, offsets, mirror, pad=1)
-    assert crops.squeeze(1).tolist() == [[[1, 2], [3, 4]], [[0, 0], [1, 2]], [[2, 0], [4, 0]], [[0, 2], [0, 4]]]
-
-
-@given(st.tuples(*(st.integers(1, high) for high in (4, 3, 5, 5))), st.integers(0, 6), st.integers(0, 1000))
-def test_augment_against_the_naive_way(shape: tuple[int, ...], pad: int, seed: int) -> None:
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    _, *drawn = next(stream(shape[0], shape[0], pad, seed))
-    assert torch.equal(augment(images, *drawn, pad), naive(images, *drawn, pad))
-
-
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_same_augmented_batches_on_every_device(device: str) -> None:
-    images = torch.randn(50, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    here, there = stream(50, 16), stream(50, 16, device=device)
-    for _ in range(5):
-        (indices, offsets, mirror), batch = next(here), next(there)
-        crops = augment(images.to(device)[batch[0]], *batch[1:], 8)
-        assert crops.device.type == device
-        assert crops.is_contiguous(memory_format=torch.channels_last)
-        assert torch.equal(crops.cpu(), naive(images[indices], offsets, mirror, 8))
+@given(st.tuples(*(st.integers(1, high) for high in (4, 3, 5, 5))), st.integers(0, 6), st.integers(0, 1000))
+def test_augment_against_the_naive_way(device: str, shape: tuple[int, ...], pad: int, seed: int) -> None:
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    indices, offsets, mirror = next(stream(len(images), 7, pad, seed))
+    batch = next(stream(len(images), 7, pad, seed, device))
+    crops = augment(images.to(device)[batch[0]], *batch[1:], pad)
+    assert crops.device.type == device
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(crops.cpu(), naive(images[indices], offsets, mirror, pad))
 
 
 @given(n=st.integers(1, 99), batch_size=st.integers(1, 120), iterations=st.integers(1, 60))

@@ -37,10 +37,10 @@ def md5(data: bytes) -> str:
 
 
 @pytest.fixture
-def release(tmp_path: Path) -> Path:
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small release, as an archive and as a folder."""
-    root = tmp_path / "release"
-    (root / FOLDER).mkdir(parents=True)
+    root = tmp_path_factory.mktemp("release")
+    (root / FOLDER).mkdir()
     for name, data in FILES.items():
         (root / FOLDER / name).write_bytes(data)
     shutil.make_archive(str(root / ARCHIVE.removesuffix(".tar.gz")), "gztar", root, FOLDER)
@@ -48,15 +48,10 @@ def release(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def requests(release: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Serve the release and expect it instead of the official one; lists the requests."""
-    seen: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            seen.append(self.path)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(release))) as server:
+def served(release: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Serve the release and expect it instead of the official one. The server prints each request to stderr."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(release))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
         monkeypatch.setenv("no_proxy", "*")
         monkeypatch.setattr(cifar10, "URL", f"http://127.0.0.1:{server.server_port}/{ARCHIVE}")
@@ -64,14 +59,8 @@ def requests(release: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
         splits = zip(("train", "train", "test"), BATCHES, strict=True)
         monkeypatch.setattr(cifar10, "BATCHES", {f"{split}/{name}": md5(FILES[name]) for split, name in splits})
         monkeypatch.setattr(cifar10, "META_MD5", md5(FILES["batches.meta"]))
-        yield seen
+        yield
         server.shutdown()
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
 
 
 def check(dataset: Dataset) -> None:
@@ -91,44 +80,44 @@ def test_the_official_release_is_that_of_torchvision() -> None:
     train = {f"train/{name}": digest for name, digest in CIFAR10.train_list}
     test = {f"test/{name}": digest for name, digest in CIFAR10.test_list}
     assert (CIFAR10.url, CIFAR10.tgz_md5, train | test, CIFAR10.meta["md5"]) == OFFICIAL
-    names = (CIFAR10.filename, CIFAR10.base_folder, CIFAR10.meta["filename"])
-    assert names == (ARCHIVE, FOLDER, cifar10.META)
+    assert (CIFAR10.filename, CIFAR10.base_folder, CIFAR10.meta["filename"]) == (ARCHIVE, FOLDER, cifar10.META)
 
 
 @pytest.mark.parametrize("name", [FOLDER, ARCHIVE])
 def test_what_is_there_is_used_without_a_download(
-    data_dir: Path, release: Path, requests: list[str], name: str
+    tmp_path: Path, release: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert not is_local(data_dir)
-    (data_dir / name).symlink_to(release / name)
-    assert is_local(data_dir)
-    check(load("cifar10", data_dir))
-    assert set(os.listdir(data_dir)) == {FOLDER, name}
-    assert requests == []
+    assert not is_local(tmp_path)
+    (tmp_path / name).symlink_to(release / name)
+    assert is_local(tmp_path)
+    check(load("cifar10", tmp_path))
+    assert set(os.listdir(tmp_path)) == {FOLDER, name}
+    assert capfd.readouterr() == ("", "")
 
 
-def test_several_at_once_download_once(data_dir: Path, requests: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_several_at_once_download_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with ThreadPoolExecutor(3) as threads:
-        for dataset in threads.map(lambda _: load("cifar10", data_dir / "new"), range(3)):
+        for dataset in threads.map(lambda _: load("cifar10", tmp_path / "new"), range(3)):
             check(dataset)
-    assert len(requests) == 2  # torchvision first looks for redirects
-    assert sorted(os.listdir(data_dir / "new")) == [FOLDER, ARCHIVE]
-    assert capfd.readouterr().out == ""
+    assert sorted(os.listdir(tmp_path / "new")) == [FOLDER, ARCHIVE]
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count(f'"GET /{ARCHIVE}') == 2  # torchvision first looks for redirects
 
 
 @pytest.mark.parametrize(("constant", "value"), [("URL", f"http://127.0.0.1:9/{ARCHIVE}"), ("ARCHIVE_MD5", "0" * 32)])
 def test_a_failed_download_is_one_line_that_names_the_ways_out(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: str
 ) -> None:
     monkeypatch.setattr(cifar10, constant, value)
     with pytest.raises(UsageError, match=r"^cannot download CIFAR-10 from http.*$") as caught:
-        load("cifar10", data_dir)
-    for way in (f"put {ARCHIVE} or the folder {FOLDER} into {data_dir}", "--data-dir", "=synthetic", "=folder:NAME"):
+        load("cifar10", tmp_path)
+    for way in (f"put {ARCHIVE} or the folder {FOLDER} into {tmp_path}", "--data-dir", "=synthetic", "=folder:NAME"):
         assert way in str(caught.value)
-    assert os.listdir(data_dir) == []
+    assert os.listdir(tmp_path) == []
 
 
-def test_an_interrupted_extraction_is_made_again(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_extraction_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(archive: Path, folder: str) -> None:
         (Path(folder) / FOLDER).mkdir()
         raise KeyboardInterrupt
@@ -136,9 +125,9 @@ def test_an_interrupted_extraction_is_made_again(data_dir: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr("torchvision.datasets.utils.extract_archive", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            load("cifar10", data_dir)
-    assert os.listdir(data_dir) == [ARCHIVE]
-    check(load("cifar10", data_dir))
+            load("cifar10", tmp_path)
+    assert os.listdir(tmp_path) == [ARCHIVE]
+    check(load("cifar10", tmp_path))
 
 
 class Trap:
@@ -148,23 +137,23 @@ class Trap:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named_and_never_unpickled(
-    data_dir: Path, release: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.chdir(data_dir)
-    shutil.copytree(release / FOLDER, data_dir / FOLDER)
-    (data_dir / FOLDER / name).write_bytes(pickle.dumps(Trap()))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(release / FOLDER, tmp_path / FOLDER)
+    (tmp_path / FOLDER / name).write_bytes(pickle.dumps(Trap()))
     for _ in range(2):
         message = f"{FOLDER}/{name} is missing or is not the official .*; delete .*{FOLDER}"
         with pytest.raises(UsageError, match=message):
-            load("cifar10", data_dir)
-        (data_dir / FOLDER / name).unlink(missing_ok=True)
-    assert os.listdir(data_dir) == [FOLDER]
+            load("cifar10", tmp_path)
+        (tmp_path / FOLDER / name).unlink(missing_ok=True)
+    assert os.listdir(tmp_path) == [FOLDER]
 
 
-def test_a_damaged_archive_is_kept_and_a_folder_that_cannot_be_written_is_named(data_dir: Path) -> None:
-    (data_dir / ARCHIVE).write_bytes(b"half")
+def test_a_damaged_archive_is_kept_and_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / ARCHIVE).write_bytes(b"half")
     with pytest.raises(UsageError, match=f"{ARCHIVE} is not the official archive; delete it"):
-        load("cifar10", data_dir)
-    assert os.listdir(data_dir) == [ARCHIVE]
+        load("cifar10", tmp_path)
+    assert os.listdir(tmp_path) == [ARCHIVE]
     with pytest.raises(UsageError, match=r"cannot put CIFAR-10 into .*; name another --data-dir"):
-        load("cifar10", data_dir / ARCHIVE / "data")
+        load("cifar10", tmp_path / ARCHIVE / "data")

@@ -1,23 +1,24 @@
 import hashlib
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import pytest
+from made_images import image_folder
 
 from replicate.data import available, labels_at_hand, load, load_test_labels
 from replicate.data.dataset import fingerprint
 from replicate.errors import UsageError
 
 
-@pytest.mark.parametrize("name", ["cifar100", "folder", "folder:", "", "Synthetic"])
+@pytest.mark.parametrize("name", ["cifar100", "folder:", "Synthetic"])
 def test_an_unknown_name_is_answered_with_the_choices(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown dataset .*; choose from: cifar10, synthetic, folder:NAME"):
         load(name, tmp_path)
 
 
-def test_labels_of_data_sets_and_of_their_test_images(write_folder: Callable[..., Path]) -> None:
-    data_dir = write_folder("cat", "dog").parent
-    write_folder("cat", "dog", name="cifar10-jpeg")
+def test_labels_of_data_sets_and_of_their_test_images(pets: Path) -> None:
+    data_dir = pets.parent
+    shutil.copytree(pets, data_dir / "cifar10-jpeg")
     jpeg = ("folder:cifar10-jpeg", "CIFAR-10 (JPEG mirror)")
     for name, label in (("folder:pets", "pets"), jpeg, ("synthetic", "synthetic shapes")):
         dataset = load(name, data_dir)
@@ -30,20 +31,25 @@ def test_labels_of_data_sets_and_of_their_test_images(write_folder: Callable[...
     assert labels_at_hand("folder:birds", data_dir) is None
     with pytest.raises(UsageError, match="no data set 'birds'"):
         load_test_labels("folder:birds", data_dir)
+    # A file that is counted as an image would shift the labels.
+    (pets / "test" / "cat" / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"notes\.txt is not a PNG or JPEG file"):
+        load_test_labels("folder:pets", data_dir)
 
 
-def test_progress_reaches_the_decoder(write_folder: Callable[..., Path]) -> None:
+def test_progress_reaches_the_decoder(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    data_dir = write_folder("cat", "dog", train=400).parent
+    image_folder(tmp_path / "pets", train=500, test=2)
     for _ in range(2):
-        load("folder:pets", data_dir, lambda done, total: seen.append((done, total)))
-    assert seen == [(500, 804), (804, 804)]  # nothing more once the images are cached
+        load("folder:pets", tmp_path, lambda done, total: seen.append((done, total)))
+    assert seen == [(500, 502), (502, 502)]  # nothing more once the images are cached
 
 
-def test_available(write_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_available(pets: Path, tmp_path: Path) -> None:
     assert available(tmp_path / "nowhere") == [("cifar10", False), ("synthetic", True)]
-    data_dir = write_folder("cat", "dog").parent
-    write_folder("cat", "dog", name="birds")
+    data_dir = pets.parent
+    for name in ("birds", "esc\x1b[2J", "a b", "-x"):  # most of them cannot be typed as folder:NAME
+        shutil.copytree(pets, data_dir / name)
     (data_dir / "half" / "train").mkdir(parents=True)
     (data_dir / "cifar-10-python.tar.gz").touch()
     names = ("cifar10", "synthetic", "folder:birds", "folder:pets")

@@ -1,4 +1,4 @@
-"""lsuv_ against the paper's loop in its plainest form, on models that are hard to initialise, random and known nets."""
+"""lsuv_ against the paper's loop in its plainest form, on models that are hard to initialise and on known nets."""
 
 import copy
 import math
@@ -8,12 +8,9 @@ from functools import partial
 import pytest
 import torch
 import torchvision.models as tv
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from init import reference
-from init.zoo import ZOO, Graph, build, generator, noise
+from init.zoo import ZOO, build, generator, noise
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.convnext import CNBlockConfig
 
 from replicate.init import Report, initialize_, lsuv_
@@ -53,7 +50,7 @@ def test_every_linear_map_follows_its_formula(name: str, init: str) -> None:
     model, args = build(name), ZOO[name][1]
     report = initialize_(model, init, [args], generator=generator(), negative_slope=1 / 3)
     assert all(row.variance and (row.converged is None) == (init != "lsuv") for row in report if row.order)
-    assert not any(p.any() for key, p in model.named_parameters() if key.endswith("bias") and "unused" not in key)
+    assert not any(p.any() for key, p in model.named_parameters() if key.endswith("bias"))
     normalised = []
     for key in reference.variances(model, args):
         weight = reference.weight_of(model, key)
@@ -67,47 +64,13 @@ def test_every_linear_map_follows_its_formula(name: str, init: str) -> None:
                 torch.testing.assert_close(gram, square * torch.eye(len(gram)), atol=2e-5 * square, rtol=0)
     assert len({part[0].item() for part in normalised}) == len(normalised)  # each is drawn separately
     values = torch.cat(normalised)
-    if init in ("xavier", "msra"):  # the square of a normal variable scatters by √2
+    if init in ("xavier", "msra"):
         expected = {"xavier": 1, "msra": 2}[init]
+        assert values.mean().item() == pytest.approx(0, abs=4 * math.sqrt(expected / len(values)))
+        # The square of a normal variable scatters by √2.
         assert values.square().mean().item() == pytest.approx(expected, rel=4 * math.sqrt(2 / len(values)))
-
-
-def random_net(steps: list[tuple[str, int, bool]], order: list[int]) -> nn.Module:
-    """A net of random steps on 6-channel images; its layers are registered in a random order."""
-    makers = {
-        "conv": lambda groups: nn.Conv2d(6, 6, 3, padding=1, groups=groups),
-        "transposed": lambda groups: nn.ConvTranspose2d(6, 6, 3, padding=1, groups=groups),
-        "linear": lambda _: nn.Linear(4, 4),
-    }
-    layers = {f"layer{n}": makers[kind](groups) for n, (kind, groups, _) in enumerate(steps)}
-
-    def run(m: Graph, x: Tensor) -> Tensor:
-        for name, (_, _, residual) in zip(layers, steps, strict=True):
-            layer = m.get_submodule(name)
-            y = F.leaky_relu_(layer(x), 0.3)
-            x = layer(y) + x if residual else y  # the same layer once more
-        return x
-
-    return Graph(run, **{f"layer{n}": layers[f"layer{n}"] for n in order})
-
-
-@st.composite
-def nets(draw: st.DrawFn) -> nn.Module:
-    step = st.tuples(st.sampled_from(["conv", "transposed", "linear"]), st.sampled_from([1, 2, 6]), st.booleans())
-    steps = draw(st.lists(step, min_size=1, max_size=5))
-    return random_net(steps, draw(st.permutations(range(len(steps)))))
-
-
-@given(net=nets(), seed=st.integers(0, 99), scale=st.sampled_from([1e-3, 1.0, 50.0]))
-@settings(max_examples=25, deadline=None)
-def test_all_layers_of_random_nets_have_unit_variance_at_once(net: nn.Module, seed: int, scale: float) -> None:
-    x = noise(8, 6, 5, 4, seed=seed) * scale
-    expected = copy.deepcopy(net)
-    lsuv_(expected, x, tol=float("inf"), dropout=False, generator=generator(seed))
-    reference.lsuv(expected, (x,))
-    report = lsuv_(net, x, dropout=False, generator=generator(seed))
-    torch.testing.assert_close(net.state_dict(), expected.state_dict(), rtol=2e-4, atol=1e-6)
-    assert_unit_variance(net, (x,), report)
+        # A uniform variable never exceeds √3 standard deviations; one in twelve normal variables does.
+        assert (values.abs().max().item() <= math.sqrt(3 * expected)) == (init == "xavier")
 
 
 # Small, but with the mechanisms of their families: the SVD of a wide layer takes seconds.

@@ -6,7 +6,8 @@ from collections import UserDict, namedtuple
 
 import pytest
 import torch
-from init.zoo import Graph, generator, noise, vgg
+from compare_lsuv_cases import Graph
+from init.zoo import generator, noise, vgg
 from torch import Tensor, nn
 
 from replicate.init import LSUVError, initialize_, lsuv_
@@ -95,12 +96,10 @@ class Awkward(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-        self.drop = nn.Dropout(0.3)
-        self.normed = nn.utils.spectral_norm(nn.Linear(4, 4))
-        self.head = nn.Linear(4, 2)
+        self.conv, self.norm, self.drop = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.3)
+        self.normed, self.head = nn.utils.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 2)
         self.register_buffer("last", torch.zeros(2))
+        self.head.register_forward_hook(lambda _m, _i, output: output * 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop(self.norm(self.conv(x))).mean((2, 3))
@@ -119,6 +118,7 @@ def state(model: Awkward) -> list[object]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore::replicate.init.LSUVWarning")
 @pytest.mark.parametrize(("dropout", "single"), [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("fails", [True, False])
 def test_everything_but_weights_and_biases_is_restored(dropout: bool, single: bool, fails: bool) -> None:
@@ -127,7 +127,7 @@ def test_everything_but_weights_and_biases_is_restored(dropout: bool, single: bo
     model(x).sum().backward()
     model.conv.requires_grad_(False)
     model.norm.eval()
-    model.head.register_forward_hook(lambda _m, _i, output: output * 1.0)
+    # With fresh batches, the head's first call finds the layers, its second one measures it, and it is rescaled.
     calls = iter(range(99))
 
     def fail(*_: object) -> None:
@@ -136,14 +136,13 @@ def test_everything_but_weights_and_biases_is_restored(dropout: bool, single: bo
 
     model.head.register_forward_pre_hook(fail)
     before, weights = state(model), copy.deepcopy(model.state_dict())
-    changed = {"conv.weight", "conv.bias", "head.weight", "head.bias"}
-    if fails:
-        changed -= {"head.weight", "head.bias"}  # the unfinished layer is restored
     with pytest.raises(RuntimeError, match="out of memory") if fails else contextlib.nullcontext():
         settings = {"dropout": dropout, "generator": generator(), "layers": ["conv", "head"], "max_iter": 2}
         lsuv_(model, x if single else [x], **settings)
     assert state(model) == before
-    assert {name for name, value in model.state_dict().items() if not torch.equal(value, weights[name])} == changed
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, weights[name])}
+    # The layer at which it fails is restored.
+    assert changed == {"conv.weight", "conv.bias"} | (set() if fails else {"head.weight", "head.bias"})
 
 
 @pytest.mark.parametrize("own", [True, False])

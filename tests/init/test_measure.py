@@ -1,11 +1,12 @@
-"""Estimates from as many batches as the scatter between them requires."""
+"""Estimates from one batch, from several, or from as many as the scatter between them requires."""
 
 import itertools
 from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
-from init.zoo import Graph, noise
+from compare_lsuv_cases import Graph
+from init.zoo import noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,21 +25,27 @@ def linear() -> nn.Linear:
 
 
 @pytest.mark.parametrize(
-    ("variances", "passes", "tries"),
+    ("average", "variances", "passes", "tries"),
     [
+        # The released code's loop. Measured 4, so w = 1/2; measured (1/2)²/4 = 1/16, so w = 2; measured 4, so w = 1.
+        (1, [4, 0.25, 1, 1, 99], 1 + 4, 3),
+        # Measured (1 + 4) / 2 = 2.5, then 1.
+        (2, [1, 4, 1, 4, 99], 1 + 2 * 2, 1),
         # The first is off: one batch, and w = 1/2. Of 1 and 1.01 the interval reaches 12.71·0.00707/√2 = 0.064 to each
         # side; with 0.99 it is 4.30·0.01/√3 = 0.025, with another 1 it is 3.18·0.00816/√4 = 0.013.
-        ([4, 4, 4.04, 3.96, 4, 99], 1 + 1 + 4, 1),
+        (None, [4, 4, 4.04, 3.96, 4, 99], 1 + 1 + 4, 1),
         # A mean that is certainly off needs no more: 1.2, 1.201 is 1.2005 ± 0.0064. Then two equal batches of 1.
-        ([4, 4.8, 4.804, 4.802, 4.802, 99], 1 + 1 + 2 + 2, 2),
+        (None, [4, 4.8, 4.804, 4.802, 4.802, 99], 1 + 1 + 2 + 2, 2),
         # A first batch within the tolerance is not enough.
-        ([1, *[2] * 64], None, 2),
+        (None, [1, *[2] * 64], None, 2),
         # A mean that stays uncertain is used after the maximum.
-        ([1.0, 0.5, 1.5] * 22, 1 + MAX_BATCHES, 0),
+        (None, [1.0, 0.5, 1.5] * 22, 1 + MAX_BATCHES, 0),
     ],
 )
-def test_batches_are_added_until_the_mean_is_known(variances: list[float], passes: int | None, tries: int) -> None:
-    report = lsuv_(linear(), scattered(variances), check=0)
+def test_fresh_batches_are_added_until_the_mean_is_known(
+    average: int | None, variances: list[float], passes: int | None, tries: int
+) -> None:
+    report = lsuv_(linear(), scattered(variances), average=average, check=0)
     assert passes in (None, report.passes)
     assert (report[0].tries, report[0].status) == (tries, "converged")
     assert report[0].variance_after == pytest.approx(1, abs=0.02)
@@ -54,9 +61,8 @@ def test_a_function_on_a_weight_counts_as_the_call_of_its_layer(single: bool) ->
     model, x = Graph(run, second=second, first=first), noise(32, 6)
     report = lsuv_(model, x if single else [x], dropout=False)
     assert [(row.layer, row.status) for row in report] == [("first", "converged"), ("second", "converged")]
-    assert [(x @ first.weight.T).var(correction=0).item(), model(x).var(correction=0).item()] == pytest.approx(
-        [1, 1], abs=0.0201
-    )
+    for values in (x @ first.weight.T, model(x)):
+        assert values.var(correction=0).item() == pytest.approx(1, abs=0.0201)
 
 
 def test_a_layer_that_is_off_on_further_batches_is_named() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from compare_lsuv_cases import CASES, Graph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,39 +14,6 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def noise(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=generator(seed))
-
-
-class Graph(nn.Module):
-    """Layers by name, registered in this order, and a function of the model and its inputs that runs them."""
-
-    def __init__(self, run: Callable[..., Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self.run = run
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, *args: Tensor) -> Tensor:
-        return self.run(self, *args)
-
-
-def crossed() -> nn.Module:
-    """Registered in another order than called; one layer is called twice, one never; the activation is in place."""
-    layers = {"last": nn.Linear(6, 2), "unused": nn.Linear(6, 6), "first": nn.Linear(4, 6), "shared": nn.Linear(6, 6)}
-    layers["act"] = nn.ReLU(inplace=True)
-    return Graph(lambda m, x: m.last(m.shared(m.act(m.shared(m.act(m.first(x)))))), **layers)
-
-
-def parents() -> nn.Module:
-    """One layer under two parents, of which the one registered last is called first."""
-    common = nn.Linear(8, 8)
-    late = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), common)
-    return Graph(lambda m, x: m.late(m.early(x)), late=late, early=nn.Sequential(common, nn.Tanh(), nn.Linear(8, 8)))
-
-
-def pair() -> nn.Module:
-    """Two inputs meet in a bilinear layer."""
-    layers = {"head": nn.Linear(6, 2), "meet": nn.Bilinear(5, 4, 6), "left": nn.Linear(3, 5)}
-    return Graph(lambda m, left, right: m.head(F.relu(m.meet(m.left(left), right))), **layers)
 
 
 def attention() -> nn.Module:
@@ -107,18 +75,14 @@ def transformer() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 8), nn.TransformerEncoder(block, 2, enable_nested_tensor=False), nn.Linear(8, 3))
 
 
+COMPARED = ("registered in another order than called", "one layer under two parents", "bilinear")
 ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
-    "crossed": (crossed, (noise(32, 4),)),
-    "parents": (parents, (noise(32, 8),)),
-    "bilinear": (pair, (noise(16, 3), noise(16, 4, seed=2))),
+    **{name: (CASES[name].make, (noise(*CASES[name].shape),)) for name in COMPARED},
     "attention": (attention, (noise(8, 3, 8), noise(8, 5, 6, seed=2), noise(8, 5, 4, seed=3))),
     "transformer": (transformer, (noise(8, 6, 5),)),
     "vgg": (vgg, (noise(16, 3, 6, 6),)),
     "maxout": (maxout, (noise(16, 4, 6, 6),)),
-    "conv1d": (
-        lambda: nn.Sequential(nn.Conv1d(2, 5, 3), nn.ReLU(True), nn.ConvTranspose1d(5, 3, 2)),
-        (noise(8, 2, 9),),
-    ),
+    "conv1d": (lambda: nn.Sequential(nn.Conv1d(2, 5, 3), nn.ConvTranspose1d(5, 3, 2)), (noise(8, 2, 9),)),
     "conv3d": (lambda: nn.Sequential(nn.Conv3d(2, 4, 3), nn.ConvTranspose3d(4, 2, 2)), (noise(4, 2, 5, 5, 5),)),
     "unbatched": (lambda: nn.Sequential(in_pieces(nn.Conv2d(2, 8, 3), 2), Maximum(2, 0)), (noise(2, 9, 9),)),
 }

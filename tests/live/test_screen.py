@@ -1,14 +1,14 @@
 """The terminal: of the command that runs a matrix, and of `status`."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import patch
 
 import pytest
 from rich.console import Console
+from slurm_cluster import wait
 from workers import ended, put
 
 from replicate.cli import main
@@ -28,14 +28,6 @@ GPU = Slot("gpu 0", "cuda", {})
 
 def terminal() -> Console:
     return Console(file=StringIO(), width=100, height=40, force_terminal=True, _environ={"TERM": "xterm"})
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a look at the output folder, which another thread makes."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_only_a_terminal_is_drawn_on(experiment: Experiment, tmp_path: Path) -> None:
@@ -58,23 +50,21 @@ def test_the_grid_shows_the_runs_of_this_command_and_of_others(
         assert "reading images: 500 of 60,000" in console.file.getvalue()
         display.reading(60_000, 60_000)
         display.begin(0, 9)
-        display.started(mine, GPU)
-        display.progressed(mine, 25, 11.5)
+        display.progressed(mine, GPU, 25, 11.5)
         theirs = Progress(100, 50, None, "gpu 5", f"process {os.getpid()} on {Owner('cpu', 1).host}", elsewhere=True)
         running = {mine.run_id: Progress(100, 25, 11.5, "gpu 0"), other.run_id: theirs}
-        wait_until(lambda: display.state().running == running)  # a lease of our own is not elsewhere
+        wait(lambda: display.state().running == running, "a look")  # a lease of our own is not elsewhere
         for lease in leases:
             release(lease.folder, lease.token)
         put(ended(other, accuracy=91.0), tmp_path / "runs" / other.run_id)
-        display.started(stopped, GPU)
+        display.progressed(stopped, GPU, 0, None)
         for run in (mine, stopped):
             display.released(run)
         for run, result in zip((mine, *more), (ended(mine), ended(more[0], "error"), None), strict=False):
             display.ended(run, result)
-        whole = CellProgress(9, (mine.seed, other.seed), (90.0, 91.0), 0, 0, 2)
-        wait_until(lambda: display.state().total == whole)
+        wait(lambda: display.state().total == CellProgress(9, (mine.seed, other.seed), (90.0, 91.0), 0, 0, 2), "a look")
         display.note("something to know")
-        display.started(more[2], GPU)  # stopped with the matrix
+        display.progressed(more[2], GPU, 0, None)  # stopped with the matrix
     text = console.file.getvalue()
     assert f"[1/9] {mine.run_id}: converged 90.00 % in 50 s" in text
     assert text.rindex("9 runs: 2 done, 2 errors, 5 waiting") > text.rindex("something to know")  # the last picture
@@ -118,9 +108,7 @@ def test_watch_prints_one_line_per_change(experiment: Experiment, tmp_path: Path
     ]
 
 
-def test_exit_codes_of_watch(
-    experiment: Experiment, tmp_path: Path, three: dict[Path, Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exit_codes_of_watch(experiment: Experiment, tmp_path: Path, three: dict[Path, Run]) -> None:
     words = ["status", str(tmp_path / "small.yaml"), "--out", str(tmp_path), "--only", "init=lsuv", "activation=tanh"]
     for (folder, run), status in zip(three.items(), ("converged", "error", "not_converged"), strict=True):
         put(ended(run, status, 10.0), folder)
@@ -128,5 +116,5 @@ def test_exit_codes_of_watch(
     console = terminal()
     assert StatusView(experiment, list(three.values()), tmp_path, console).watch() == 1
     assert console.file.getvalue().count("3 runs: 2 done, 1 error") >= 2  # two looks agree
-    monkeypatch.setattr(screen.time, "sleep", Mock(side_effect=KeyboardInterrupt))
-    assert main([*words, "--watch"]) == 3
+    with patch.object(screen.time, "sleep", side_effect=KeyboardInterrupt):
+        assert main([*words, "--watch"]) == 3

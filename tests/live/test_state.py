@@ -86,7 +86,6 @@ def test_cells_and_totals(experiment: Experiment) -> None:
         ([60, 20], [2.0], [20.0, 40.0], 40.0),  # the other is as fast; the slowest run decides
         ([90, None, None], [5.0], [2.0], 42.0),  # 10 + 100 + 100 iterations
         ([10], [], [], None),  # no speed is known
-        ([None], [], [], None),  # nothing is running
     ],
 )
 def test_time_left(

@@ -2,29 +2,23 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
+from slurm_cluster import wait
 
 from replicate.errors import KILLED
-from replicate.matrix.local import SIGNALS, Ended, LocalLauncher, Progress, stoppable, tail
-
-
-def ends(launcher: LocalLauncher, count: int) -> dict[str, Ended]:
-    found: dict[str, Ended] = {}
-    while len(found) < count:
-        found |= {event.task: event for event in launcher.events(timeout=300) if isinstance(event, Ended)}
-    return found
+from replicate.matrix.local import SIGNALS, LocalLauncher, Progress, stoppable, tail
 
 
 def test_the_event_describes_how_a_task_has_ended(launcher: LocalLauncher, tmp_path: Path) -> None:
     launcher.start("raises", "workers:fail", ("no luck",), os.environ, tmp_path / "log")
     launcher.start("killed", "workers:die", (signal.SIGKILL,), os.environ, tmp_path / "log2")
     launcher.start("leaves", "workers:leave", (7,), os.environ, tmp_path / "log3")
-    found = ends(launcher, 3)
-    described = {task: (str(event.value), event.kind, event.exit_code) for task, event in found.items()}
-    assert described == {
+    ends: dict[str, tuple[str, str | None, int | None]] = {}
+    while len(ends) < 3:
+        ends |= {event.task: (str(event.value), event.kind, event.exit_code) for event in launcher.events(timeout=300)}
+    assert ends == {
         "raises": ("ValueError: no luck", None, None),
         "killed": ("killed by SIGKILL (out of memory, perhaps)", KILLED, -9),
         "leaves": ("exit code 7", None, 7),
@@ -35,18 +29,12 @@ def test_the_event_describes_how_a_task_has_ended(launcher: LocalLauncher, tmp_p
 
 
 def test_no_process_is_left_after_stop(launcher: LocalLauncher, tmp_path: Path) -> None:
-    def alive() -> bool:
-        return Path(f"/proc/{pid}").exists()
-
     launcher.start("endless", "workers:endless", (tmp_path / "pid",), os.environ, tmp_path / "log")
     assert list(launcher.events(timeout=300)) == [Progress("endless", (0, 0))]
-    pid = (tmp_path / "pid").read_text()
-    assert alive()
+    process = Path("/proc") / (tmp_path / "pid").read_text()
+    assert process.exists()
     launcher.stop()
-    deadline = time.monotonic() + 300  # its parent, the server, has yet to collect it
-    while alive() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive()
+    wait(lambda: not process.exists(), "its parent, the server, to collect it")
 
 
 @pytest.mark.parametrize("number", SIGNALS)

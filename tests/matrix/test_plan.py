@@ -15,10 +15,9 @@ from workers import SYNTHETIC, ended, put
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.matrix.display import Display
-from replicate.matrix.local import LocalLauncher
-from replicate.matrix.plan import check_shares, long_ones_first, shard_of, survey, unfinished_runs
+from replicate.matrix.plan import check_shares, long_ones_first, shard_of, unfinished_runs
 from replicate.run import Run
-from replicate.store.run_folder import RunFolder
+from replicate.store.run_folder import RunFolder, collect
 
 RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(4)]
 HERE = {"synthetic": SYNTHETIC}
@@ -34,11 +33,10 @@ def display() -> Display:
 
 def test_runs_without_a_result_are_unfinished(tmp_path: Path, display: Display) -> None:
     failed = replace(ended(RUNS[2], "error"), fingerprint="unknown")
-    paths = [
-        put(result, RunFolder.of(tmp_path, result.run).path)
-        for result in (ended(RUNS[0]), ended(RUNS[1], "diverged"), failed, ended(RUNS[3]))
-    ]
+    results = (ended(RUNS[0]), ended(RUNS[1], "diverged"), failed, ended(RUNS[3]))
+    paths = [put(result, RunFolder.of(tmp_path, result.run).path) for result in results]
     paths[3].write_text("{")
+    assert collect(tmp_path, RUNS[:1]).others == 3
     assert unfinished_runs(tmp_path, RUNS, HERE, display) == RUNS[2:]
     assert unfinished_runs(tmp_path, RUNS, HERE, display, {RUNS[2].run_id: failed}) == RUNS[2:]
     for other in ({}, {RUNS[2].run_id: replace(failed, error="an earlier one")}):
@@ -47,15 +45,6 @@ def test_runs_without_a_result_are_unfinished(tmp_path: Path, display: Display) 
     assert paths[3].read_text() == "{"  # another command may be about to replace it: only its owner sets it aside
     with pytest.raises(UsageError, match=f"{RUNS[0].run_id}.*{SYNTHETIC}.*{'0' * 64}"):
         unfinished_runs(tmp_path, RUNS, {"synthetic": "0" * 64}, display)
-
-
-def test_the_survey_finds_the_data_in_another_process(
-    launcher: LocalLauncher, tmp_path: Path, display: Display
-) -> None:
-    found = survey(launcher, RUNS, tmp_path, display)
-    assert (found.fingerprints, found.test_images) == (HERE, {"synthetic": 500})
-    with pytest.raises(UsageError, match="nowhere"):
-        survey(launcher, [Run("lsuv", "relu", dataset="folder:nowhere")], tmp_path, display)
 
 
 def test_a_run_that_has_too_few_images_for_its_devices_is_refused() -> None:
@@ -97,14 +86,7 @@ def test_a_part_keeps_the_order_of_the_runs_does_not_depend_on_it_and_stays_the_
     assert names == ["lsuv-maxout-s0", "orthonormal-tanh-s0", "xavier-relu-s0"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("9/8", "--shard 9/8 is out of range; give a part from 1/8 to 8/8"),
-        ("1/116", "--shard 1/116 cuts 115 runs into 116 parts; give 115 parts at most"),
-        *((text, f"--shard {text!r} is not a part; give such as 2/8") for text in ("2/8/9", "²/8")),
-    ],
-)
-def test_impossible_parts_are_refused(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+@pytest.mark.parametrize("text", ["0/8", "9/8", "1/116", "2/8/9", "²/8"])
+def test_impossible_parts_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--shard '?{text}"):
         shard_of(text, TABLE3)

@@ -24,12 +24,6 @@ def test_values(name: str, slope: float, expected: list[float]) -> None:
     assert (activation.conv_pieces, activation.hidden_pieces, activation.negative_slope) == (1, 1, slope)
 
 
-def test_maxout_takes_the_largest_piece_of_each_unit() -> None:
-    # Two units of three pieces: outputs 0, 1, 2 belong to the first, 3, 4, 5 to the second.
-    x = torch.tensor([[1.0, 5.0, 2.0, -7.0, -8.0, -9.0]])
-    assert Maxout(3)(x).tolist() == [[5.0, -7.0]]
-
-
 @pytest.mark.parametrize("pieces", [2, 5])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_maxout_has_the_gradient_of_amax_and_keeps_the_layout(pieces: int, layout: torch.memory_format) -> None:
@@ -47,7 +41,6 @@ def test_maxout_has_the_gradient_of_amax_and_keeps_the_layout(pieces: int, layou
 def test_maxout_gives_a_tie_to_the_first_piece() -> None:
     x = torch.tensor([[1.0, 1.0, 1.0, 0.0, 2.0, 2.0]], requires_grad=True)
     Maxout(3)(x).sum().backward()
-    assert x.grad is not None
     assert x.grad.tolist() == [[1, 0, 0, 0, 1, 0]]
 
 

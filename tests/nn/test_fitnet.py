@@ -32,19 +32,6 @@ def test_the_order_of_the_layers() -> None:
     assert [layer.kernel_size for layer in net if isinstance(layer, nn.MaxPool2d)] == [2, 2, 8]
 
 
-@pytest.mark.parametrize(("activation", "pieces", "hidden"), [(RELU, 1, 1), (MAXOUT, 2, 5)])
-def test_the_weight_layers_and_their_pieces(activation: Activation, pieces: int, hidden: int) -> None:
-    net = build(FITNET4, activation)
-    layers = {name: layer for name, layer in net.named_children() if isinstance(layer, nn.Conv2d | nn.Linear)}
-    convs = [f"conv{i}" for i in range(1, 18)]
-    found = {name: getattr(layer, "pieces", 1) for name, layer in layers.items()}
-    assert found == {**dict.fromkeys(convs, pieces), "fc1": hidden, "fc2": 1}
-    assert list(found) == [*convs, "fc1", "fc2"]
-    channels = [len(layers[name].weight) // pieces for name in convs]
-    assert channels == [32] * 3 + [48] * 2 + [80] * 6 + [128] * 6
-    assert layers["fc1"].weight.shape == (500 * hidden, 128)
-
-
 def test_width_scales_channels_and_hidden_units() -> None:
     quarter = build(FITNET4, RELU, width=0.25)
     shapes = [tuple(layer.weight.shape[:2]) for layer in quarter if isinstance(layer, nn.Conv2d | nn.Linear)]

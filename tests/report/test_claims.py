@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_records import ROOT, make_cell
+from made_up_records import make_cell
 
 from replicate.errors import UsageError
 from replicate.report.claims import Claim, Effect, judge, load_claims
@@ -11,9 +11,7 @@ from replicate.run import Run
 
 NEVER = Claim("never", "sigmoid never", "never_converges", ({"activation": "sigmoid"},))
 BEST = Claim("best", "LSUV is best", "best", ({"init": "lsuv", "activation": "relu"},), {"activation": "relu"})
-ORDER = Claim(
-    "order", "maxout > ReLU > tanh", "descending", tuple({"activation": a} for a in ("maxout", "relu", "tanh"))
-)
+ORDER = Claim("order", "", "descending", tuple({"activation": name} for name in ("maxout", "relu", "tanh")))
 
 
 def around(mean: float) -> tuple[float, ...]:
@@ -22,13 +20,6 @@ def around(mean: float) -> tuple[float, ...]:
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
-
-
-def test_the_papers_claims() -> None:
-    claims = load_claims(ROOT / "results" / "paper" / "claims.yaml")
-    assert [claim.kind for claim in claims] == ["never_converges"] * 2 + ["best"] * 4 + ["descending"]
-    assert claims[2].among == {"activation": "maxout"}
-    assert claims[6].cells[1] == {"init": "lsuv", "activation": "vlrelu"}
 
 
 GOOD = "- {id: a, text: A, kind: best, cells: [{init: lsuv}], among: {activation: relu}}\n"
@@ -40,12 +31,10 @@ GOOD = "- {id: a, text: A, kind: best, cells: [{init: lsuv}], among: {activation
         (None, "cannot read the claims: No such file"),
         ("[", "cannot read the claims"),
         ("a: 1", "claims must be a list"),
-        ("- 1", "claim 1: a claim must be a mapping"),
         (GOOD + GOOD, "claim a: the id occurs twice"),
         (GOOD.replace("among", "amng"), "claim a: unknown key in a claim 'amng' (did you mean 'among'?)"),
         (GOOD.replace("kind: best", "kind: bst"), "unknown kind 'bst' (did you mean 'best'?)"),
         (GOOD.replace("init: lsuv", "init: lsvu"), "unknown init 'lsvu'"),
-        (GOOD.replace("activation: relu", "activaton: relu"), "unknown key in among 'activaton'"),
         (GOOD.replace("init: lsuv", "seed: 0"), "a cell holds all of its seeds, so leave seed out"),
         (GOOD.replace("{init: lsuv}", "{}"), "cells.0 is empty; give at least one value"),
         (GOOD.replace(", among: {activation: relu}", ""), "best needs one cell, and among, its rivals"),
@@ -67,6 +56,7 @@ def test_wrong_content_names_the_file_and_the_claim(tmp_path: Path, text: str | 
 
 TWO_CELLS = Claim("two", "", "best", ({"activation": "relu"},), {"activation": "tanh"})
 LSUV = {"lsuv-relu": around(92)}
+BOTH = {**LSUV, "xavier-relu": around(91)}
 
 
 @pytest.mark.parametrize(
@@ -75,24 +65,21 @@ LSUV = {"lsuv-relu": around(92)}
         (NEVER, {"lsuv-sigmoid": 3, "msra-sigmoid": 3, "lsuv-relu": (90.0,)}, "supported: none of 6 runs converged"),
         (NEVER, {"lsuv-sigmoid": 3, "msra-sigmoid": 2}, "undecided: n < 3: MSRA × sigmoid (n = 2)"),
         (NEVER, {"lsuv-sigmoid": 3, "msra-sigmoid": (30.0,)}, "contradicted: 1 of 4 runs converged: MSRA × sigmoid"),
-        (
-            BEST,  # of the rivals, one is n/c; the last cell is no rival
-            {**LSUV, "xavier-relu": around(91), "msra-relu": 3, "xavier-tanh": around(99)},
-            "supported: LSUV × ReLU is above Xavier × ReLU, MSRA × ReLU",
-        ),
-        (
-            BEST,  # one difference may be due to chance
-            {**LSUV, "xavier-relu": around(91), "orthonormal-relu": around(91.95)},
-            "undecided: not shown: LSUV × ReLU over OrthoNorm × ReLU (Holm p = 0.63)",
-        ),
+        # of the rivals, one is n/c; the last cell is no rival
         (
             BEST,
-            {**LSUV, "xavier-relu": around(91), "msra-relu": around(93)},
-            "contradicted: MSRA × ReLU is above LSUV × ReLU (Holm p = 1.7e-05)",
+            {**BOTH, "msra-relu": 3, "msra-tanh": (99.0,)},
+            "supported: LSUV × ReLU is above Xavier × ReLU, MSRA × ReLU",
         ),
-        (BEST, {"lsuv-relu": 5, "xavier-relu": around(91)}, "contradicted: LSUV × ReLU is n/c, Xavier × ReLU is not"),
+        # one difference may be due to chance
+        (
+            BEST,
+            {**BOTH, "msra-relu": around(91.9)},
+            "undecided: not shown: LSUV × ReLU over MSRA × ReLU (Holm p = 0.35)",
+        ),
+        (BEST, {**BOTH, "msra-relu": around(93)}, "contradicted: MSRA × ReLU is above LSUV × ReLU (Holm p = 1.7e-05)"),
+        (BEST, {**BOTH, "lsuv-relu": 5}, "contradicted: LSUV × ReLU is n/c, Xavier × ReLU is not"),
         (BEST, {"lsuv-relu": 3, "msra-relu": 3}, "undecided: not shown: LSUV × ReLU over MSRA × ReLU (both n/c)"),
-        (BEST, {**LSUV, "xavier-relu": (80.0, 80.1)}, "undecided: n < 3: Xavier × ReLU (n = 2)"),
         (BEST, {"lsuv-relu": (92.0,), "xavier-relu": (80.0,)}, "undecided: n < 3 in every cell"),
         (BEST, LSUV, "undecided: no rival in this experiment"),
         (
@@ -101,11 +88,7 @@ LSUV = {"lsuv-relu": around(92)}
             "supported: LSUV × maxout is above LSUV × ReLU, which is above LSUV × tanh",
         ),
         (ORDER, {"lsuv-maxout": around(94), **LSUV}, "undecided: not in this experiment"),
-        (
-            TWO_CELLS,
-            {**LSUV, "msra-relu": 3},
-            "undecided: a pattern matches 2 cells instead of one: LSUV × ReLU, MSRA × ReLU",
-        ),
+        (TWO_CELLS, BOTH, "undecided: a pattern matches 2 cells instead of one: LSUV × ReLU, Xavier × ReLU"),
     ],
 )
 def test_verdicts(claim: Claim, cells: dict[str, Any], verdict_and_reason: str) -> None:
@@ -147,8 +130,7 @@ def test_a_claim_on_cells_that_the_table_leaves_out_is_undecided() -> None:
 
 def test_cells_trained_differently_decide_nothing() -> None:
     ours, other = make_cell("lsuv", "relu", around(94)), make_cell("xavier", "relu", around(90), momentum=0.5)
-    judged = judge(BEST, [ours, other])
-    assert (judged.verdict, judged.reason) == ("undecided", "its cells differ in momentum")
+    assert judge(BEST, [ours, other]).reason == "its cells differ in momentum"
 
 
 def test_a_recipe_made_so_that_it_trains_contradicts_nothing() -> None:

@@ -3,25 +3,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_records import LAYERS, fill, make_records, make_result
+from made_up_records import fill, make_records, make_result
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from replicate.experiment import Experiment
+from replicate.experiment import Experiment, TableSpec
 from replicate.report.charts import read_charts
 from replicate.report.document import Document, document
 from replicate.report.figures import MEAN_AT, PAPER_AT, draw, heat_map, strip
-from replicate.report.line_figures import Picture, curves, layers, weight_spectra
-from replicate.report.table import Table, assemble
+from replicate.report.line_figures import curves, layers, weight_spectra
 
 PLAIN = ["accuracy", "accuracy_by_init", "curves", "init_variance"]
 LAYER_FIGURES = ["layer_variance", "layer_gradient", "weight_spectra"]
-
-
-def drawn(picture: Picture | None) -> Picture:
-    assert picture is not None
-    return picture
 
 
 def legend(figure: Figure) -> list[str]:
@@ -33,36 +27,31 @@ def texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in sorted(axes.texts, key=lambda text: text.get_position()[::-1])]
 
 
-def xs(line: Line2D) -> list[float]:
-    return [*map(float, line.get_xdata())]  # type: ignore[arg-type]
-
-
-def ys(line: Line2D) -> list[float]:
-    return [*map(float, line.get_ydata())]  # type: ignore[arg-type]
+def points(line: Line2D) -> list[tuple[float, float]]:
+    return [*zip(*line.get_data(), strict=True)]
 
 
 def line(row: int, y: list[float | None], kind: str = "mean", column: int = 0) -> dict[str, Any]:
     return {"row": row, "column": column, "kind": kind, "label": "", "y": y, "low": y, "high": y}
 
 
-def test_every_figure_with_a_caption_and_figures_without_data_are_listed(everything: Table, tmp_path: Path) -> None:
+def test_every_figure_with_a_caption_and_figures_without_data_are_listed(everything: Document, tmp_path: Path) -> None:
     # a label is not a formula
-    table = replace(everything, protocol=replace(everything.protocol, data_label=r"$\frac{$ 100%"))
+    everything["protocol"]["shown"]["summary"] = r"$\frac{$ 100%"
     lines: list[str] = []
-    *whole, captions = draw(table, tmp_path, tmp_path / "whole", lines.append)
+    *whole, captions = draw(everything, tmp_path, tmp_path / "whole", lines.append)
     names = PLAIN + LAYER_FIGURES
     assert [path.name for path in whole] == [f"{name}.{kind}" for name in names for kind in ("png", "pdf")]
     assert {path.read_bytes()[:4] for path in whole} == {b"\x89PNG", b"%PDF"}
     assert lines == []
     assert all(f"**{name}.** small: " in captions.read_text() for name in names)
-    header = r"$\frac{$ 100%, fitnet4 at width 1, 90,000 iterations, bf16-mixed; runs per cell: 0 to 3."
-    assert header in captions.read_text()
-    for result in table.results:
-        (tmp_path / "runs" / result.run.run_id / "layers.json").write_text("{")
-    *plain, captions = draw(table, tmp_path, tmp_path / "plain", lines.append)
+    assert r"$\frac{$ 100%; runs per cell: 0 to 3." in captions.read_text()
+    for run in everything["runs"]:
+        (tmp_path / "runs" / run["run_id"] / "layers.json").write_text("{")
+    *plain, captions = draw(everything, tmp_path, tmp_path / "plain", lines.append)
     # the same results give the same bytes
     assert [path.read_bytes() for path in plain] == [path.read_bytes() for path in whole[: len(plain)]]
-    assert sum("layers.json: " in text for text in lines) == len(table.results)
+    assert sum("layers.json: " in text for text in lines) == len(everything["runs"])
     left_out = [f"{name} is left out: no record has data for it" for name in LAYER_FIGURES]
     assert lines[-3:] == left_out
     assert captions.read_text().endswith("\n\n".join(left_out) + "\n")
@@ -82,14 +71,14 @@ def test_ours_and_the_papers_on_one_scale(doc: Document) -> None:
 
 def test_numbers_that_do_not_compare_and_none_that_converged(small: Experiment) -> None:
     half = small.with_settings({"width": 0.5, "seed": [0]})
-    narrow = document(assemble(half, half.runs(), make_records(make_result(run, 50.0) for run in half.runs())))
+    narrow = document(half, half.runs(), make_records(make_result(run, 50.0) for run in half.runs()))
     assert heat_map(narrow).figure.axes[1].get_title() == "paper (not comparable)"
     assert heat_map(narrow).notes[-1] == "Not comparable with the paper: width 0.5 (paper: 1)."
     figure = strip(narrow).figure
     assert legend(figure) == ["a converged run", "mean and its 95 % interval"]
     assert len(figure.axes[0].get_lines()) == 2  # one run and its mean, no interval
     chance = make_records(make_result(run, 10.0) for run in half.runs())
-    failed = document(replace(assemble(half, half.runs(), chance), reference=False))
+    failed = document(replace(half, table=TableSpec()), half.runs(), chance)
     assert texts(heat_map(failed).figure.axes[0]) == ["n/c\n1/1", "n/c\n1/1", "–", "n/c\n1/1"]
     assert [texts(axes) for axes in strip(failed).figure.axes] == [["n/c (1/1)"], ["n/c (1/1)", "n/c (1/1)"]]
 
@@ -97,11 +86,11 @@ def test_numbers_that_do_not_compare_and_none_that_converged(small: Experiment) 
 def test_runs_means_intervals_and_the_paper(doc: Document) -> None:
     figure = strip(doc).figure
     maxout, relu = figure.axes
-    runs, mean, interval, paper = maxout.get_lines()
-    assert (xs(runs), ys(runs)) == ([0, 0, 0], [93.8, 94.0, 94.2])
-    assert (xs(mean), ys(mean)) == ([MEAN_AT], pytest.approx([94]))
-    assert ys(interval) == pytest.approx([93.503, 94.497], abs=0.001)  # 94 ± 4.303 · 0.2 / √3
-    assert (xs(paper), ys(paper)) == ([PAPER_AT], [93.94])
+    runs, mean, interval, paper = map(points, maxout.get_lines())
+    assert runs == [(0, 93.8), (0, 94.0), (0, 94.2)]
+    assert mean == [(MEAN_AT, pytest.approx(94))]
+    assert [y for _, y in interval] == pytest.approx([93.503, 94.497], abs=0.001)  # 94 ± 4.303 · 0.2 / √3
+    assert paper == [(PAPER_AT, 93.94)]
     assert texts(relu) == ["n/c (1/1)"]
     assert len(relu.get_lines()) == 5  # the n/c cell has only the paper's number
     assert legend(figure) == ["a converged run", "mean and its 95 % interval", "paper"]
@@ -112,16 +101,15 @@ def test_runs_means_intervals_and_the_paper(doc: Document) -> None:
 
 def test_curves_in_one_panel_per_column(doc: Document) -> None:
     lines = [line(0, [60, 94]), line(0, [60, 92], column=1), line(0, [60, None], "failed", 1), line(1, [5, 5], "run")]
-    picture = drawn(curves(doc, {"label": "test accuracy (%)", "x": [45_000, 90_000], "lines": lines}))
+    picture = curves(doc, {"label": "test accuracy (%)", "x": [45_000, 90_000], "lines": lines})
     maxout, relu = picture.figure.axes
-    assert [axes.get_title() for axes in (maxout, relu)] == ["maxout", "ReLU"]
     mean, *steps, chance = maxout.get_lines()
-    assert (xs(mean), ys(mean)) == ([45_000, 90_000], [60, 94])
-    assert [xs(step)[0] for step in steps] == [40_000, 60_000, 80_000]
-    assert ys(chance) == [10, 10]
+    assert points(mean) == [(45_000, 60), (90_000, 94)]
+    assert [step.get_xdata()[0] for step in steps] == [40_000, 60_000, 80_000]
+    assert [y for _, y in points(chance)] == [10, 10]
     # the other panel also has a thin line of the run at chance, in the same colour
     thick, thin = relu.get_lines()[:2]
-    assert (ys(thin), thin.get_marker()) == ([60], "o")  # a single point makes no line
+    assert (points(thin), thin.get_marker()) == ([(45_000, 60)], "o")  # a single point makes no line
     assert thin.get_linewidth() < thick.get_linewidth()
     assert thin.get_color() == thick.get_color() == mean.get_color()
     assert legend(picture.figure) == ["LSUV", "OrthoNorm-MSRA scaled", "chance", "learning-rate step"]
@@ -131,7 +119,7 @@ def test_curves_in_one_panel_per_column(doc: Document) -> None:
 def test_the_legend_takes_a_free_place(doc: Document) -> None:
     names = ["maxout", "relu", "vlrelu", "tanh", "sigmoid"]
     doc = {**doc, "columns": [{"title": name} for name in names]}
-    figure = drawn(curves(doc, {"label": "", "x": [1, 2], "lines": [line(0, [60, 94])]})).figure
+    figure = curves(doc, {"label": "", "x": [1, 2], "lines": [line(0, [60, 94])]}).figure
     assert [axes.get_title() for axes in figure.axes] == names
     assert [bool(axes.get_xlabel()) for axes in figure.axes] == [False, False, True, True, True]
     figure.draw_without_rendering()
@@ -139,34 +127,36 @@ def test_the_legend_takes_a_free_place(doc: Document) -> None:
     assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
 
 
-def test_layers_on_a_narrow_and_a_wide_axis(doc: Document) -> None:
-    chart = {"label": "", "x": ["conv1", "fc1"], "lines": [line(1, [0.5, 0.5])]}
-    picture = drawn(layers(doc, {0: chart}, "title", "variance"))
+@pytest.mark.parametrize(
+    ("lowest", "shown"), [(0.5, "0.5"), (1e-12, "1e-12")]
+)  # powers of ten are too few for 0.5 to 1
+def test_layers_on_a_narrow_and_a_wide_axis(doc: Document, lowest: float, shown: str) -> None:
+    chart = {"label": "", "x": ["conv1", "fc1"], "lines": [line(1, [lowest, 1])]}
+    picture = layers(doc, {0: chart}, "title", "variance")
     maxout, _ = picture.figure.axes
-    variance, target = maxout.get_lines()
-    assert (ys(variance), ys(target)) == ([0.5, 0.5], [1, 1])
-    assert maxout.get_yscale() == "log"
-    assert maxout.yaxis.get_major_formatter()(0.5) == "0.5"
-    assert 0.5 in maxout.get_yticks()  # powers of ten are too few for a narrow axis
+    variance, target = map(points, maxout.get_lines())
+    assert variance == [(0, lowest), (1, 1)]
+    assert [y for _, y in target] == [1, 1]
+    assert maxout.yaxis.get_major_formatter()(lowest) == shown
+    assert lowest in maxout.get_yticks()
     assert legend(picture.figure)[-1] == "1, the target of LSUV"
-    wide = drawn(layers(doc, {0: {**chart, "lines": [line(0, [1e-12, 1])]}}, "title", "variance")).figure.axes[0]
-    assert wide.yaxis.get_major_formatter()(1e-12) == "1e-12"
 
 
 def test_layers_and_spectra_at_the_start_and_later(small: Experiment, tmp_path: Path) -> None:
-    filled = assemble(small, small.runs(), make_records(fill(tmp_path, small.runs(), points=3)))
-    doc, charts = document(filled), read_charts(filled, tmp_path)
-    gradients = charts.layers["gradient_norm"]
-    figure = drawn(layers(doc, gradients, "title", "gradient", target=None)).figure
+    doc = document(small, small.runs(), make_records(fill(tmp_path, small.runs(), points=3)))
+    charts = read_charts(doc, tmp_path)
+    gradients = charts["layers"]["gradient_norm"]
+    figure = layers(doc, gradients, "title", "gradient", target=None).figure
     labels = ["after initialisation\ngradient", "after 1,000 iterations\ngradient"]
     assert [axes.get_ylabel() for axes in figure.axes[::2]] == labels
-    (drawn_line,) = figure.axes[0].get_lines()  # OrthoNorm-MSRA scaled × maxout is a dash
-    assert (xs(drawn_line), ys(drawn_line)) == (list(range(len(LAYERS))), gradients[0]["lines"][0]["y"])
-    short = {iteration: chart for iteration, chart in gradients.items() if iteration != 1000}
-    assert drawn(layers(doc, short, "", "")).figure.axes[2].get_ylabel().startswith("after 90,000 iterations")
-    figure = drawn(weight_spectra(doc, charts.spectra)).figure
+    (drawn,) = figure.axes[0].get_lines()  # OrthoNorm-MSRA scaled × maxout is a dash
+    assert points(drawn) == [*enumerate(gradients[0]["lines"][0]["y"])]
+    del gradients[1000]
+    assert layers(doc, gradients, "", "").figure.axes[2].get_ylabel().startswith("after 90,000 iterations")
+    figure = weight_spectra(doc, charts["spectra"]).figure
     # the first, the middle and the last of 19 layers, two activations
     assert [axes.get_ylabel().split("\n")[0] for axes in figure.axes[::2]] == ["conv1", "conv10", "fc2"]
     before, after = figure.axes[0].get_lines()
     assert [before.is_dashed(), after.is_dashed()] == [True, False]
-    assert [ys(before), ys(after)] == [chart["lines"][0]["y"] for chart in charts.spectra["conv1"]]
+    spectra = [chart["lines"][0]["y"] for chart in charts["spectra"]["conv1"]]
+    assert [[*one.get_ydata()] for one in (before, after)] == spectra

@@ -37,8 +37,8 @@ def test_numeric_axes_dashes_and_blank_lines(tmp_path: Path) -> None:
         (b"", "line 1: the first line must hold 'init' and the values of 'activation'"),
         (b"init,relu,rleu\n", "line 1: unknown activation 'rleu'"),
         (b"init,relu,relu\n", "line 1: the first line must hold"),
-        (b"init,relu\nlsuv,92\n\nlsuv,92\n", "line 4: row 'lsuv' must occur once"),
-        (b"init,relu\nlsuv,92,93\n", "line 2: row 'lsuv' must occur once and have 1 entry"),
+        (b"init,relu\nlsuv,92\nlsuv,93\n", "line 3: row 'lsuv' must occur once"),
+        (b"init,relu\nlsuv,92\n\nxavier,92,93\n", "line 4: row 'xavier' must occur once and have 1 entry"),
         (b"init,relu\nlsuv,good\n", "line 2: 'good' is not an accuracy"),
         (b"init,relu\nlsuv,101\n", "line 2: '101' is not an accuracy"),
         (b"\xff\xfe\x00", "cannot read the published numbers"),
@@ -55,7 +55,7 @@ def test_wrong_content_names_the_file_and_the_line(tmp_path: Path, text: bytes |
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["table3", "table3-as-released", "table3-short", "pilot", "smoke"])
+@pytest.mark.parametrize("name", ["table3", "table3-as-released", "table3-short"])
 def test_which_cells_of_an_experiment_compare(name: str) -> None:
     runs = Experiment.load(ROOT / "experiments" / f"{name}.yaml").runs()
     cells = {(run.init, run.activation) for run in runs}
@@ -116,12 +116,7 @@ def test_one_in_twenty_is_outside_by_chance() -> None:
         spread = pooled(table)
         verdicts += [verdict(cell, chance.gauss(90, 0.3), spread) for cell in table]
     outside = sum(judged.word != "consistent" for judged in verdicts)
+    others = [verdict(table[0], number, spread) for number in ("n/c", None)]  # not judged by an interval
     # 3,400 numbers: 170 expected, a standard deviation of about 13
-    assert expected_outside(verdicts) == pytest.approx(170)
+    assert expected_outside(verdicts + others) == pytest.approx(170)
     assert abs(outside - 170) < 50
-
-
-def test_only_numbers_judged_by_an_interval_count_as_expected_outside() -> None:
-    cell = make_cell("lsuv", "relu", THREE)
-    verdicts = [verdict(cell, number, SPREAD) for number in (50.0, 40.0, "n/c", None)]
-    assert expected_outside(verdicts) == pytest.approx(0.05 * 2)

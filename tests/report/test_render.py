@@ -11,53 +11,48 @@ from pathlib import Path
 import pytest
 from made_up_records import fill, make_records, many
 
-from replicate.report.document import document, strict_json
+from replicate.experiment import Experiment, TableSpec
+from replicate.report.document import Document, document, strict_json
 from replicate.report.render import RENDERERS, aligned, cell_rows, escape_latex, latex, markdown, run_rows, write_table
-from replicate.report.table import Table, build
+from replicate.store.result import Result
 
 
-def test_golden_files(everything: Table, golden: Callable[[str, str], None], tmp_path: Path) -> None:
-    doc = document(everything)
-    paths = write_table(doc, tmp_path / "new")
+def test_golden_files(everything: Document, golden: Callable[[str, str], None], tmp_path: Path) -> None:
+    paths = write_table(everything, tmp_path / "new")
     assert [path.name for path in paths] == ["table.md", "table.tex", "table.csv", "runs.csv", "table.json"]
-    read = json.loads(strict_json(doc))
+    read = json.loads(strict_json(everything))
     for path in paths:
         golden(path.name, text := path.read_text(encoding="utf-8"))
         assert RENDERERS[path.name](read) == text  # table.json is enough
 
 
-def test_a_field_is_never_a_formula_or_blank_text(everything: Table) -> None:
-    doc = document(everything)
-    doc["protocol"]["data_label"] = "=1+1"
-    doc["runs"][0]["error"] = " \n"
-    assert cell_rows(doc)[0]["data_label"] == "'=1+1"
-    assert run_rows(doc)[0]["error"] == ""
+def test_a_field_is_never_a_formula_or_blank_text(everything: Document) -> None:
+    everything["protocol"]["data_label"] = "=1+1"
+    everything["runs"][0]["error"] = " \n"
+    assert cell_rows(everything)[0]["data_label"] == "'=1+1"
+    assert run_rows(everything)[0]["error"] == ""
 
 
-def test_commits_and_devices_are_named_once_in_order(everything: Table) -> None:
+def test_commits_and_devices_are_named_once_in_order(everything: Document) -> None:
     commits = [("b" * 40, None), ("b" * 40, False), ("a" * 40, True), ("a" * 40, False)]
-    devices = ("Xeon_", "EPYC", "EPYC", "EPYC")
-    results = tuple(
-        replace(result, commit=commit, dirty=dirty, device=device)
-        for result, (commit, dirty), device in zip(everything.results, commits, devices, strict=False)
-    )
-    text = markdown(document(replace(everything, results=results)))
+    everything["provenance"]["code"] = [{"commit": commit, "dirty": dirty} for commit, dirty in commits]
+    everything["provenance"]["devices"] = [{"name": name} for name in ("Xeon_", "EPYC", "EPYC")]
+    text = markdown(everything)
     assert f"- Code: commit {'a' * 12}, {'a' * 12} with changes, {'b' * 12}\n" in text
     assert "- Device: EPYC, Xeon\\_\n" in text
 
 
-def test_without_published_numbers(everything: Table) -> None:
-    doc = document(replace(everything, reference=False, judgements=()))
+def test_without_published_numbers(small: Experiment, small_results: list[Result]) -> None:
+    doc = document(replace(small, table=TableSpec()), small.runs(), make_records(small_results))
     text = markdown(doc)
     assert "| paper " not in text.partition("## Cells")[0]
     assert "## Claims" not in text
     assert "published" not in latex(doc)
 
 
-def test_long_lists_are_cut(everything: Table) -> None:
-    doc = document(everything)
-    crashed = next(run for run in doc["runs"] if run["status"] == "error")
-    text = markdown({**doc, "runs": [crashed] * 12, "unreadable": doc["unreadable"] * 11})
+def test_long_lists_are_cut(everything: Document) -> None:
+    crashed = next(run for run in everything["runs"] if run["status"] == "error")
+    text = markdown({**everything, "runs": [crashed] * 12, "unreadable": everything["unreadable"] * 11})
     assert (text.count("- Error: "), text.count("- Unreadable: ")) == (10, 10)
     assert "- … and 2 more errors.\n" in text
     assert "- … and 1 more unreadable file.\n" in text
@@ -77,7 +72,7 @@ def test_latex_compiles_as_a_page_and_in_a_paper(tmp_path: Path) -> None:
     whole = many(5)
     results = fill(tmp_path, whole.runs(), points=1, layers=False)
     records = make_records(replace(result, data_label="cifar10_jpeg 100% ~^\\ é日") for result in results)
-    (tmp_path / "table.tex").write_text(latex(document(build(whole, whole.runs(), records, tmp_path))))
+    (tmp_path / "table.tex").write_text(latex(document(whole, whole.runs(), records)))
     (tmp_path / "paper.tex").write_text(
         r"\documentclass{article}\usepackage{booktabs}\begin{document}"
         r"See Table~\ref{tab:table3}. \input{table} After.\end{document}"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from replicate.data import synthetic
 from replicate.errors import DISK, transient_kind
 from replicate.matrix.task import Task
 from replicate.options import Options
@@ -21,13 +20,6 @@ from replicate.worker import run_task
 
 TINY = Run("msra", "relu", dataset="synthetic", width=0.125, iterations=6, milestones=[], batch_size=25,
            precision="32-true")  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four iterations per pass."""
-    monkeypatch.setattr(synthetic, "TRAIN", 100)
-    monkeypatch.setattr(synthetic, "TEST", 20)
 
 
 @contextlib.contextmanager

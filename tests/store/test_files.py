@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from replicate.errors import UsageError
-from replicate.store.files import escape_control_chars, prepare_output_folder, read_bytes, write_atomically
+from replicate.store.files import escape_control_chars, prepare_output_folder, read_bytes
 
 
 def test_only_plain_files_are_read(tmp_path: Path) -> None:
@@ -19,20 +19,6 @@ def test_only_plain_files_are_read(tmp_path: Path) -> None:
             read_bytes(tmp_path / name, 3)
     with pytest.raises(OSError, match="it has 3 bytes, and 2 are the most"):
         read_bytes(tmp_path / "file", 2)
-
-
-def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    path.write_text("before")
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, "something else")
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_output_folder_is_created_or_refused_and_may_be_a_link(tmp_path: Path) -> None:

@@ -17,19 +17,6 @@ RUN = Run("lsuv", "relu", 3, dataset="synthetic", milestones=[40])
 (SCHEMA_1,) = (Path(__file__).parents[1] / "records").glob("schema-1/*/result.json")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return put(record(RUN, Options(tmp_path)), tmp_path / "runs" / RUN.run_id)
-
-
-def test_a_record_reads_back_as_it_was(path: Path, tmp_path: Path) -> None:
-    result = read_result(path)
-    assert read_result(put(result, tmp_path / "copy" / RUN.run_id)) == result
-    assert result.run == RUN
-    content = json.loads(path.read_text())
-    assert (content["schema"], content["run_id"], content["run"]["milestones"]) == (1, RUN.run_id, [40])
-
-
 def test_a_record_of_each_schema_stays_readable() -> None:
     result = read_result(SCHEMA_1)
     assert (result.status, result.test_accuracy) == ("not_converged", 10.0)
@@ -37,34 +24,31 @@ def test_a_record_of_each_schema_stays_readable() -> None:
 
 
 def test_no_number_that_json_does_not_know_is_written(tmp_path: Path) -> None:
-    result = record(RUN, Options(tmp_path))
-    with pytest.raises(ValueError, match="train_loss"):
-        replace(result, train_loss=float("nan"))
+    result = replace(record(RUN, Options(tmp_path)), options={"threads": float("inf")})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        replace(result, options={"threads": float("inf")}).to_json()
+        result.to_json()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("{", "not a whole result"),
         ("[]", "not a whole result"),
         ("[" * 200_000, "not a whole result"),
         ({"schema": 2}, "not a whole result: its schema is 2, not 1"),
         ({"init": [{"layer": "\x1b]0;", "piece": 0, "variance": 1.0}]}, "init.0.layer is .*: it is not a line"),
         ({"test_accuracy": float("nan")}, "NaN is not a number of JSON"),
-        ({"test_accuracy": 101}, "test_accuracy = 101 is out of range; give at most 100"),
         ({"test_accuracy": None}, "a finished run without a test accuracy"),
         ({"iteration": True}, "iteration must be a whole number, not True"),
-        ({"status": "great"}, "unknown status 'great'"),
         ({"passing": "bad luck"}, "unknown kind of failure 'bad luck'; choose from: killed, out of memory, CUDA error"),
         ({"extra": 1}, "unknown key 'extra'"),
+        ({"environment": {"host": {"\ud800": 1}}}, "a key is not Unicode text"),
         ({"seconds": 10**300}, "seconds = 10.*0 is out of range"),
         ({"fingerprint": "f" * 10_000}, "fingerprint is .*: it is not a line of text"),
         ({"run_id": "lsuv-relu-s3-00000000"}, "holds run lsuv-relu-s3-00000000, whose settings give lsuv-relu-s3-"),
     ],
 )
-def test_other_content_is_refused(path: Path, change: dict[str, object] | str, message: str) -> None:
+def test_other_content_is_refused(tmp_path: Path, change: dict[str, object] | str, message: str) -> None:
+    path = put(record(RUN, Options(tmp_path)), tmp_path / RUN.run_id)
     path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadRecordError, match=message) as caught:
         read_result(path)
@@ -89,4 +73,4 @@ def test_whatever_the_bytes_the_reader_raises_its_own_error_or_reads(mutant: Pat
     except BadRecordError:
         return
     assert result.run.run_id == mutant.parent.name  # no setting of the run was touched
-    assert put(result, mutant.parent) == mutant  # and what was read can be written
+    assert read_result(put(result, mutant.parent)) == result  # what was read can be written, and reads back

@@ -1,5 +1,6 @@
 """The workspace: what would be saved, and that its panels show what is logged."""
 
+import importlib
 import json
 import sys
 from types import SimpleNamespace
@@ -55,4 +56,4 @@ def test_saving_needs_a_key_a_server_and_a_library(experiment: Experiment, monke
     assert [dashboard(experiment, name, dry_run=False) for name in (None, "me")] == ["team", "me"]
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(UsageError, match="pip install wandb-workspaces"):
-        dashboard(experiment, None, dry_run=True)
+        importlib.reload(workspace)

@@ -1,8 +1,5 @@
 """Runs small enough to train in a test."""
 
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,13 +42,3 @@ def early(monkeypatch: pytest.MonkeyPatch) -> int:
     """The iteration of the middle snapshot: early enough for a short run, and not at the end of a chunk of 4."""
     monkeypatch.setattr("replicate.training.measurements.EARLY", 6)
     return 6
-
-
-@pytest.fixture
-def stop_at() -> Callable[..., Callable[[int, float | None], None]]:
-    """Makes progress functions that signal this process once, at an iteration."""
-
-    def made(at: int, number: int = signal.SIGTERM) -> Callable[[int, float | None], None]:
-        return lambda iteration, _: os.kill(os.getpid(), number) if iteration == at else None
-
-    return made

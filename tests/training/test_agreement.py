@@ -1,13 +1,13 @@
 """The fast path is the same training as a plain Lightning loop: in float64, with dropout, loss by loss."""
 
 from itertools import islice
-from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from bench.plain import PlainClassifier
-from torch import Tensor, nn
+from pytorch_lightning.callbacks import LambdaCallback
+from torch import nn
 from torch.utils.data import DataLoader
 from training.fitting import DEVICES, KeptLosses, fit, seeded
 
@@ -46,25 +46,16 @@ def net(activation: str, device: str = "cpu", dropout: float = 0.2) -> nn.Module
     return made.to(device)
 
 
-class RecordedPlain(PlainClassifier):
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.losses: list[float] = []
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        loss = super().training_step(batch, batch_index)
-        self.losses.append(loss.item())
-        return loss
-
-
 def plain(activation: str, device: str) -> list[float]:
     """Train on the batches of the fast path, one at a time."""
     batches = list(islice(data(device).batches, ITERATIONS))
-    model = RecordedPlain(net(activation, device), RUN)
+    losses: list[float] = []
+    keep = LambdaCallback(on_train_batch_end=lambda trainer, model, outputs, *_: losses.append(outputs["loss"].item()))
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = pl.Trainer(accelerator=device, devices=1, max_epochs=1, **quiet)
-    trainer.fit(model, DataLoader(batches, batch_size=None, generator=seeded(8)))  # it draws from its own generator
-    return model.losses
+    trainer = pl.Trainer(accelerator=device, devices=1, max_epochs=1, callbacks=[keep], **quiet)
+    loader = DataLoader(batches, batch_size=None, generator=seeded(8))  # it draws from its own generator
+    trainer.fit(PlainClassifier(net(activation, device), RUN), loader)
+    return losses
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -2,12 +2,12 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from replicate.data import load
-from replicate.data.dataset import Dataset
 from replicate.run import Run
 from replicate.training.build import build_data, build_net, init_net_, stream_seed
 
@@ -21,17 +21,12 @@ def test_seeds_are_pinned_to_their_definition() -> None:
     assert stream_seed(7, "dropout", 2) == int(hashlib.sha256(b"7/dropout/2").hexdigest()[:16], 16) // 2
 
 
-@pytest.fixture
-def synthetic(tmp_path) -> Dataset:
-    return load("synthetic", tmp_path)
-
-
 @pytest.mark.parametrize("init", ["lsuv", "xavier"])
-def test_lsuv_undoes_the_scale_and_other_initialisations_pass_it_on(tiny: Run, synthetic: Dataset, init: str) -> None:
-    outputs, first = [], []
+def test_lsuv_undoes_the_scale_and_other_initialisations_pass_it_on(tiny: Run, tmp_path: Path, init: str) -> None:
+    dataset, outputs, first = load("synthetic", tmp_path), [], []
     for scale in (1.0, 0.5):  # a power of two, so that not even the rounding differs
         run = replace(tiny, init=init, input_scale=scale)
-        data, net = build_data(run, synthetic, "cpu"), build_net(run, 10, "cpu")
+        data, net = build_data(run, dataset, "cpu"), build_net(run, 10, "cpu")
         init_net_(net, run, data)
         first.append(next(net.parameters()))
         outputs.append(net.eval()(data.test_images))

@@ -4,13 +4,12 @@ import io
 import shutil
 import signal
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from runs import train_run
+from runs import stop_at, train_run
 
 from replicate.options import Options
 from replicate.run import Run
@@ -18,11 +17,9 @@ from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder
 from replicate.training import checkpoint
 from replicate.training.checkpoint import SIGNALS
-from replicate.training.module import Classifier
 
 # 100 images in batches of 15: the rows of the curve are at iterations 7, 14 and 17.
 ITERATIONS = 17
-StopAt = Callable[..., Callable[[int, float | None], None]]
 
 
 @pytest.fixture
@@ -36,9 +33,8 @@ def progress_at_every_iteration(monkeypatch: pytest.MonkeyPatch, few_images: Non
     monkeypatch.setattr("replicate.data.datamodule.CHUNK", {"cpu": 1})
 
 
-def check_same(run: Run, options: Options, whole: Result, other: Options, resumed: Result | None) -> None:
+def check_same(run: Run, options: Options, whole: Result, other: Options, resumed: Result) -> None:
     """Compare a resumed run with one that was never stopped."""
-    assert resumed is not None
     assert resumed.error is None
     for name in ("weights_sha256", "init", "test_accuracy", "train_loss", "iteration"):
         assert getattr(resumed, name) == getattr(whole, name)
@@ -47,7 +43,7 @@ def check_same(run: Run, options: Options, whole: Result, other: Options, resume
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_cut_anywhere_it_ends_in_the_same_bits(run: Run, options: Options, tmp_path: Path, stop_at: StopAt) -> None:
+def test_cut_anywhere_it_ends_in_the_same_bits(run: Run, options: Options, tmp_path: Path) -> None:
     handlers = {one: signal.getsignal(one) for one in SIGNALS}
     whole = train_run(run, options)
     for cut in (1, 6, 7, 16):  # before a row, at a snapshot, at a row, after the last milestone
@@ -65,33 +61,18 @@ def test_cut_anywhere_it_ends_in_the_same_bits(run: Run, options: Options, tmp_p
     assert {one: signal.getsignal(one) for one in SIGNALS} == handlers
 
 
-def test_cut_again_and_again(run: Run, options: Options, tmp_path: Path, stop_at: StopAt) -> None:
+def test_cut_again_and_again(run: Run, options: Options, tmp_path: Path) -> None:
     whole = train_run(run, options)
     # A graph has buffers of its own, which the restored state must reach.
     other = replace(options, out=tmp_path / "often", step="graph")
+    path = RunFolder.of(other.out, run).checkpoint
     for cut, number in ((3, signal.SIGUSR1), (9, signal.SIGUSR2), (15, signal.SIGTERM)):
         assert train_run(run, other, stop_at(cut, number)) is None
+        state = torch.load(path, weights_only=True)
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = True  # as on a GPU, where a step rounds in another way; the resuming process decides
+        torch.save(state, path)
     check_same(run, options, whole, other, train_run(run, other))
-
-
-def test_the_resuming_process_decides_how_a_step_is_taken(
-    run: Run, options: Options, stop_at: StopAt, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def configure(fused: bool | None) -> None:
-        def optimizer(module: Classifier) -> torch.optim.Optimizer:
-            used.append(torch.optim.SGD(module.net.parameters(), momentum=0.9, fused=fused))
-            return used[-1]
-
-        monkeypatch.setattr(Classifier, "configure_optimizers", optimizer)
-
-    used: list[torch.optim.Optimizer] = []
-    configure(fused=True)  # as on a GPU
-    assert train_run(run, replace(options, step="graph"), stop_at(5)) is None
-    configure(fused=None)
-    assert train_run(run, options) is not None
-    first, second = (made.param_groups[0] for made in used)
-    assert isinstance(first["lr"], torch.Tensor)
-    assert (first["fused"], second["fused"], type(second["lr"])) == (True, None, float)
 
 
 def test_a_kill_loses_only_what_came_after_the_checkpoint(run: Run, options: Options, tmp_path: Path) -> None:
@@ -99,14 +80,11 @@ def test_a_kill_loses_only_what_came_after_the_checkpoint(run: Run, options: Opt
     other = replace(options, out=tmp_path / "killed", checkpoint_seconds=0.0)
     path = RunFolder.of(other.out, run).checkpoint
 
-    class KilledError(Exception):
-        """In place of kill -9: nothing is saved on the way out."""
-
     def progress(iteration: int, accuracy: float | None) -> None:
         if iteration == 5:
             shutil.copy(path, tmp_path / "early.pt")
         if iteration == 10:
-            raise KilledError
+            raise RuntimeError("in place of kill -9: nothing is saved on the way out")
 
     assert train_run(run, other, progress).status == "error"
     assert torch.load(path, weights_only=True)["iteration"] == 9
@@ -149,9 +127,10 @@ def test_a_file_that_is_no_checkpoint_is_set_aside(
 @pytest.mark.parametrize("change", [{"identity": "another"}, {"schema": 1}, {"identity": Evil()}])
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, change: dict) -> None:
     folder = RunFolder(tmp_path)
-    torch.save({"schema": checkpoint.SCHEMA, "identity": "mine"}, folder.checkpoint)
-    assert checkpoint.read(folder, "mine", "cpu")["identity"] == "mine"
-    torch.save({"schema": checkpoint.SCHEMA, "identity": "mine", **change}, folder.checkpoint)
+    mine = {"schema": checkpoint.SCHEMA, "identity": f"{folder.run_id} 3f3f"}
+    torch.save(mine, folder.checkpoint)
+    assert checkpoint.read(folder, "3f3f", "cpu") == mine
+    torch.save({**mine, **change}, folder.checkpoint)
     with pytest.raises(Exception, match=r"it is not of schema|Weights only load failed"):
-        checkpoint.read(folder, "mine", "cpu")
+        checkpoint.read(folder, "3f3f", "cpu")
     assert not Evil.executed

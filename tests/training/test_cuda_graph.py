@@ -3,6 +3,7 @@
 import contextlib
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,29 +120,15 @@ def test_the_recorded_operations_are_the_same_training(precision: str, monkeypat
     assert model.take("train") == pytest.approx(eager.take("train"), rel=1e-5)
 
 
-real_capture = CudaGraph.capture
-
-
 def slip(before: Any, after: Any = lambda graph: None) -> Any:
     """A capture whose replays do something else before or after the iteration."""
 
-    def capture(graph: CudaGraph) -> Any:
-        def replay() -> None:
-            before(graph)
-            graph.iteration()
-            after(graph)
+    def replay(graph: CudaGraph) -> None:
+        before(graph)
+        graph.iteration()
+        after(graph)
 
-        return replay
-
-    return capture
-
-
-def first_batch_again(graph: CudaGraph) -> None:
-    graph.buffers.labels[1:], graph.buffers.images[1:] = graph.buffers.labels[:1], graph.buffers.images[:1]
-
-
-def same_masks(graph: CudaGraph) -> None:
-    torch.manual_seed(1)
+    return lambda graph: partial(replay, graph)
 
 
 def old_rate(graph: CudaGraph) -> None:
@@ -168,8 +155,7 @@ def failing(error: Exception) -> Any:
 
 CAPTURING = RuntimeError("operation not permitted when stream is capturing\nand more of it")
 WRONG = [
-    (slip(first_batch_again), GraphError, "^graph: its losses differ from the eager ones by "),
-    (slip(same_masks), GraphError, "^graph: its losses differ from the eager ones by "),
+    (slip(lambda graph: torch.manual_seed(1)), GraphError, "^graph: its losses differ from the eager ones by "),
     (slip(old_rate), GraphError, "^graph: its steps differ from the eager ones by 1"),
     (slip(lambda graph: None, not_numbers), GraphError, "^graph: its losses are not finite where the eager ones are"),
     (failing(CAPTURING), GraphError, "^graph: operation not permitted when stream is capturing$"),
@@ -187,50 +173,19 @@ def test_a_graph_that_is_wrong_is_not_used(
         train(CudaGraph())
 
 
-def test_one_capture_serves_all_learning_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    captured = []
-    monkeypatch.setattr(CudaGraph, "capture", lambda graph: captured.append(graph) or real_capture(graph))
-    model = train(CudaGraph())
-    assert len(captured) == 1
-    assert model.optimizer.param_groups[0]["lr"] == pytest.approx(model.learning_rate(19), rel=1e-12)
-
-
-def test_an_autocast_that_keeps_its_casts_is_refused() -> None:
-    module = Classifier(net(), RUN)
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(GraphError, match="autocast keeps its copies"):
-        prepared(module, *Chunk(data(), 3).stacked(), 3)
-
-
-def test_weights_and_momenta_of_different_layout_are_refused() -> None:
-    module = Classifier(net().to(memory_format=torch.channels_last), RUN)
-    optimizer = module.configure_optimizers()
-    weight = module.net.get_parameter("1.weight")
-    optimizer.state[weight]["momentum_buffer"] = torch.zeros(weight.shape)
-    with pytest.raises(GraphError, match=r"1\.weight, their gradients and their momenta differ in layout"):
-        CudaGraph()(module, optimizer, next(iter(data().train_dataloader())))
-
-
-def test_vectors_agree_or_not() -> None:
-    nan, inf, one = torch.tensor([math.nan, 1.0]), torch.tensor([math.inf, 1.0]), torch.tensor([1.0, 1.0])
+def test_large_vectors_may_agree() -> None:
     large = torch.full((2,), 3e38)  # its norm in float32 is infinite
-    zero = torch.zeros(2)
-    for ours, theirs in ((nan, nan), (nan, inf), (zero, zero), (large, large * (1 - 1e-6)), (one, one + 1e-4)):
-        graph_module._agree("losses", ours, theirs, 1e-3)
-    for ours, theirs in ((nan, one), (one, inf), (one, zero), (one, one + 0.01)):
-        with pytest.raises(RuntimeError, match=r"its losses (are not finite where|differ)"):
-            graph_module._agree("losses", ours, theirs, 1e-3)
+    graph_module._agree("losses", large, large * (1 - 1e-6), 1e-3)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
         ("eager", {"step": "auto"}),
-        ("eager", {"step": "eager", "device": "cuda"}),
         ("eager", {"step": "auto", "device": "cuda", "devices_per_run": 2}),
         ("eager (graph: its losses differ)", {"device": "cuda", "graph_failure": "graph: its losses differ"}),
         ("graph", {"step": "auto", "device": "cuda"}),
-        ("graph", {"step": "graph", "device": "cuda", "graph_failure": "graph: its losses differ"}),
-        ("compiled", {"step": "compiled", "device": "cuda"}),
+        ("compiled", {"step": "compiled", "device": "cuda", "graph_failure": "graph: its losses differ"}),
     ],
 )
 def test_which_steps_are_made_where(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
@@ -245,10 +200,9 @@ def test_torch_compile_can_follow_every_net_and_its_masks_are_the_same(
     # The tracing and the differentiation are those of torch.compile's default; only its kernels are missing, which a
     # C++ compiler would need half a minute to make.
     monkeypatch.setattr(graph_module, "_compile", lambda net: torch.compile(net, backend="aot_eager", fullgraph=True))
-    eager = train(Eager(), precision=precision)
     model = train(CudaGraph(compiled=True), precision=precision)
     assert model.steps.name == "compiled"
-    assert torch.allclose(weights(model), weights(eager), rtol=1e-4, atol=1e-6)
+    assert torch.allclose(weights(model), weights(train(Eager(), precision=precision)), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

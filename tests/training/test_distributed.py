@@ -39,14 +39,12 @@ def context() -> Any:
 
 def test_the_losses_of_all_iterations_are_those_of_one_process(context: Any, tmp_path: Path) -> None:
     size = 3  # parts of 6, 5 and 5 images
-    start = net("vlrelu", dropout=0.0)
-    torch.save(start.state_dict(), tmp_path / "start.pt")
     store = TCPStore(distributed.HOST, 0, size, is_master=True, wait_for_workers=False)
     place = (size, store.port, tmp_path)
     ranks = [context.Process(target=distributed_rank.train, args=(rank, *place), daemon=True) for rank in range(size)]
     for rank in ranks:
         rank.start()
-    model = Classifier(start, replace(RUN, clip_norm=3.0), steps=KeptLosses(Eager()))
+    model = Classifier(net("vlrelu", dropout=0.0), replace(RUN, clip_norm=3.0), steps=KeptLosses(Eager()))
     fit(model, data())
     for rank in ranks:
         rank.join(240)

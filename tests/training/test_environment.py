@@ -37,7 +37,7 @@ def test_the_devices_and_the_data_are_found(monkeypatch: pytest.MonkeyPatch, few
     found = probe(lambda *value: None)
     assert found["cuda"] == torch.version.cuda
     assert found["gpus"] == [("model 0", 1, 2, None), ("model 1", 0, 0, "CUDA error: busy")]
-    assert found["capability"] in ("DEFAULT", "AVX2", "AVX512", "NEON", "SVE256", "VSX", "Z VECTOR", "NO AVX")
+    assert found["capability"] == torch.backends.cpu.get_cpu_capability()
     surveyed = survey(["synthetic"], tmp_path)
     assert (surveyed["gpus"], surveyed["test_images"]) == (2, {"synthetic": 20})
     assert len(surveyed["fingerprints"]["synthetic"]) == 64
@@ -67,8 +67,6 @@ def test_a_record_holds_what_selects_the_kernels(monkeypatch: pytest.MonkeyPatch
     configure(options)
     found = environment_record(options)
     assert (found["commit"], found["dirty"], found["device"]) == ("abc", False, found["environment"]["cpu"])
-    assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert found["environment"]["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     assert (found["environment"]["threads"], found["environment"]["deterministic"]) == (1, True)
     assert found["environment"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
 
@@ -77,15 +75,13 @@ def test_a_record_holds_whether_the_process_started_under_nvidias_mps(monkeypatc
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
     answers = [True, False]
     monkeypatch.setattr("replicate.nvidia_mps.daemon_runs", lambda _: answers.pop(0))
-    cpu, cuda = (Options(Path("out"), device=device, commit=("abc", False)) for device in ("cpu", "cuda"))
-    configure(cpu)
-    assert "nvidia_mps" not in environment_record(cpu)["environment"]
-    configure(cuda)
+    options = Options(Path("out"), device="cuda", commit=("abc", False))
+    configure(options)
     assert answers == [False]  # asked before CUDA starts
-    assert environment_record(cuda)["environment"]["nvidia_mps"] is True
+    assert environment_record(options)["environment"]["nvidia_mps"] is True
     assert answers == [False]  # and only once: a daemon that ends meanwhile makes no difference
     environment._uses_nvidia_mps.cache_clear()  # as in another process
-    assert "nvidia_mps" not in environment_record(cuda)["environment"]
+    assert "nvidia_mps" not in environment_record(options)["environment"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

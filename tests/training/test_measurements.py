@@ -17,11 +17,11 @@ from replicate.nn.fitnet import FITNET4, build
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import acquire
-from replicate.store.measurements import Snapshot, read_layers
+from replicate.store.measurements import read_layers
 from replicate.store.owner import Owner
-from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder
 from replicate.training.build import build_data, build_net, init_net_
+from replicate.training.logger import Logger
 from replicate.training.measurements import Curve, measure_layers, snapshot_iterations
 
 pytestmark = pytest.mark.usefixtures("few_images")
@@ -35,8 +35,7 @@ def test_a_run_is_measured_at_its_start_early_and_at_its_end() -> None:
 
 def test_against_plain_autograd_and_numpy() -> None:
     torch.manual_seed(0)
-    net = build(FITNET4, MAXOUT, width=0.125, dropout=0.5)
-    net.to(memory_format=torch.channels_last)
+    net = build(FITNET4, MAXOUT, width=0.125, dropout=0.5).to(memory_format=torch.channels_last)
     images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
     found = measure_layers(net, images, labels)
     net.eval()
@@ -79,13 +78,9 @@ def test_what_is_not_finite_is_null() -> None:
     assert measure_layers(net, torch.ones(2, 2), torch.tensor([0, 1]))[1].variance is None
 
 
-def read(options: Options, run: Run, result: Result) -> tuple[Snapshot, ...]:
-    return read_layers(RunFolder.of(options.out, run), result.fingerprint)
-
-
 def test_the_file(tiny: Run, options: Options, early: int) -> None:
     result = train_run(tiny, options)
-    first, second, third = read(options, tiny, result)
+    first, second, third = read_layers(RunFolder.of(options.out, tiny), result.fingerprint)
     assert [first.iteration, second.iteration, third.iteration] == [0, early, 8]
     # The batch is the first that training sees, and after initialisation the net is the one that it starts from.
     data, net = build_data(tiny, load("synthetic", options.data_dir), "cpu"), build_net(tiny, 10, "cpu")
@@ -103,17 +98,18 @@ def test_training_does_not_notice(
     elsewhere = replace(options, out=tmp_path / "without")
     without = train_run(run, elsewhere)
     assert without.weights_sha256 == measured.weights_sha256 is not None
-    assert read(elsewhere, run, without) == ()
-    curves = [RunFolder.of(one.out, run).curve_bytes() for one in (options, elsewhere)]
-    assert curves[0] == curves[1]
+    first, second = (RunFolder.of(one.out, run) for one in (options, elsewhere))
+    assert read_layers(second, without.fingerprint) == ()
+    assert first.curve_bytes() == second.curve_bytes()
 
 
 def test_the_clock_of_training_stops_meanwhile(tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(0, 10_000, 100))
     monkeypatch.setattr("replicate.training.measurements.time.perf_counter", lambda: next(now))
-    lease = acquire(RunFolder(options.out), Owner("cpu", 10))
-    curve = Curve(lease, 10, 2)  # the clock: 0
+    curve = Curve(acquire(RunFolder(options.out), Owner("cpu", 10)), 10, 2, print, Logger())  # the clock: 0
     curve.on_train_start(None, None)  # 100
     with curve.paused():  # 200 to 300
         pass
-    assert curve.seconds == 200  # 100 to 200 and 300 to 400
+    assert curve.state_dict()["seconds"] == 200  # 100 to 200 and 300 to 400
+    curve.on_train_end(None, None)  # 500 to 600
+    assert curve.seconds == 300

@@ -10,12 +10,8 @@ from replicate.run import Run
 from replicate.training.module import Classifier
 
 
-def classifier() -> Classifier:
-    return Classifier(nn.Identity(), Run("lsuv", "relu"))
-
-
 def test_loss_and_accuracy_by_hand() -> None:
-    model = classifier()
+    model = Classifier(nn.Identity(), Run("lsuv", "relu"))
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [0.0, math.log(3)]])
     labels = torch.tensor([1, 0, 0])
     # softmax: 1/2, 3/4 and 1/4 for the label
@@ -30,7 +26,7 @@ def test_loss_and_accuracy_by_hand() -> None:
 
 
 def test_predictions_are_of_the_latest_evaluation() -> None:
-    model = classifier()
+    model = Classifier(nn.Identity(), Run("lsuv", "relu"))
     first, second = torch.eye(3)[[0, 2]], torch.eye(3)[[1]]
     for _ in range(2):
         model.validation_step((first, torch.tensor([0, 0])), 0)

@@ -34,12 +34,6 @@ def test_the_layout_in_memory_does_not_matter_but_a_bit_does() -> None:
     assert weights_sha256(net.bfloat16()) != weights_sha256(net.half())  # NumPy has no bfloat16
 
 
-@pytest.fixture
-def record(tmp_path: Path) -> RunRecord:
-    options = Options(tmp_path, commit=("a" * 40, False))
-    return RunRecord(RUN, options, "eager", [{"attempt": 1, "when": "then", "reason": "killed"}])
-
-
 @pytest.mark.parametrize(
     ("classes", "accuracy", "status"),
     [(10, 15.0, "not_converged"), (10, 15.01, "converged"), (4, 37.5, "not_converged"), (4, 38.0, "converged")],
@@ -48,12 +42,14 @@ def test_up_to_one_and_a_half_times_chance_is_not_converged(classes: int, accura
     assert status_of(accuracy, classes) == status
 
 
-def test_a_resumed_record_names_who_trained_which_part(record: RunRecord, tmp_path: Path) -> None:
+def test_a_resumed_record_names_who_trained_which_part(tmp_path: Path) -> None:
+    options = Options(tmp_path, commit=("a" * 40, False))
+    record = RunRecord(RUN, options, "eager", [{"attempt": 1, "when": "then", "reason": "killed"}])
     record.init = [{"layer": "conv1", "piece": 0, "variance": 1.0}]
     first = record.result("error")
     assert first.parts is None  # one part
     assert first.history == [{"attempt": 1, "when": "then", "reason": "killed"}]
-    same = RunRecord(RUN, record.options, "eager")
+    same = RunRecord(RUN, options, "eager")
     same.resume({"record": record.state_dict(), "iteration": 5})
     assert same.init == record.init
     assert same.result("error").parts is None

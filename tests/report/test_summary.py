@@ -1,0 +1,70 @@
+from dataclasses import replace
+
+import pytest
+from made_up_records import make_records, make_result
+
+from replicate.errors import UsageError
+from replicate.experiment import Experiment
+from replicate.report.document import document
+from replicate.report.summary import departures, provenance, shared_protocol
+from replicate.run import Run
+from replicate.store.result import Result
+
+AXES = ("init", "activation")
+RUNS = (Run("lsuv", "relu"), Run("lsuv", "tanh"), Run("xavier", "relu", seed=1, momentum=0.5))
+
+
+def test_the_header_names_what_most_runs_share() -> None:
+    protocol = shared_protocol(RUNS, [make_result(run, 90.0, data_label="{a}") for run in RUNS], AXES)
+    assert protocol["shown"]["summary"] == "{a}, fitnet4 at width 1, 90,000 iterations, bf16-mixed"
+    assert [departures(run, protocol["settings"]) for run in RUNS] == ["", "", "momentum 0.5"]
+    turned = shared_protocol(RUNS, [], ("momentum", "init"))  # an axis is not a shared setting
+    assert departures(RUNS[2], turned["settings"]) == ""
+    assert "momentum (an axis of the table)" in turned["shown"]["schedule"]
+
+
+def test_two_data_sets_are_refused_and_named() -> None:
+    jpeg = make_result(RUNS[2], 80.0, data_label="cifar10-jpeg", fingerprint="ab" * 32)
+    with pytest.raises(UsageError) as caught:
+        shared_protocol(RUNS, [*(make_result(run, 90.0) for run in RUNS[:2]), jpeg], AXES)
+    assert f"2 on CIFAR-10 ({'3f' * 32}) and 1 on cifar10-jpeg ({'ab' * 32})" in str(caught.value)
+
+
+def test_a_run_that_failed_before_it_read_data_has_no_data_set() -> None:
+    crashed = make_result(RUNS[0], None, "error", fingerprint="unknown", data_label="unknown")
+    protocol = shared_protocol(RUNS, [crashed, make_result(RUNS[1], 90.0)], AXES)
+    assert (protocol["data_label"], protocol["fingerprint"]) == ("CIFAR-10", "3f" * 32)
+    assert shared_protocol(RUNS, [crashed], AXES)["data_label"] == "cifar10"
+
+
+def test_caveats(small: Experiment, small_results: list[Result]) -> None:
+    assert document(small, small.runs(), make_records([]))["summary"]["caveats"] == ["No run has finished yet."]
+    narrow = small.with_settings({"seed": [0, 1], "width": 0.5})
+    found = [replace(result, run=replace(result.run, width=0.5)) for result in small_results if result.run.seed < 2]
+    crashed = [replace(found[0], status="error", error="boom", dirty=True), *found[1:]]
+    assert document(narrow, narrow.runs(), make_records(crashed))["summary"]["caveats"] == [
+        "2 of 6 runs have not finished, so the numbers may still change.",
+        "No cell has more than 2 runs; published numbers are judged only with at least 3.",
+        "1 run ended in an error; see “What is missing”.",
+        "Not comparable with the paper: width 0.5 (paper: 1).",
+        "The runs were made by 2 different versions of the code.",
+        "Some runs were made by code that differs from the commit they name.",
+    ]
+
+
+def test_provenance() -> None:
+    gpu, cpu = {"device": "cuda", "threads": 4}, {"device": "cpu", "threads": 2}
+    early, late = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    found = provenance([
+        make_result(Run("lsuv", "relu", 0), 90.0, seconds=3600.0, options=gpu, device="A", finished=late),
+        make_result(Run("lsuv", "relu", 1), 90.0, seconds=1800.0, options={"device": "cuda"}, device="A", dirty=True),
+        make_result(Run("lsuv", "relu", 2), None, seconds=1800.0, options=cpu, device="B", versions={"torch": "2.12"}),
+    ])  # fmt: skip
+    assert found["devices"] == [
+        {"name": "A", "kind": "GPU", "runs": 2, "hours": 1.5},
+        {"name": "B", "kind": "CPU", "runs": 1, "hours": 1.0},
+    ]
+    assert found["hours"] == {"GPU": 1.5, "CPU": 1.0}
+    assert [(one["dirty"], one["runs"]) for one in found["code"]] == [(False, 2), (True, 1)]
+    assert found["versions"] == {"torch": {"2.11": 2, "2.12": 1}}
+    assert (found["first_finished"], found["last_finished"]) == (early, late)
