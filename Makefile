@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke chaos test test-clusters lint format table3 table3-short table3-as-released pilot run table figures \
+.PHONY: help setup demo smoke chaos test test-clusters lint format table3 table3-short table3-as-released pilot run table figures \
 	report status verify score collect sync dashboard doctor bench audit lock schema
 
 PYTHON ?= python3
@@ -59,6 +59,9 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 		$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
 	fi
 	@touch $@
+
+demo: .venv/.installed  ## draw what an initialisation does to a deep net (about a minute); writes results/local/demo
+	@$(BIN)/python experiments/demo.py $(if $(OUT),--out "$(call home,$(OUT))")
 
 smoke: .venv/.installed  ## run the whole grid at toy size (about a minute) to check the installation
 	$(call whole,smoke,--wandb off)
