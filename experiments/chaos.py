@@ -13,7 +13,6 @@ Every round must end with the same accuracy, training loss, curve.csv and predic
 Curves are damaged only before their last row: nothing is read from a curve but its figures, so nothing repairs one.
 """
 
-import os
 import random
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from script import make_app, run_app
 from replicate import cli, provenance
 from replicate.errors import UsageError, unknown
 from replicate.experiment import Experiment
+from replicate.matrix.resources import cores
 from replicate.run import Run
 from replicate.store.files import write_atomically
 from replicate.store.run_folder import collect
@@ -119,11 +119,10 @@ def markdown(rounds: list[Round], runs: int, began: int, found: tuple[int, int, 
     total = sum((one.faults for one in rounds), Counter[str]())
     lines = [f"| {kind} | {count} |" for kind, count in sorted(total.items())]
     number = f"{len(rounds)} round{'s' * (len(rounds) != 1)}"
-    cores = len(os.sched_getaffinity(0))
     return "\n".join([
         "# Random faults during the smoke matrix", "",
         f"`{' '.join(['python', 'experiments/chaos.py', *sys.argv[1:]])}`: seed {seed}, {number} of {runs} "
-        f"runs, {began} trainings started or resumed, {seconds:.0f} s on {cores} cores of {provenance.cpu_name()}.",
+        f"runs, {began} trainings started or resumed, {seconds:.0f} s on {cores()} cores of {provenance.cpu_name()}.",
         "",
         "| Fault | Times |", "|---|---|", *lines, f"| **all** | **{total.total()}** |", "",
         f"Compared with an undisturbed matrix: **{found[0]} lost, {found[1]} doubled, {found[2]} with differing bits** "

@@ -1,6 +1,5 @@
-"""One round of chaos.py: the schedulers that work in a folder, the faults that hit them, and a log of the trainings."""
+"""One round of chaos.py: the schedulers that work in a folder, and the faults that hit them."""
 
-import fcntl
 import os
 import random
 import resource
@@ -10,22 +9,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from replicate.matrix import scheduler
-from replicate.options import Options
-from replicate.run import Run
-from replicate.store import lease, owner
-from replicate.store.owner import parse_owner
-from replicate.store.result import Attempt, BadRecordError, Result, read_result
-from replicate.store.run_folder import OWNER, collect
-from replicate.training.logger import Logger, Progress
+from chaos_worker import LOG, finished
 
-LOG = "CHAOS_LOG"  # environment variable: the folder in which the trainings of a round log what happens
+from replicate.run import Run
+from replicate.store.owner import parse_owner
+from replicate.store.run_folder import OWNER, collect
+
 ROOT = Path(__file__).resolve().parents[1]
-if LOG in os.environ:  # in the processes of a round: do not wait for minutes if a lease cannot be read
-    lease.HEARTBEAT_SECONDS, owner.STALE_SECONDS = 0.5, 5.0
 SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "stop": signal.SIGSTOP}
 FILES = {
     "result": "result.json", "checkpoint": "checkpoint.pt", "claim": f"claim/*/{OWNER}", "curve": "curve.csv"
@@ -36,41 +28,6 @@ FAULTS = {
     "stop_worker": 3, "stop_scheduler": 2, "second_scheduler": 2, "full_disk": 3, "damage_result": 2,
     "damage_checkpoint": 4, "damage_claim": 2, "damage_curve": 2,
 }  # fmt: skip
-
-
-def train(
-    run: Run, options: Options, held: lease.Lease, progress: Progress, logger: Logger, history: Sequence[Attempt]
-) -> Result | None:
-    """Train a run, and log when it began and finished, and whether it should not have begun."""
-    from replicate.training.train import train_run
-
-    log = Path(os.environ[LOG])
-    write = partial(_append, log / run.run_id)
-    with (log / f"{run.run_id}.lock").open("a") as file:  # locked until this process ends, even if it is killed
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            write("concurrent")
-        if _finished(held.folder.result):
-            write("repeated")
-        write("began")
-        result = train_run(run, options, held, progress, logger, history)
-        if result is not None and result.final:
-            write("finished")
-    return result
-
-
-def _append(path: Path, word: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.write(handle, f"{word}\n".encode())
-    os.close(handle)
-
-
-def _finished(path: Path) -> bool:
-    try:
-        return read_result(path).final
-    except (OSError, BadRecordError):
-        return False
 
 
 class Round:
@@ -104,7 +61,7 @@ class Round:
     def start(self) -> subprocess.Popen[bytes]:
         """Start a scheduler, in a session of its own."""
         environment = {**os.environ, LOG: str(self.log), "PYTHONPATH": f"{ROOT}:{ROOT / 'experiments'}"}
-        code = "import sys, chaos_round; sys.exit(chaos_round.scheduler_process(sys.argv[1:]))"
+        code = "import sys, chaos_worker; sys.exit(chaos_worker.scheduler_process(sys.argv[1:]))"
         with (self.log / "schedulers.txt").open("ab") as output:
             words = [sys.executable, "-c", code, *self.command, "--out", str(self.out)]
             process = subprocess.Popen(words, env=environment, stdout=output, stderr=output, start_new_session=True)
@@ -210,9 +167,9 @@ class Round:
         try:
             if name == "curve":  # nothing writes a complete curve again
                 return content_of(path) != self.curves[path.parent.name] and self._overwrite(path)
-            finished = _finished(path)
+            was_finished = finished(path)
             damaged = self._overwrite(path)
-            self.destroyed[path.parent.name] += damaged and finished
+            self.destroyed[path.parent.name] += damaged and was_finished
             return damaged
         finally:
             for pid in workers:
@@ -245,14 +202,6 @@ class Round:
             extra = words["finished"] - 1 - self.destroyed[run.run_id]
             count += words["concurrent"] + words["repeated"] + max(0, extra)
         return count
-
-
-def scheduler_process(words: list[str]) -> int:
-    """Carry out a command line of `replicate`, with `train` in its workers."""
-    from replicate import cli
-
-    scheduler.Scheduler = partial(scheduler.Scheduler, train="chaos_round:train")  # type: ignore[misc, assignment]
-    return cli.main(words)
 
 
 def _kill(pid: int, number: signal.Signals) -> bool:

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import demo
+import demo_nets
 import pandas as pd
 import pytest
 from script import run_app
 
 
 def test_lsuv_starts_at_unit_variance_and_training_lowers_the_loss() -> None:
-    one = demo.train("VLReLU", "lsuv", seed=0, depth=6, iterations=60)
+    one = demo_nets.train("VLReLU", "lsuv", seed=0, depth=6, iterations=60)
     assert one.variances == pytest.approx([1.0] * 6, abs=0.02)
     assert one.losses[-1] < one.losses[0] - 0.3
     assert one.outcome == "converged"
@@ -23,7 +24,7 @@ def test_the_finding_names_the_formulas_that_do_as_well() -> None:
     columns = ["activation", "init", "accuracy", "outcome"]
     found = pd.DataFrame(
         [
-            (activation, init, accuracy, "diverged" if accuracy is None else demo.status_of(accuracy, 10))
+            (activation, init, accuracy, "diverged" if accuracy is None else demo_nets.status_of(accuracy, 10))
             for activation, inits in accuracies.items() for init, both in inits.items() for accuracy in both
         ], columns=columns,
     )  # fmt: skip
@@ -39,7 +40,7 @@ def test_the_finding_names_the_formulas_that_do_as_well() -> None:
 def test_it_writes_the_picture_and_the_accuracies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--depth", "2", "--iterations", "2", "--seeds", "1", "--processes", "1", "--out", str(tmp_path)]
     assert run_app(demo.app, words) == 0
-    assert len(pd.read_csv(tmp_path / "demo.csv")) == len(demo.ACTIVATIONS) * len(demo.INITS)
+    assert len(pd.read_csv(tmp_path / "demo.csv")) == len(demo_nets.ACTIVATIONS) * len(demo_nets.INITS)
     assert (tmp_path / "demo.png").stat().st_size > 10_000
     assert "LSUV trains" in capsys.readouterr().out
 
