@@ -30,6 +30,12 @@ from replicate.matrix.resources import cores
 app = make_app("demo", __doc__)
 
 
+def texts(found: pd.DataFrame) -> pd.DataFrame:
+    """Sum up each activation (row) and initialisation (column) as text; `found` has one row per training."""
+    grouped = found.groupby(["activation", "init"])[["accuracy", "outcome"]]
+    return grouped.apply(cell).unstack().loc[[*ACTIVATIONS], [*INITS]]
+
+
 def cell(trainings: pd.DataFrame) -> str:
     """Sum up the seeds of an activation and an initialisation: their mean accuracy, `chance` or `diverged`."""
     outcomes = set(trainings["outcome"])
@@ -96,11 +102,10 @@ def picture(trainings: list[Training], found: pd.DataFrame, activation: str, pat
     axes[1].set(ylabel="training loss (nats), mean of 10 iterations", title=f"{activation}: training")
     axes[1].set_ylim(0, 2 * math.log(CLASSES))  # a loss that diverges would hide the others
 
-    grouped = found.groupby(["activation", "init"], sort=False)
-    means = grouped["accuracy"].mean().unstack().fillna(0)
-    texts = grouped[["accuracy", "outcome"]].apply(cell).unstack()
+    annotations = texts(found)
+    means = found.pivot_table("accuracy", "activation", "init").reindex_like(annotations).fillna(0)
     sns.heatmap(
-        means, annot=texts, fmt="", cmap="Blues", vmin=10, cbar=False, linecolor="0.8", linewidths=1, ax=axes[2]
+        means, annot=annotations, fmt="", cmap="Blues", vmin=10, cbar=False, linecolor="0.8", linewidths=1, ax=axes[2]
     )
     axes[2].set_xticklabels([name.replace(" ", "\n") for name in names], rotation=0)
     axes[2].tick_params(axis="y", rotation=0)
@@ -111,8 +116,7 @@ def picture(trainings: list[Training], found: pd.DataFrame, activation: str, pat
 def table(found: pd.DataFrame) -> Table:
     """Lay out the accuracies for a terminal."""
     made = Table("", *INITS.values(), title="Test accuracy in %; chance is 10")
-    texts = found.groupby(["activation", "init"], sort=False)[["accuracy", "outcome"]].apply(cell).unstack()
-    for activation, row in texts.iterrows():
+    for activation, row in texts(found).iterrows():
         made.add_row(str(activation), *row)
     return made
 
