@@ -10,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 REPLICATE := $(BIN)/replicate
 
-# Variables for the user, such as: make table3 DATA_DIR=/data DEVICES=0,1 PER_DEVICE=2 SEEDS=0,1 SET="lr=0.02"
+# Variables for the user, such as: make table3 DATA_DIR=/data DEVICES=0,1 PER_DEVICE=2 SEEDS=0-2 SET="lr=0.02"
 DATA_DIR ?= data
 DEVICES ?= auto
 EXPERIMENT ?= table3
@@ -24,25 +24,35 @@ comma := ,
 home = $(patsubst ~/%,$(HOME)/%,$(1))
 FOLDERS = --data-dir "$(call home,$(DATA_DIR))" $(if $(OUT),--out "$(call home,$(OUT))")
 SELECT = $(FOLDERS) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
-MIRROR = $(if $(WANDB),--wandb $(WANDB))
+MIRROR = $(if $(WANDB),--wandb $(WANDB)) $(if $(LOGGER),--logger $(LOGGER))
 RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic) $(if $(STEP),--step $(STEP)) \
 	$(if $(DEVICES_PER_RUN),--devices-per-run $(DEVICES_PER_RUN))
 EACH = $(if $(PER_DEVICE),--per-device $(PER_DEVICE))
 
-# After runs that ended in an error (1) the table is still written; not after wrong usage (2) or a stop (3).
+# An empty OUT is a variable that somebody forgot to set.
+ifneq ($(origin OUT),undefined)
+$(if $(strip $(OUT)),,$(error OUT is empty; give a folder, or leave it out))
+endif
+
+# What the user has typed, to print it again
+AGAIN = $(subst ','\'',$(MAKEOVERRIDES))
+# After runs that ended in an error (1) the table is still written; not after wrong usage (2). A stop (3) is no failure.
 define whole
 @set -e; code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(MIRROR) $(EACH) $(2) || code=$$?; \
-if [ $$code -le 1 ]; then \
-	$(REPLICATE) table experiments/$(1).yaml $(SELECT); \
-	$(REPLICATE) figures experiments/$(1).yaml $(SELECT); \
-	$(REPLICATE) report experiments/$(1).yaml $(SELECT); \
-fi; exit $$code
+case $$code in \
+	0 | 1) \
+		$(REPLICATE) table experiments/$(1).yaml $(SELECT) --quiet; \
+		$(REPLICATE) figures experiments/$(1).yaml $(SELECT); \
+		$(REPLICATE) report experiments/$(1).yaml $(SELECT); \
+		[ $$code -eq 1 ] || echo 'next: make $(3)' ;; \
+	3) echo 'stopped; to resume: make $@ $(AGAIN)'; exit ;; \
+esac; exit $$code
 endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET OUT WANDB DETERMINISTIC STEP,"
-	@echo "  and EXPERIMENT for run, table, figures, report, status, verify, score, sync, dashboard; SAMPLE for verify;"
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET OUT WANDB LOGGER DETERMINISTIC"
+	@echo "  STEP, and EXPERIMENT for run, table, figures, report, status, verify, score, sync, dashboard; SAMPLE for verify;"
 	@echo "  DIRS for collect"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
@@ -64,7 +74,7 @@ demo: .venv/.installed  ## draw what an initialisation does to a deep net (about
 	@$(BIN)/python experiments/demo.py $(if $(OUT),--out "$(call home,$(OUT))")
 
 smoke: .venv/.installed  ## run the whole grid at toy size (about a minute) to check the installation
-	$(call whole,smoke,--wandb off)
+	$(call whole,smoke,$(if $(WANDB),,--wandb off),table3)
 
 chaos: .venv/.installed  ## run the smoke matrix under random faults and compare the results; writes results/chaos.md
 	$(BIN)/python experiments/chaos.py --interval 2 --page results/chaos.md
@@ -90,23 +100,24 @@ format: .venv/.installed  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 table3: .venv/.installed  ## run Table 3 by the paper's protocol, seeds 0 to 4
-	$(call whole,table3)
+	$(call whole,table3,,verify EXPERIMENT=$@ $(AGAIN))
 
 table3-short: .venv/.installed  ## run Table 3 with every iteration count divided by 5, seeds 0 to 2
-	$(call whole,table3-short)
+	$(call whole,table3-short,,verify EXPERIMENT=$@ $(AGAIN))
 
 table3-as-released: .venv/.installed  ## run Table 3 with the released code's two recipes for maxout cells
-	$(call whole,table3-as-released)
+	$(call whole,table3-as-released,,verify EXPERIMENT=$@ $(AGAIN))
 
 pilot: .venv/.installed  ## run the whole table small and short on a laptop's CPU (an evening)
-	$(call whole,pilot)
+	$(call whole,pilot,,verify EXPERIMENT=$@ $(AGAIN))
 
 run: .venv/.installed  ## do one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
 	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(RESOURCES) $(MIRROR) \
-		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET)) $(SET)
+		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET)) $(SET) || [ $$? -eq 3 ]
 
 table: .venv/.installed  ## write the table of EXPERIMENT (table3) from the records in OUT
 	@$(REPLICATE) table experiments/$(EXPERIMENT).yaml $(SELECT)
+	$(if $(filter report,$(MAKECMDGOALS)),,@echo 'next: make report $(AGAIN)')
 
 figures: .venv/.installed  ## draw the figures of EXPERIMENT from the records in OUT
 	@$(REPLICATE) figures experiments/$(EXPERIMENT).yaml $(SELECT)
@@ -119,12 +130,13 @@ status: .venv/.installed  ## show which runs of EXPERIMENT are done, running and
 
 verify: .venv/.installed  ## repeat a sample of EXPERIMENT's finished runs and compare, such as: make verify SAMPLE=5
 	$(REPLICATE) verify experiments/$(EXPERIMENT).yaml $(SELECT) $(RESOURCES) $(EACH) \
-		$(if $(SAMPLE),--sample $(SAMPLE))
+		$(if $(SAMPLE),--sample $(SAMPLE)) || [ $$? -eq 3 ]
 
 score: .venv/.installed  ## compute EXPERIMENT's table from stored predictions, and compare it with the records
 	@$(REPLICATE) score experiments/$(EXPERIMENT).yaml $(SELECT)
 
 collect: .venv/.installed  ## merge output folders into OUT, such as: make collect DIRS="a b" OUT=results/local/table3
+	$(if $(OUT),,$(error collect needs OUT, the folder to merge into, such as: make collect DIRS="a b" OUT=results/local/all))
 	$(REPLICATE) collect $(DIRS) --out "$(call home,$(OUT))"
 
 sync: .venv/.installed  ## upload what EXPERIMENT logged offline to Weights & Biases, with a report job

@@ -24,7 +24,7 @@ from chaos_round import FAULTS, ROOT, Round, content_of
 from script import make_app, run_app
 
 from replicate import cli, provenance
-from replicate.errors import UsageError, unknown
+from replicate.errors import unknown
 from replicate.experiment import Experiment
 from replicate.matrix.resources import cores
 from replicate.run import Run
@@ -132,4 +132,4 @@ def markdown(rounds: list[Round], runs: int, began: int, found: tuple[int, int, 
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(app, errors=(UsageError,)))
+    sys.exit(run_app(app))

@@ -22,7 +22,7 @@ from demo_nets import ACTIVATIONS, CLASSES, INITS, Training, train
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from script import make_app, run_app
+from script import make_app, make_folder, run_app
 
 from replicate.errors import UsageError, unknown
 from replicate.matrix.resources import cores
@@ -147,7 +147,7 @@ def demo(
         if number is not None and number < 1:
             raise UsageError(f"--{name} must be at least 1, not {number}")
     console = Console()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with ProcessPoolExecutor(processes or cores(), get_context("spawn")) as pool:
         waiting = [pool.submit(train, *one, depth, iterations) for one in product(ACTIVATIONS, INITS, range(seeds))]
         for _ in track(as_completed(waiting), f"training {len(waiting)} nets", len(waiting), console=console):
@@ -165,4 +165,4 @@ def demo(
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(app, errors=(UsageError,)))
+    sys.exit(run_app(app))

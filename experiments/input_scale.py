@@ -32,7 +32,6 @@ from script import make_app, run_app
 
 from replicate import provenance
 from replicate.data import load
-from replicate.errors import UsageError
 from replicate.store.files import write_atomically
 
 LOGS = {10: 2.49712, 100: 5.71903}  # classes of the data set -> test loss in nats at iteration 0, in the logs
@@ -216,4 +215,4 @@ def estimate(
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(app, errors=(UsageError,)))
+    sys.exit(run_app(app))

@@ -98,4 +98,4 @@ def prepare(data_dir: Path, made: Path, names: tuple[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(app, errors=(UsageError,)))
+    sys.exit(run_app(app))

@@ -12,6 +12,7 @@ from pathlib import Path
 import chromium
 from made_up_records import fill, many
 
+from replicate.options import Selection
 from replicate.report.document import document
 from replicate.report.page import matrix_command, write_report
 from replicate.store.run_folder import collect
@@ -31,7 +32,7 @@ def main(seeds: int) -> None:
         fill(out, runs)
         start = time.perf_counter()
         doc = document(experiment, runs, collect(out, runs))
-        command = partial(matrix_command, Path("experiments/table3.yaml"))
+        command = partial(matrix_command, Path("experiments/table3.yaml"), Selection(), out)
         page, _ = write_report(doc, out, command, lambda dataset: None)
         print(f"{len(runs)} runs: built in {time.perf_counter() - start:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
         with chromium.browser() as browser:

@@ -2,24 +2,27 @@
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from replicate.data.folder import check_folder
 from replicate.live.screen import StatusView, display_for
 from replicate.live.state import Observation
+from replicate.logging_options import Logging, decided
 from replicate.matrix.clusters import RayCluster, SlurmCluster, Work
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, stoppable
-from replicate.matrix.plan import Selected, Survey, check_shares, survey, unfinished, unfinished_runs
-from replicate.matrix.resources import Deadline, Slot, make_slots
+from replicate.matrix.plan import Selected, check_shares, survey, unfinished, unfinished_runs
+from replicate.matrix.resources import Deadline, Slot, make_slots, may_have_gpu
 from replicate.matrix.scheduler import MatrixSummary, Scheduler
 from replicate.matrix.submit import Workers
 from replicate.matrix.task import PRELOAD
-from replicate.options import MAX_WORKERS, Options, Resources, WandbMode, default_wandb_mode
+from replicate.options import MAX_WORKERS, Options, Resources
+from replicate.run import Run
 from replicate.store.files import prepare_output_folder
 from replicate.store.lease import release
 from replicate.store.result import Result
@@ -34,11 +37,15 @@ class Request:
     resources: Resources
     options: Options
 
-    def slots(self, found: Survey) -> list[Slot]:
-        """Make the slots of this machine."""
+    def slots(self, gpus: int) -> list[Slot]:
+        """Make the slots of this machine, where torch sees so many GPUs.
+
+        Raises:
+            UsageError: the options do not fit the machine.
+        """
         resources, visible = self.resources, os.environ.get("CUDA_VISIBLE_DEVICES")
         each = (resources.per_device, resources.threads_per_run)
-        slots = make_slots(resources.devices, *each, found.gpus, visible, resources.devices_per_run)
+        slots = make_slots(resources.devices, *each, gpus, visible, resources.devices_per_run)
         resources.check_step(slot.device for slot in slots)
         return slots
 
@@ -47,8 +54,9 @@ def carry_out(
     selected: Selected,
     data_dir: Path,
     resources: Resources,
-    wandb: WandbMode | None,
+    logging: Logging,
     check: Callable[[Mapping[str, str]], None] = lambda fingerprints: None,
+    quiet: bool = False,
 ) -> int:
     """Carry out the runs that have no finished record.
 
@@ -56,8 +64,9 @@ def carry_out(
         selected: the runs, their experiment and the output folder.
         data_dir: folder of the data sets.
         resources: where and how to carry them out.
-        wandb: how runs are mirrored to Weights & Biases; None: see `default_wandb_mode`.
+        logging: where the runs are logged while they train.
         check: called with the fingerprints of the data, by name, before anything starts.
+        quiet: whether to print only how many runs are done at the end.
 
     Returns:
         The exit code, see MatrixSummary.
@@ -70,21 +79,23 @@ def carry_out(
         data_dir=data_dir.resolve(),
         threads=resources.threads_per_run,
         devices_per_run=resources.devices_per_run,
-        wandb=wandb or default_wandb_mode(),
+        logging=decided(logging),
         experiment=selected.experiment.name,
         checkpoint_seconds=resources.checkpoint_seconds,
         step=resources.step,
         deterministic=resources.deterministic,
     )
     request = Request(selected, resources, options)
-    runs, deadline, console = selected.runs, Deadline(resources.seconds), Console()
-    if unfinished(runs, selected.records.results):  # a folder whose runs are all done need not be writable
+    runs, deadline, console = selected.runs, Deadline(resources.seconds), Console(quiet=quiet)
+    todo = unfinished(runs, selected.records.results)
+    _check_without_torch(request, todo)
+    if todo:  # a folder whose runs are all done need not be writable
         prepare_output_folder(options.out, [run.run_id for run in runs])
     cluster = _connect(resources, options.out)
     with LocalLauncher(PRELOAD) as launcher, display_for(console, selected.experiment, runs, options.out) as display:
         found = survey(launcher, runs, options.data_dir, display)
         check(found.fingerprints)
-        slots = [] if cluster else request.slots(found)
+        slots = [] if cluster else request.slots(found.gpus)
         todo = unfinished_runs(options.out, runs, found.fingerprints, display)
         check_shares(todo, found.test_images, resources.devices_per_run)
         if cluster is None:
@@ -92,8 +103,9 @@ def carry_out(
             summary = scheduler.run(runs, todo)
     if cluster is not None:
         summary = _watch_workers(request, cluster, len(todo), deadline, console)
-    print(f"{len(runs) - summary.unfinished} of {len(runs)} runs are done, {summary.errors} with an error")
-    print(f"records: {selected.out}/runs")
+    done = len(runs) - summary.unfinished
+    finished = f"{done} of {len(runs)} run{'s' * (len(runs) != 1)} {'is' if done == 1 else 'are'} done"
+    print(f"{finished}, {summary.errors} with an error; records: {selected.out}/runs")
     return summary.exit_code
 
 
@@ -111,11 +123,24 @@ def work(request: Request, needs_gpu: bool, retried: Mapping[str, Result], secon
         found = survey(launcher, runs, options.data_dir, display)
         if needs_gpu and not found.gpus:
             raise RuntimeError(f"torch finds no GPU on {socket.gethostname()}, although the worker asked for one")
-        slots = request.slots(found)
+        slots = request.slots(found.gpus)
         todo = unfinished_runs(options.out, runs, found.fingerprints, display, retried)
         retries = request.resources.retries
         scheduler = Scheduler(launcher, slots, options, display, retries=retries, deadline=deadline, wait=False)
         return scheduler.run(runs, todo)
+
+
+def _check_without_torch(request: Request, todo: Sequence[Run]) -> None:
+    """Refuse at once what can be known without torch, which takes seconds to load.
+
+    Raises:
+        UsageError: as `carry_out`.
+    """
+    if request.resources.launcher == "local" and not may_have_gpu():
+        request.slots(gpus=0)
+    check_shares(todo, {}, request.resources.devices_per_run)
+    for name in {run.dataset for run in todo if run.dataset.startswith("folder:")}:
+        check_folder(request.options.data_dir / name.removeprefix("folder:"))
 
 
 def _connect(resources: Resources, out: Path) -> SlurmCluster | RayCluster | None:

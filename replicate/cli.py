@@ -1,13 +1,28 @@
 """The command line: the options of every command, and the exit codes."""
 
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Literal, get_args, get_origin
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CoercionError,
+    ConsumeMultipleError,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
-from replicate import __version__, commands
-from replicate.errors import UsageError, transient_kind, unknown
+from replicate import __version__
+from replicate.commands import matrix, results, tools
+from replicate.errors import WANTED, UsageError, synonym, transient_kind, unknown
 
 MAX_MESSAGE = 2000  # characters of a message, which may repeat the content of a file
 
@@ -23,22 +38,25 @@ app = App(
     default_parameter=Parameter(consume_multiple=1, negative="", show_default=False),
 )
 COMMANDS: dict[str, Callable[..., int]] = {
-    "matrix": commands.matrix,
-    "run": commands.run,
-    "status": commands.status,
-    "table": commands.table,
-    "figures": commands.figures,
-    "report": commands.report,
-    "verify": commands.verify,
-    "score": commands.score,
-    "collect": commands.collect,
-    "sync": commands.sync,
-    "dashboard": commands.dashboard,
-    "doctor": commands.doctor,
-    "list": commands.list_names,
+    "matrix": matrix.matrix,
+    "run": matrix.run,
+    "status": matrix.status,
+    "table": results.table,
+    "figures": results.figures,
+    "report": results.report,
+    "show": results.show,
+    "diff": results.diff,
+    "verify": matrix.verify,
+    "score": results.score,
+    "collect": results.collect,
+    "sync": tools.sync,
+    "dashboard": tools.dashboard,
+    "doctor": tools.doctor,
+    "list": tools.list_names,
 }
 for position, (name, command) in enumerate(COMMANDS.items()):
     app.command(command, name=name, sort_key=position)
+app.register_install_completion_command(help="Install the completion of commands and options for your shell.")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,28 +67,96 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done (n/c and diverged are results), 1 some runs ended in an error, 2 wrong usage, 3 stopped
-        early with runs left.
+        early with runs left, 141 nobody reads the output any more.
     """
     terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
-        words = sys.argv[1:] if arguments is None else arguments
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-        return (code or 0) if words else 2  # no code: the help or the version was shown
-    except UnknownCommandError as error:
-        return _refuse(str(unknown("command", (error.unused_tokens or [""])[0], COMMANDS)))
-    except UnusedCliTokensError as error:
-        return _refuse(f"unexpected argument {(error.unused_tokens or [''])[0]!r}")
-    except (UsageError, CycloptsError) as error:
-        return _refuse(str(error))
-    except OSError as error:
-        if not (transient_kind(error) or isinstance(error, PermissionError | NotADirectoryError | FileExistsError)):
+        return _call(sys.argv[1:] if arguments is None else arguments)
+    except BrokenPipeError:  # `| head` has read enough; Python would fail again when it flushes what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except SystemExit as stop:  # Rich ends the process if nobody reads
+        if not isinstance(stop.__context__, BrokenPipeError):
             raise
-        return _refuse(f"cannot write {error.filename or 'a file'}: {error.strerror}; make room, or give another --out")
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler stops them
         print("replicate: stopped", file=sys.stderr)
         return 3
     finally:
         signal.signal(signal.SIGTERM, terminate)
+
+
+def _call(words: list[str]) -> int:
+    try:
+        check_not_empty(words)
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        return (code or 0) if words else 2  # no code: the help or the version was shown
+    except UsageError as error:
+        return _refuse(str(error))
+    except CycloptsError as error:
+        return _refuse(_sentence(error))
+    except OSError as error:
+        if not (transient_kind(error) or isinstance(error, PermissionError | NotADirectoryError | FileExistsError)):
+            raise
+        return _refuse(f"cannot write {error.filename or 'a file'}: {error.strerror}; make room, or give another --out")
+
+
+def check_not_empty(words: Iterable[str]) -> None:
+    """Refuse an empty word: somebody forgot to set a variable, and as a folder it would mean the current one.
+
+    Raises:
+        UsageError: a word is empty, or an option such as `--out=`.
+    """
+    for before, word in pairwise(["", *words]):
+        if not word.strip() or (word.startswith("--") and word.endswith("=")):
+            option = word[:-1] if word.strip() else before if before.startswith("--") else "an argument"
+            raise UsageError(f"{option} is empty; give it a value, or leave it out")
+
+
+def _sentence(error: CycloptsError) -> str:
+    """Say what is wrong with a command line."""
+    match error:
+        case UnknownCommandError():
+            return str(unknown("command", (error.unused_tokens or [""])[0], COMMANDS))
+        case UnusedCliTokensError():
+            return f"unexpected argument {(error.unused_tokens or [''])[0]!r}"
+        case MissingArgumentError() | ConsumeMultipleError():
+            return _missing(error)
+        case RepeatArgumentError():
+            return f"{error.token.keyword} is given twice"
+        case CoercionError() | UnknownOptionError():
+            return _unsuitable(error)
+    return str(error)
+
+
+def _missing(error: MissingArgumentError | ConsumeMultipleError) -> str:
+    if error.keyword:
+        return f"{error.keyword} needs a value"
+    name = error.argument.name if error.argument else "an argument"
+    if name == "FILE":
+        return "FILE is missing; give an experiment file, such as experiments/smoke.yaml"
+    return f"{name} is missing; see: replicate {' '.join(error.command_chain or ())} --help"
+
+
+def _unsuitable(error: CoercionError | UnknownOptionError) -> str:
+    from replicate.run import TYPES
+
+    option = (error.token and error.token.keyword) or ""
+    if isinstance(error, CoercionError) and error.token and option:
+        if get_origin(error.target_type) is Literal:
+            return str(unknown(option, error.token.value, get_args(error.target_type)))
+        if get_origin(error.target_type) is dict:
+            return f"{option} needs a name, such as {option}.NAME {error.token.value}"
+        if wanted := WANTED.get(f"{getattr(error.target_type, '__name__', '')}_type"):
+            return f"{option} must be {wanted}, not {error.token.value!r}"
+    name = option.removeprefix("--").replace("-", "_")
+    key = name if name in TYPES or "Did you mean" in str(error) else synonym(name)
+    if isinstance(error, UnknownOptionError) and key in TYPES:
+        takes_settings = any("--set" in argument.names for argument in error.argument_collection)
+        return (
+            f"unknown option {option}; it is a setting of the runs: --set {key}=VALUE" if takes_settings else str(error)
+        )
+    return str(error)
 
 
 def _refuse(message: str) -> int:

@@ -17,11 +17,12 @@ from rich.text import Text
 from replicate import nvidia_mps, provenance
 from replicate.data import available
 from replicate.errors import CUDA, MEMORY
+from replicate.logging_options import default_wandb_mode, wandb_key_known
 from replicate.matrix.local import Ended, LocalLauncher
 from replicate.matrix.resources import cores, make_slots
 from replicate.matrix.scheduler import WORKER
 from replicate.matrix.task import PRELOAD, TRAIN, Failed, GraphFailed, Task, outcome_of
-from replicate.options import Options, default_wandb_mode, wandb_key_known
+from replicate.options import Options
 from replicate.run import Run
 from replicate.store.files import escape_control_chars
 from replicate.store.lease import new_token

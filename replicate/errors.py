@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -33,6 +34,24 @@ SENTENCES = {
 # Kinds of transient failures
 KILLED, MEMORY, CUDA, DISK = KINDS = ("killed", "out of memory", "CUDA error", "disk")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+# name of a setting or a value -> what others call it, in lower case, without hyphens and underscores
+_OTHER_NAMES = {
+    "lr": "learningrate baselr alpha eta",
+    "lr_factor": "gamma lrgamma",
+    "milestones": "schedule lrsteps",
+    "iterations": "epochs maxepochs steps maxsteps",
+    "batch_size": "bs minibatch",
+    "weight_decay": "wd l2",
+    "model": "arch architecture net network",
+    "activation": "nonlinearity",
+    "dataset": "data",
+    "mirror": "flip hflip",
+    "precision": "amp dtype",
+    "msra": "he kaiming",
+    "xavier": "glorot",
+    "vlrelu": "leakyrelu",
+}
+SYNONYMS = {word: name for name, words in _OTHER_NAMES.items() for word in words.split()}
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden", "invalid_key")
 
 
@@ -41,10 +60,15 @@ class UsageError(Exception):
     """Wrong input from the user. The command line prints it as one line and exits with code 2."""
 
 
+def synonym(name: str) -> str | None:
+    """Return our name of a setting or a value for that of others: `lr` for `Learning-Rate`; None: there is none."""
+    return SYNONYMS.get(re.sub("[-_ ]", "", name).lower())
+
+
 def unknown(kind: str, name: object, choices: Iterable[str]) -> UsageError:
     """Build the error for a name that is not among the choices: `unknown init 'lsvu'; choose from: lsuv, …`."""
-    known = list(choices)
-    near = difflib.get_close_matches(str(name), known, n=1)
+    known, ours = list(choices), synonym(str(name))
+    near = [ours] if ours in known else difflib.get_close_matches(str(name), known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return UsageError(f"unknown {kind} {name!r}{hint}; choose from: {', '.join(known)}")
 

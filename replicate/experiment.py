@@ -1,5 +1,6 @@
 """Experiment: a grid of runs, read from a YAML file, checked, changed by the command line and expanded."""
 
+import difflib
 import itertools
 import json
 import math
@@ -101,6 +102,7 @@ class Experiment:
             return experiment
         except (OSError, UnicodeDecodeError) as error:
             problem = f"cannot read the experiment file: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
+            problem += _other_files(path) if isinstance(error, FileNotFoundError) else ""
         except yaml.YAMLError as error:
             where, text = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
             problem = f"not a YAML file{f' (line {where.line + 1})' if where else ''}: {' '.join(text.split())}"
@@ -116,7 +118,8 @@ class Experiment:
         These settings also replace those of the file's overrides.
 
         Args:
-            settings: field of Run -> value or list of values. A flat list of numbers for `milestones` is one value.
+            settings: field of Run -> value or list of values. A number or a flat list of numbers for `milestones` is
+                one value.
         """
         grid, shared = dict(self.grid), dict(self.run)
         for key, given in settings.items():
@@ -168,6 +171,12 @@ class Experiment:
         for values in itertools.product(*(self.grid[axis] for axis in axes)):
             yield {**DEFAULTS, **self.run, **dict(zip(axes, values, strict=True))}
 
+    def has_cell(self, row: object, column: object) -> bool:
+        """Whether the table has such a cell: no exclusion names its row and column, whatever the other settings."""
+        shared = {key: value for key, value in {**DEFAULTS, **self.run}.items() if key not in self.grid}
+        cell = {**shared, self.table.rows: row, self.table.columns: column}
+        return not any(matches(cell, pattern) for pattern in self.exclude)
+
     def _check_patterns(self) -> None:
         """Refuse a pattern that matches no run of the file's grid: it is a typing error."""
         grid = list(self._grid_points())
@@ -196,8 +205,18 @@ def _only(runs: list[Run], only: Mapping[str, Any]) -> tuple[Run, ...]:
 
 def _values(key: str, given: Any) -> tuple[Any, ...]:
     """Return the values that `--set` or `--only` gives to a field; a flat list of milestones is one value."""
+    if key == "milestones" and isinstance(given, int | float):
+        given = [given]
     one = not given or not isinstance(given, list) or (key == "milestones" and not isinstance(given[0], list))
     return tuple(check_settings({key: value})[key] for value in ([given] if one else given))
+
+
+def _other_files(path: Path) -> str:
+    """Name the experiment file that was meant by `path`, which does not exist, or those that there are."""
+    known = {file.stem: str(file) for file in sorted(Path("experiments").glob("*.yaml"))}
+    if near := difflib.get_close_matches(path.stem, known, n=1):
+        return f"; did you mean {known[near[0]]}?"
+    return f"; choose from: {', '.join(known.values())}" if known else ""
 
 
 def _find(experiment: Path, name: Path) -> Path:

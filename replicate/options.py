@@ -3,26 +3,23 @@
 The fields of `Selection` and `Resources` are the options of the command line, and their descriptions are its help.
 """
 
-import importlib.util
 import math
-import netrc
-import os
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from replicate.errors import UsageError
+from replicate.logging_options import Logging
 
 OUT = Path("results/local")
 DATA_DIR = Path("data")
 Step = Literal["auto", "eager", "graph", "compiled"]
-WandbMode = Literal["off", "offline", "online"]
 MAX_WORKERS = 1000  # SLURM's default limit of a job array (MaxArraySize)
-# W&B's own words, in the environment variable WANDB_MODE
-WANDB_WORDS: Mapping[str, WandbMode] = {"disabled": "off", "dryrun": "offline", "online": "online"}
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -41,6 +38,25 @@ class Selection:
     data_dir: Path = DATA_DIR
     only: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """The words that select the same on a command line."""
+        words = ["--data-dir", str(self.data_dir)] if self.data_dir != DATA_DIR else []
+        words += ["--out", str(self.out)] if self.out else []
+        words += ["--only", *self.only] if self.only else []
+        return words + (["--set", *self.set] if self.set else [])
+
+
+def command_line(command: str, file: Path, selection: Selection) -> str:
+    """A command that can be pasted, for the same runs: this program, as it was called, with other words."""
+    console_script = Path(sys.argv[0]).name == "replicate"
+    program, *module = [sys.argv[0]] if console_script else [sys.executable, "-m", "replicate"]
+    if shutil.which(Path(program).name) == program:
+        program = Path(program).name
+    elif Path(program).is_relative_to(Path.cwd()):
+        program = str(Path(program).relative_to(Path.cwd()))
+    return shlex.join([program, *module, command, str(file), *selection.words])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +157,7 @@ class Options:
         threads: CPU threads of each process of the run.
         devices_per_run: processes that train the run together, each on its own GPU or on the CPU.
         runs_per_device: runs on the run's device when it started, itself included: its speed depends on them.
-        wandb: whether the run is mirrored to Weights & Biases.
+        logging: where the run is logged.
         experiment: name of the experiment, which is W&B's group.
         checkpoint_seconds: seconds between two checkpoints.
         step: training-step backend.
@@ -158,7 +174,7 @@ class Options:
     threads: int = 1
     devices_per_run: int = 1
     runs_per_device: int = 1
-    wandb: WandbMode = "off"
+    logging: Logging = Logging(wandb="off")
     experiment: str = "local"
     checkpoint_seconds: float = 60.0
     step: Step = "auto"
@@ -173,26 +189,6 @@ class Options:
 
     def plain(self) -> dict[str, str | int | float]:
         """Return the options as plain data for a record, without folders and without what the record has elsewhere."""
-        without = ("out", "data_dir", "commit", "graph_failure")
+        without = ("out", "data_dir", "logging", "commit", "graph_failure")
         kept = {key: value for key, value in asdict(self).items() if key not in without}
-        return kept | {"deterministic": self.strict}
-
-
-def default_wandb_mode() -> WandbMode:
-    """How runs are mirrored to Weights & Biases if nobody says: as WANDB_MODE says, else offline.
-
-    A key that happens to be on the machine is not used unasked. Without the package wandb, the mode is off.
-    """
-    if importlib.util.find_spec("wandb") is None:
-        return "off"
-    return WANDB_WORDS.get(os.environ.get("WANDB_MODE", ""), "offline")
-
-
-def wandb_key_known() -> bool:
-    """Whether the environment or the user's netrc holds a key of W&B's server (WANDB_BASE_URL, if that is set)."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname in netrc.netrc().hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
+        return kept | {"logger": self.logging.logger, "wandb": self.logging.mode, "deterministic": self.strict}

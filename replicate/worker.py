@@ -19,7 +19,7 @@ def run_task(task: Task, send: Progress) -> TaskOutcome:
 
     Args:
         task: what to do.
-        send: called with the iteration and the latest test accuracy in %.
+        send: called with the arguments of `Progress`.
     """
     lease = task.acquire(task.token, task.expired_token)
     if lease is None:
@@ -35,7 +35,11 @@ def run_task(task: Task, send: Progress) -> TaskOutcome:
 
 def make_logger(run: Run, options: Options, lease: Lease) -> Logger:
     """Make the logger that the options of a run ask for."""
-    if options.wandb == "off":
+    if options.logging.logger != "wandb":
+        from replicate.training.lightning_logger import LightningLogger  # here, because it loads torch
+
+        return LightningLogger(run, options.logging.logger, lease.folder.path)
+    if options.logging.mode == "off":
         return Logger()
     try:
         from replicate.tracking.logger import WandbLogger  # here, because W&B takes a second to import
@@ -54,9 +58,9 @@ def _train(task: Task, lease: Lease, send: Progress) -> TaskOutcome:
     if recorded is not None and task.is_superseded_by(recorded):
         return State.ELSEWHERE
 
-    def progress(iteration: int, test_accuracy: float | None) -> None:
-        lease.report(iteration, test_accuracy)  # for other hosts
-        send(iteration, test_accuracy)
+    def progress(iteration: int, test_accuracy: float | None, stage: str = "", /) -> None:
+        lease.report(iteration, test_accuracy, stage)  # for other hosts
+        send(iteration, test_accuracy, stage)
 
     logger = make_logger(task.run, task.options, lease)
     # By name, because the processes that start tasks do not load torch.

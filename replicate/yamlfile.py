@@ -1,8 +1,9 @@
 """YAML of files and of `--set`: plain data, no duplicate keys, numbers as in YAML 1.2, no endless aliases."""
 
+import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -30,14 +31,15 @@ def parse(text: str) -> Any:
 def assignments(option: str, words: Iterable[str]) -> dict[str, Any]:
     """Read `key=value` words from the command line, such as `iterations=100`, as fields of a Run.
 
-    A value is read as YAML; commas make a list. `seed=0,1` gives [0, 1], `milestones=[40,60]` gives [40, 60].
+    A value is read as YAML; commas make a list, and so does a range of whole numbers. `seed=0,1` gives [0, 1],
+    `seed=0-4` gives [0, 1, 2, 3, 4], `milestones=[40,60]` gives [40, 60].
 
     Args:
         option: `--set` or `--only`, named in errors.
         words: words such as `init=lsuv,xavier`.
 
     Raises:
-        UsageError: not `key=value`, an unknown key, or a key given twice.
+        UsageError: not `key=value`, no value, an unknown key, a key given twice, or a range that is empty or too long.
     """
     found: dict[str, Any] = {}
     for word in words:
@@ -48,12 +50,53 @@ def assignments(option: str, words: Iterable[str]) -> dict[str, Any]:
             raise unknown(f"key in {option}", key, TYPES)
         if key in found:
             raise UsageError(f"{option} gives {key} twice; for several values write {key}=a,b")
+        if not text.strip():  # a variable that somebody forgot to set; YAML would read it as null
+            raise UsageError(f"{option} {word} has no value; give one, or leave it out")
         try:
             value = parse(text)
-            found[key] = [parse(item) for item in text.split(",")] if isinstance(value, str) and "," in text else value
+            if isinstance(value, str) and _is_whole(key) and _RANGE.search(text):
+                found[key] = _whole_numbers(f"{option} {word}", text)
+            else:
+                many = isinstance(value, str) and "," in text
+                found[key] = [parse(item) for item in text.split(",")] if many else value
         except yaml.YAMLError:
             raise UsageError(f"{option} {word}: cannot read the value {text!r}") from None
     return found
+
+
+_RANGE = re.compile(r"(?<![^,])([0-9]{1,18})-([0-9]{1,18})(?![^,])")  # an item such as 0-4 between commas
+
+
+def _is_whole(key: str) -> bool:
+    """Whether a field of Run is a whole number."""
+    return get_args(TYPES[key])[:1] == (int,)
+
+
+def _whole_numbers(assignment: str, text: str) -> list[Any]:
+    """Read items separated by commas, some of which are ranges: `0-2,5` gives [0, 1, 2, 5]."""
+    numbers: list[Any] = []
+    for item in text.split(","):
+        first, last = map(int, match.groups()) if (match := _RANGE.fullmatch(item)) else (0, 0)
+        if last < first:
+            raise UsageError(f"{assignment}: the range {item} is empty; give the smaller number first")
+        if len(numbers) + last - first >= MAX_VALUES:
+            raise UsageError(f"{assignment}: the range {item} is too long; give at most {MAX_VALUES:,} values")
+        numbers += range(first, last + 1) if match else [parse(item)]
+    return numbers
+
+
+def assignment(key: str, value: Any) -> str:
+    """Write a `key=value` word that `assignments` reads; a list of values if `value` is a list of texts.
+
+    Three or more whole numbers in a row are written as a range: `seed=0-4`.
+    """
+    if _is_whole(key) and isinstance(value, list) and len(value) > 2:
+        first, last = value[0], value[-1]
+        if first >= 0 and value == list(range(first, last + 1)):
+            return f"{key}={first}-{last}"
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        value = ",".join(value)
+    return f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,10 +1,11 @@
-"""For every test: one thread a process, Ctrl-C that is heard, and no clock that decides."""
+"""For every test: one thread a process, Ctrl-C that is heard, no clock that decides, and no summary of a CI job."""
 
 import os
 import signal
 
 from hypothesis import HealthCheck, settings
 
+os.environ.pop("GITHUB_STEP_SUMMARY", None)  # in CI, the tables of tests do not belong in the job's summary
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: the nets are small, and other tests share the cores
 # Where a shell starts the tests in the background, SIGINT is ignored, and processes hand that on to those they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

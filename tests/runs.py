@@ -14,7 +14,7 @@ from replicate.training.logger import Progress
 from replicate.worker import make_logger
 
 
-def train_run(run: Run, options: Options, progress: Progress = lambda iteration, accuracy: None) -> Result | None:
+def train_run(run: Run, options: Options, progress: Progress = lambda *_: None) -> Result | None:
     """Train a run in its folder, as its worker does."""
     lease = acquire(RunFolder.of(options.out, run), Owner(options.device, run.iterations))
     assert lease is not None
@@ -24,4 +24,4 @@ def train_run(run: Run, options: Options, progress: Progress = lambda iteration,
 
 def stop_at(at: int, number: int = signal.SIGTERM) -> Progress:
     """Make a progress function that signals this process at an iteration."""
-    return lambda iteration, _: os.kill(os.getpid(), number) if iteration == at else None
+    return lambda iteration, *_: os.kill(os.getpid(), number) if iteration == at else None

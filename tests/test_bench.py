@@ -36,10 +36,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("--out OUT --devices gpu", "unknown device 'gpu'; choose from: auto, cpu, or GPU numbers such as 0,1"),
         ("--out OUT --devices cpu --paths eager,graph", "unknown path on cpu 'graph'; choose from: baseline, eager"),
         ("--out OUT --at-once 1,0", "--at-once 1,0 is not a list of numbers such as 1,2,4"),
         ("--out OUT --profile nowhere/a.txt", "--profile nowhere/a.txt: there is no folder nowhere; make it"),
-        ("--out /dev/null/a", "cannot write /dev/null/a: Not a directory; give another --out or --profile"),
+        ("--out /dev/null/a", "cannot write to the output folder /dev/null/a: Not a directory; give another --out"),
     ],
 )
 def test_wrong_usage_is_one_sentence(

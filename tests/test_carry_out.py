@@ -13,11 +13,34 @@ from replicate.carry_out import Request, work
 from replicate.cli import main
 from replicate.experiment import Experiment
 from replicate.matrix.plan import Selected
+from replicate.matrix.resources import may_have_gpu
 from replicate.matrix.scheduler import MatrixSummary
 from replicate.options import Options, Resources
 from replicate.store.run_folder import RunFolder
 
 SMOKE = str(Path(__file__).parents[1] / "experiments" / "smoke.yaml")
+
+
+NEEDS_GPU = pytest.mark.skipif(may_have_gpu(), reason="only torch can count the GPUs of this machine")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param("--devices 9", "there is no GPU 9: this machine has 0 GPUs and its CPU", marks=NEEDS_GPU),
+        pytest.param("--step graph", "--step graph needs an NVIDIA GPU; elsewhere choose from: auto", marks=NEEDS_GPU),
+        ("--devices cpu --devices-per-run 33", "has 32 images a batch; give 1 to 32"),
+        ("--set dataset=folder:gone --data-dir DIR", "no data set 'gone' in DIR, which contains: no data set"),
+    ],
+)
+def test_wrong_usage_is_refused_before_a_process_loads_torch(
+    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(carry_out, "LocalLauncher", None)  # it would start one
+    words, message = (text.replace("DIR", str(tmp_path)) for text in (words, message))
+    assert main(["matrix", SMOKE, "--out", str(tmp_path / "out"), *words.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("name", "module"), [("slurm", "submitit"), ("ray", "ray")])

@@ -35,8 +35,11 @@ def test_interrupted_and_started_again_the_matrix_ends_in_its_table(
 
     # Ctrl-C as soon as one run is done: exit code 3, and no run is left incomplete
     Thread(target=interrupt, daemon=True).start()
+    monkeypatch.delenv("MAKELEVEL", raising=False)
     assert main(command) == 3
-    assert "the same command resumes them" in capsys.readouterr().out
+    stopped = capsys.readouterr().out
+    assert "the same command resumes them" in stopped
+    assert stopped.endswith("next: the same command, which resumes the runs\n")
     done = {path: path.read_bytes() for path in out.glob("runs/*/result.json")}
     assert 1 <= len(done) < 3
 

@@ -1,11 +1,32 @@
-"""Which failures are transient."""
+"""Hints in messages, and which failures are transient."""
 
 import errno
 
 import pytest
 import torch
 
-from replicate.errors import RankFailedError, transient_kind
+from replicate.errors import SYNONYMS, RankFailedError, transient_kind, unknown
+from replicate.names import ACTIVATIONS, INITS
+from replicate.run import TYPES
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("learning_rate", " (did you mean 'lr'?)"),
+        ("max-epochs", " (did you mean 'iterations'?)"),
+        ("momentun", " (did you mean 'momentum'?)"),
+        ("kaiming", ""),  # an initialisation and no setting
+        ("xyz", ""),
+    ],
+)
+def test_what_was_meant_is_suggested(name: str, hint: str) -> None:
+    assert str(unknown("key", name, TYPES)).startswith(f"unknown key {name!r}{hint}; choose from: init, activation")
+
+
+def test_a_synonym_means_something_that_there_is() -> None:
+    assert set(SYNONYMS.values()) <= {*TYPES, *INITS, *ACTIVATIONS}
+    assert "did you mean 'xavier'?" in str(unknown("init", "Glorot", INITS))
 
 
 @pytest.mark.parametrize(

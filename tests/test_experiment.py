@@ -74,9 +74,12 @@ def test_only_and_set(tmp_path: Path) -> None:
     assert {run.lr for run in experiment.with_settings({"lr": 0.1}).runs()} == {0.1}  # wins over the file's override
     assert {run.width for run in experiment.with_settings({"width": [0.5, 1]}).runs()} == {0.5, 1.0}
     assert experiment.with_settings({"milestones": [2, 4]}).runs()[0].milestones == (2, 4)
+    assert experiment.with_settings({"milestones": 3}).runs()[0].milestones == (3,)
     assert len(experiment.with_settings({"milestones": [[2], [4]]}).runs()) == 12
     with pytest.raises(UsageError, match="seed must be a whole number, not 'x'"):
         experiment.with_settings({"seed": [0, "x"]})
+    with pytest.raises(UsageError, match=r"milestones\.0 must be a whole number, not 2\.5"):
+        experiment.with_settings({"milestones": 2.5})
     with pytest.raises(UsageError, match="unknown activation in --only 'tanh'; choose from: relu"):
         experiment.runs({"init": "xavier", "activation": "tanh"})
 
@@ -138,6 +141,36 @@ def test_the_schema_for_editors_is_current() -> None:
 def test_editors_find_the_schema_and_no_fault_in_the_shipped_files(path: Path) -> None:
     assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
     jsonschema.validate(parse(path.read_text()), SCHEMA)
+
+
+def test_cells_that_the_file_excludes(tmp_path: Path) -> None:
+    experiment = load(tmp_path, SMALL + "table: {rows: init, columns: activation}")
+    cells = [(init, activation) for init in ("lsuv", "xavier") for activation in ("relu", "tanh")]
+    assert [experiment.has_cell(*cell) for cell in cells] == [True, True, True, False]
+    partly = load(tmp_path, SMALL.replace("activation: tanh}", "activation: tanh, seed: 0}"))
+    assert partly.has_cell("xavier", "tanh")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("smoke", "; did you mean experiments/smoke.yaml?"),
+        ("other/pilto.yml", "; did you mean experiments/pilot.yaml?"),
+        ("birds", "; choose from: experiments/pilot.yaml, experiments/smoke.yaml"),
+    ],
+)
+def test_a_file_that_is_not_there_is_looked_for_in_experiments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    problem = f"{name}: cannot read the experiment file: No such file or directory"
+    for expected in (problem, problem + hint):
+        with pytest.raises(UsageError) as caught:
+            Experiment.load(name)
+        assert str(caught.value) == expected
+        (tmp_path / "experiments").mkdir(exist_ok=True)
+        for known in ("smoke", "pilot"):
+            (tmp_path / "experiments" / f"{known}.yaml").touch()
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_whatever_changes_in_a_run_commands_end_well_and_show_text(shared: Path,
         with contextlib.redirect_stdout(shown):
             for command in ("status", "table", "report"):
                 assert main([command, str(shared / "small.yaml"), "--out", str(out)]) in (0, 2)
+            assert main(["show", path.parent.name, "--out", str(out)]) in (0, 2)
+            assert main(["diff", str(out), str(out)]) in (0, 2)
     finally:
         path.write_bytes(whole)
     check_texts(out, shown.getvalue())

@@ -1,4 +1,4 @@
-"""Options, resources, and the mode of W&B."""
+"""Options and resources."""
 
 import re
 import sys
@@ -7,21 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_lines import parse
 
 from replicate.errors import UsageError
-from replicate.options import Options, Resources, default_wandb_mode, wandb_key_known
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hide the W&B key and settings of the user who runs the tests."""
-    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+from replicate.options import Options, Resources, Selection, command_line
 
 
 def test_options_are_plain_data_in_a_record() -> None:
-    plain = {"device": "cpu", "threads": 1, "devices_per_run": 1, "runs_per_device": 1, "wandb": "off"}
+    plain = {"device": "cpu", "threads": 1, "devices_per_run": 1, "runs_per_device": 1}
+    plain |= {"logger": "wandb", "wandb": "off"}
     plain |= {"experiment": "local", "checkpoint_seconds": 60.0, "step": "auto", "deterministic": True}
     assert Options(Path("out")).plain() == plain  # the CPU is deterministic without being asked
     assert Options(Path("out"), device="cuda").plain() == plain | {"device": "cuda", "deterministic": False}
@@ -36,24 +30,6 @@ def test_graphs_are_for_one_gpu() -> None:
     with pytest.raises(UsageError, match="--step compiled is for one device; with --devices-per-run choose from: auto"):
         Resources(step="compiled", devices_per_run=2).check_step(["cuda"])
     Resources(step="eager", devices_per_run=2).check_step(["cuda", "cpu"])
-
-
-def test_wandb_is_offline_by_default_and_off_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "secret")  # a key that happens to be on the machine is not used unasked
-    assert default_wandb_mode() == "offline"
-    for said, mode in (("online", "online"), ("disabled", "off"), ("dryrun", "offline"), ("nonsense", "offline")):
-        monkeypatch.setenv("WANDB_MODE", said)
-        assert default_wandb_mode() == mode
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    assert default_wandb_mode() == "off"
-
-
-def test_the_key_must_be_that_of_the_server_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / ".netrc").write_text("machine wandb.example.org login user password secret\n")
-    (tmp_path / ".netrc").chmod(0o600)
-    assert not wandb_key_known()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
-    assert wandb_key_known()
 
 
 def test_time_limit() -> None:
@@ -79,3 +55,24 @@ def test_time_limit() -> None:
 def test_resources_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         Resources(**options)
+
+
+def test_the_words_of_a_selection_give_it_back() -> None:
+    selection = Selection(out=Path("my results"), data_dir=Path("/d"), only=("init=lsuv",), set=("lr=0.5", "seed=0,1"))
+    _, arguments = parse(["table", "a.yaml", *selection.words])
+    assert arguments["selection"] == selection
+    assert Selection().words == []
+
+
+def test_a_command_starts_as_this_program_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, selection = Path("a b.yaml"), Selection(set=("lr=0.5",))
+    program = tmp_path / ".venv" / "bin" / "replicate"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(program), "matrix"])
+    assert command_line("table", file, selection) == ".venv/bin/replicate table 'a b.yaml' --set lr=0.5"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert command_line("table", file, selection).startswith("replicate table ")
+    monkeypatch.setattr(sys, "argv", ["replicate/__main__.py"])
+    assert command_line("table", file, selection) == f"{sys.executable} -m replicate table 'a b.yaml' --set lr=0.5"

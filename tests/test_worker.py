@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from workers import ended, put, record
 
+from replicate.logging_options import Logging
 from replicate.matrix.task import GraphFailed, State, Task, record_failure
 from replicate.options import Options
 from replicate.run import Run
@@ -49,7 +50,9 @@ def test_a_damaged_wandb_stops_no_run(tmp_path: Path, folder: RunFolder, monkeyp
     monkeypatch.setitem(sys.modules, "wandb", None)  # its import fails
     monkeypatch.delitem(sys.modules, "replicate.tracking.logger", raising=False)
     one = task(tmp_path)
-    assert run_task(replace(one, options=replace(one.options, wandb="offline")), send) == folder.record()
+    assert (
+        run_task(replace(one, options=replace(one.options, logging=Logging(wandb="offline"))), send) == folder.record()
+    )
 
 
 def test_a_run_whose_lease_another_process_holds_is_not_touched(tmp_path: Path, folder: RunFolder) -> None:
@@ -104,7 +107,9 @@ def test_a_graph_that_fails_asks_for_a_new_process_and_stays_in_the_log(tmp_path
 
 
 def test_an_attempt_that_lost_its_lease_writes_nothing(tmp_path: Path, folder: RunFolder) -> None:
-    def usurped(iteration: int, accuracy: float | None) -> None:
+    def usurped(iteration: int, accuracy: float | None, stage: str) -> None:
+        if stage:
+            return
         os.rename(folder.lease / "token", folder.path / "gone")
         assert acquire(folder, Owner("cpu", 10, place="elsewhere"), "usurper") is not None
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicate.errors import UsageError
-from replicate.yamlfile import MAX_VALUES, assignments, parse
+from replicate.yamlfile import MAX_VALUES, assignment, assignments, parse
 
 SMOKE = (Path(__file__).parents[1] / "experiments" / "smoke.yaml").read_text()
 
@@ -57,6 +57,14 @@ def test_values_of_assignments_are_read_as_yaml() -> None:
     assert assignments("--set", [*words, "dataset=folder:a-b"]) == read | {"dataset": "folder:a-b"}
 
 
+def test_a_range_of_whole_numbers_is_a_list() -> None:
+    words = ["seed=0-2,7,9-9", "pad=4", "dataset=folder:a-4", "lr=1-2", "milestones=300"]
+    read = {"seed": [0, 1, 2, 7, 9], "pad": 4, "dataset": "folder:a-4", "lr": "1-2", "milestones": 300}
+    assert assignments("--set", words) == read
+    for text in ("-1-3", "0-1-2", "0-4x", "1e3-2e3", "0-" + "9" * 30):  # no range; a run then refuses the text
+        assert assignments("--set", [f"seed={text}"]) == {"seed": text}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -64,8 +72,25 @@ def test_values_of_assignments_are_read_as_yaml() -> None:
         (["iteratons=1"], r"unknown key in --set 'iteratons' \(did you mean 'iterations'\?\)"),
         (["seed=0", "seed=1"], "--set gives seed twice; for several values write seed=a,b"),
         (["milestones=[1"], "cannot read the value"),
+        (["seed=4-0"], "--set seed=4-0: the range 4-0 is empty; give the smaller number first"),
+        (["seed=0-999999999"], "the range 0-999999999 is too long; give at most 100,000 values"),
+        (["seed=1-99999,1-2"], "the range 1-2 is too long"),
     ],
 )
 def test_assignments_that_cannot_be_read_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         assignments("--set", words)
+
+
+@pytest.mark.parametrize(
+    "value", [1, 1.0, 1e-5, True, None, "folder:a-b", "lsuv", (), (40, 60), [3, 4], [0.5, 1.0], []]
+)
+def test_an_assignment_is_read_back(value: object) -> None:
+    field = "dataset" if isinstance(value, str) else "milestones"
+    (found,) = assignments("--set", [assignment(field, value)]).values()
+    assert found == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_a_list_of_texts_is_written_as_people_write_it() -> None:
+    assert assignment("init", ["lsuv", "msra"]) == "init=lsuv,msra"
+    assert assignments("--only", ["init=lsuv,msra"]) == {"init": ["lsuv", "msra"]}

@@ -92,6 +92,7 @@ def train(run: Run, options: Options, lease: Lease, progress: Progress, logger: 
     runs out of memory the first two times, seed 8 finds the disk full the first time, seed 9 cannot have a CUDA graph,
     seed 10 waits for `OUT/go`.
     """
+    progress(0, None, "reading data")
     progress(1, None)
     attempt = len(list(options.out.glob(f"seed-{run.seed}-*")))
     (options.out / f"seed-{run.seed}-{attempt}").touch()
@@ -162,9 +163,9 @@ def trained(run: Run, options: Options, lease: Lease, progress: Progress, *other
     first = not (folder / "checkpoint.pt").exists()
     measurements.PROGRESS_SECONDS = 0.0  # every chunk reports its progress
 
-    def wait(iteration: int, test_accuracy: float | None) -> None:
-        progress(iteration, test_accuracy)
-        if first:
+    def wait(iteration: int, test_accuracy: float | None, stage: str = "") -> None:
+        progress(iteration, test_accuracy, stage)
+        if first and not stage:
             (folder / "waits").touch()
             signal.pause()  # returns once the handler of the signal has been called
 

@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
-from script import make_app, run_app
+from script import make_app, make_folder, run_app
 
 from bench.compare import ACTIVATIONS, PATHS, MeasurementError, Plan, compare
 from bench.page import Page
@@ -23,7 +22,7 @@ from replicate.matrix.plan import survey
 from replicate.matrix.resources import make_slots
 from replicate.matrix.task import PRELOAD
 from replicate.names import ACTIVATIONS as ALL_ACTIVATIONS
-from replicate.options import Options
+from replicate.options import Options, Resources
 from replicate.run import Run
 from replicate.store.files import escape_control_chars, write_atomically
 
@@ -65,8 +64,8 @@ def bench(
     if profile and not profile.parent.is_dir():
         raise UsageError(f"--profile {profile}: there is no folder {profile.parent}; make it")
     counts = _numbers(at_once)
-    out.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=out).close()  # fail now rather than after the measurement
+    Resources(devices=devices)  # refuses what is no device
+    make_folder(out)
     with LocalLauncher(preload=PRELOAD) as launcher, Display(Console()) as display:
         gpus = survey(launcher, [], Path(), display).gpus
         slot = make_slots(devices, 1, 1, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]
@@ -133,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 a measurement failed, 2 wrong usage, 3 stopped.
     """
     try:
-        return run_app(app, words, (UsageError,))
+        return run_app(app, words)
     except MeasurementError as error:
         return _end(f"a measurement failed: {error}", 1)
     except OSError as error:

@@ -33,15 +33,24 @@ def names(data_dir: Path) -> list[str]:
     return sorted(train.parent.name for train in data_dir.glob("*/train/") if train.with_name("test").is_dir())
 
 
+def check_folder(folder: Path) -> None:
+    """Check that the folder of a data set exists.
+
+    Raises:
+        UsageError: it does not; the message names the data sets next to it.
+    """
+    if not folder.is_dir():
+        known = ", ".join(names(folder.parent)) or "no data set"
+        raise UsageError(f"no data set {folder.name!r} in {folder.parent}, which contains: {known}; {LAYOUT}")
+
+
 def files(folder: Path) -> dict[str, Classes]:
     """List the image files of a data set by split and class, in the order in which `load` returns the images.
 
     Raises:
         UsageError: the folder is missing or does not have this layout.
     """
-    if not folder.is_dir():
-        known = ", ".join(names(folder.parent)) or "no data set"
-        raise UsageError(f"no data set {folder.name!r} in {folder.parent}, which contains: {known}; {LAYOUT}")
+    check_folder(folder)
     if found := {path.name for path in _visible(folder)} ^ set(SPLITS):
         raise UsageError(f"{folder / min(found)} is missing or does not belong to the data set; {LAYOUT}")
     tree = {split: {path.name: _images(path) for path in _visible(folder / split)} for split in SPLITS}

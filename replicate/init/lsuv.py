@@ -1,7 +1,7 @@
 """LSUV, layer-sequential unit-variance initialisation, and initialisation by the name of a scheme."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -118,6 +118,7 @@ def initialize_(
     tol: float = 0.02,
     max_iter: int = 20,
     dropout: bool = True,
+    progress: Callable[[int, int], None] = lambda number, total: None,
 ) -> Report:
     """Initialise every weight layer of a model in place, biases to zero, and measure the resulting variances.
 
@@ -130,6 +131,7 @@ def initialize_(
         tol: of LSUV.
         max_iter: of LSUV.
         dropout: whether dropout is active during LSUV and the measurement.
+        progress: called when LSUV begins a layer, with its number and the number of layers.
 
     Returns:
         One row per layer and piece, in the order of the forward pass.
@@ -145,7 +147,7 @@ def initialize_(
     rows: list[LayerReport] = []
     with measurement_mode(model, dropout, generator):
         if init == "lsuv":
-            sequence = LayerSequence(layers, tol, max_iter, draw, average=1)
+            sequence = LayerSequence(layers, tol, max_iter, draw, average=1, progress=progress)
             rows = sequence.run(runner, one_pass=runner.single_batch and not dropout)
         else:
             for layer in layers:

@@ -85,6 +85,7 @@ class LayerSequence:
         max_iter: maximum number of rescalings.
         draw: draws the weights to start with. None: the model's present weights and biases.
         average: number of batches of each measurement.
+        progress: called when a layer begins, with its number and the number of layers.
     """
 
     layers: list[WeightLayer]
@@ -92,7 +93,9 @@ class LayerSequence:
     max_iter: int
     draw: Callable[[WeightLayer], None] | None
     average: int | None
+    progress: Callable[[int, int], None] = lambda number, total: None
     rows: list[LayerReport] = field(default_factory=list, init=False)
+    started: int = field(default=0, init=False)
     unfinished: dict[WeightLayer, list[Piece]] = field(default_factory=dict, init=False)
     taken: set[nn.Parameter] = field(default_factory=set, init=False)  # see `_start`
 
@@ -138,6 +141,8 @@ class LayerSequence:
 
     def _start(self, layer: WeightLayer) -> None:
         """Save and draw the weights of a layer, unless they belong to an earlier layer or to another module."""
+        self.started += 1
+        self.progress(self.started, len(self.layers))
         own = set(layer.parameters())
         if own & self.taken:
             self.rows += [LayerReport(layer.name, p, status=report.SHARED) for p in range(layer.pieces)]

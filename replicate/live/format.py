@@ -9,12 +9,17 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from replicate.live.state import CellProgress, MatrixState
+from replicate.report.cell import axis_values
 from replicate.report.text import count, display_name
 from replicate.store.files import escape_control_chars
 
 HERE, ELSEWHERE = "▸", "▹"
 COLOURS = {HERE: "cyan", ELSEWHERE: "blue"}
-LEGEND = f"{HERE} running, {ELSEWHERE} running elsewhere; 3/5: 3 of 5 done; %: progress or mean accuracy"
+NOT_CHOSEN, NO_CELL = "·", "–"
+LEGEND = (
+    f"{HERE} running, {ELSEWHERE} running elsewhere; 3/5: 3 of 5 done; %: progress or mean accuracy; "
+    "n/c: did not converge; diverged: the loss was not finite"
+)
 
 
 def draw(state: MatrixState, title: str, notes: Sequence[str] = ()) -> Group:
@@ -26,7 +31,11 @@ def draw(state: MatrixState, title: str, notes: Sequence[str] = ()) -> Group:
         notes: lines below the totals.
     """
     head = [_text(title, "bold"), *map(_text, (totals(state), *notes))]
-    return Group(*head, _grid(state), _text(LEGEND, "dim"), *([_running_runs(state)] if state.running else []))
+    grid, signs = _grid(state)
+    legend = _text("; ".join([LEGEND, *signs]), "dim")
+    for text in (*head, legend):
+        text.no_wrap, text.overflow = False, "fold"  # also while a line that is not wrapped is printed above
+    return Group(*head, grid, legend, *([_running_runs(state)] if state.running else []))
 
 
 def totals(state: MatrixState) -> str:
@@ -75,17 +84,29 @@ def _text(text: str, style: str = "") -> Text:
     return Text(escape_control_chars(text), style)
 
 
-def _grid(state: MatrixState) -> Table:
-    rows, columns = (list(dict.fromkeys(values)) for values in zip(*state.cells, strict=True))
-    # At least as wide as `3/5 92.1 %`, so that the columns do not move while they fill
-    names = [state.experiment.table.rows, *(display_name(column).ljust(10) for column in columns)]
-    head = [Column(_text(name)) for name in names]
+def _grid(state: MatrixState) -> tuple[Table, list[str]]:
+    """Lay out the cells in the order of the experiment file. Return with it what the signs of empty cells mean."""
+    spec, runs = state.experiment.table, state.runs.values()
+    rows, columns = (axis_values(state.experiment, runs, axis) for axis in (spec.rows, spec.columns))
+    # At least as wide as `3/5 92.1 %`, or as `diverged`, so that the columns do not move while they fill
+    width = 10 if any(cell.expected > 1 for cell in state.cells.values()) else 8
+    names = [spec.rows, *(display_name(column).ljust(width) for column in columns)]
+    head = [Column(_text(name), overflow="fold") for name in names]
     table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    signs = dict[str, str]()
     for row in rows:
-        cells = [state.cells.get((row, column)) for column in columns]
-        texts = [cell_text(cell) if cell else "–" for cell in cells]
+        texts = []
+        for column in columns:
+            if cell := state.cells.get((row, column)):
+                texts.append(cell_text(cell))
+            elif state.experiment.has_cell(row, column):
+                signs[NOT_CHOSEN] = "not among the chosen runs"
+                texts.append(Text(NOT_CHOSEN, "dim"))
+            else:
+                signs[NO_CELL] = "not in the experiment"
+                texts.append(Text(NO_CELL))
         table.add_row(_text(display_name(row)), *texts)
-    return table
+    return table, [f"{sign}: {meaning}" for sign, meaning in signs.items()]
 
 
 def _running_runs(state: MatrixState) -> Table:
@@ -94,7 +115,7 @@ def _running_runs(state: MatrixState) -> Table:
     table = Table(*head, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for run_id, one in state.running.items():
         mark = ELSEWHERE if one.elsewhere else HERE
-        iterations = f"{one.iteration:,} of {one.iterations:,}"
+        iterations = _text(one.stage or f"{one.iteration:,} of {one.iterations:,}")
         accuracy = "" if one.accuracy is None else f"{one.accuracy:.1f} %"
         left = duration(state.seconds_left[run_id]) if run_id in state.seconds_left else ""
         place = _text(", ".join(filter(None, (one.device, one.holder))))

@@ -13,14 +13,15 @@ from rich.text import Text
 
 from replicate.experiment import Experiment
 from replicate.live.format import draw, totals
+from replicate.live.others import other_records
 from replicate.live.state import MatrixState, Observation, Progress, RunMonitor, SpeedMeter
 from replicate.matrix.display import Display, outcome
 from replicate.matrix.resources import Slot
 from replicate.report.text import count
 from replicate.run import Run
 from replicate.store.result import Result
-from replicate.store.run_folder import count_others
 
+MAX_GROUPS = 2  # of other records that are worth a line
 LOOK_SECONDS = 2.0  # between two looks at the output folder
 
 
@@ -34,8 +35,29 @@ def can_redraw(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
+class _Live(Live):
+    """Leaves no stray lines.
+
+    When the terminal was resized, the screen is cleared: the terminal has wrapped the lines, and Rich would not find
+    them all.
+    """
+
+    def refresh(self) -> None:
+        """Draw the picture again."""
+        size, self._size = getattr(self, "_size", self.console.size), self.console.size
+        if size != self._size:
+            self.console.clear()
+        super().refresh()
+
+    def stop(self) -> None:
+        """End. Rich would draw the whole picture once more, of which a low terminal would keep the top."""
+        if self.transient:
+            self._get_renderable = Text
+        super().stop()
+
+
 class LiveDisplay(Display):
-    """Prints the events of a matrix and keeps its grid below them.
+    """Prints the events of a matrix, and keeps its grid below them until the matrix ends.
 
     What this command runs is known from its events; what other commands run and have finished, from the output folder.
     Rich draws in a thread of its own, so each change of a dictionary and each copy is a single, atomic step.
@@ -55,10 +77,9 @@ class LiveDisplay(Display):
         self._others: dict[str, Progress] = {}
         self._results: dict[str, Result | None] = {}
         self._reading, self._begun, self._over = "", False, threading.Event()
-        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2)
+        self._live = _Live(get_renderable=self._draw, console=console, refresh_per_second=2, transient=True)
 
     def __exit__(self, *_: object) -> None:
-        self._own = {}  # what was still running has been stopped
         self._over.set()
         self._live.stop()
 
@@ -75,10 +96,10 @@ class LiveDisplay(Display):
         self._live.start(refresh=True)
         threading.Thread(target=self._keep_looking, daemon=True).start()
 
-    def progressed(self, run: Run, slot: Slot, iteration: int, accuracy: float | None) -> None:
+    def progressed(self, run: Run, slot: Slot, iteration: int, accuracy: float | None, stage: str = "") -> None:
         """Show a run as running here."""
         self._results.pop(run.run_id, None)
-        self._own[run.run_id] = Progress(run.iterations, iteration, accuracy, slot.name)
+        self._own[run.run_id] = Progress(run.iterations, iteration, accuracy, slot.name, stage=stage)
 
     def released(self, run: Run) -> None:
         """Show a run as waiting, until there is news of it."""
@@ -124,7 +145,7 @@ class StatusView:
     def __init__(self, experiment: Experiment, runs: Sequence[Run], out: Path, console: Console) -> None:
         self._experiment, self._out, self._console = experiment, out, console
         self._monitor = RunMonitor(out, runs)
-        self._others = count_others(out, self._monitor.runs)
+        self._others = other_records(out, runs)
 
     def show(self) -> int:
         """Print the state once, and return the exit code 0."""
@@ -145,7 +166,8 @@ class StatusView:
         """
         states = self._states(keep_watching)
         if can_redraw(self._console):
-            with Live(console=self._console, auto_refresh=False) as live:
+            # A command that carries out runs says at its end how they ended.
+            with _Live(console=self._console, auto_refresh=False, transient=keep_watching is not None) as live:
                 for state in states:
                     live.update(self._draw(state), refresh=True)
         else:
@@ -168,9 +190,9 @@ class StatusView:
             time.sleep(LOOK_SECONDS)
 
     def _draw(self, state: MatrixState) -> Group:
-        bad, others = state.seen.bad, self._others
+        bad = state.seen.bad
         notes = [f"{count(bad, 'unreadable record')}; the matrix will repeat these runs"] if bad else []
-        notes += [f"{count(others, 'record')} of other settings in the folder"] if others else []
+        notes += [f"also in the folder: {others}" for others in self._others[:MAX_GROUPS]]
         return draw(state, f"{self._experiment.name} in {self._out}", notes)
 
     def _print_changes(self, states: Iterator[MatrixState]) -> MatrixState:
@@ -178,13 +200,15 @@ class StatusView:
         for state in states:
             lines = {name: _describe(name, state) for name in self._monitor.runs}
             if not known:
-                display.note(totals(state))
+                said = totals(state)
+                display.note(said)
                 known = {name: "waiting" if name in state.running else line for name, line in lines.items()}
             for name, line in lines.items():
                 if line != known[name]:
                     display.note(f"[{state.total.finished}/{state.total.expected}] {name}: {line}")
             known = lines
-        display.note(totals(state))
+        if totals(state) != said:
+            display.note(totals(state))
         return state
 
 

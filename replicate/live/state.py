@@ -30,6 +30,7 @@ class Progress:
         device: where it runs, as text.
         holder: the process that runs it, as text.
         elsewhere: whether another command runs it.
+        stage: what it does before its first iteration; empty from then on.
     """
 
     iterations: int
@@ -38,6 +39,7 @@ class Progress:
     device: str = ""
     holder: str = ""
     elsewhere: bool = False
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class RunMonitor:
             elif info is not None and (owner := info.owner) is not None:
                 most = self.runs[name].iterations
                 iteration = min(owner.iteration, most)  # the file may contain any number
-                progress[name] = Progress(most, iteration, owner.test_accuracy, owner.device, info.holder)
+                where = (owner.device, info.holder)
+                progress[name] = Progress(most, iteration, owner.test_accuracy, *where, stage=owner.stage)
         found, bad = read_records(folders)
         results = self._final | found
         self._final = {name: result for name, result in results.items() if result.final}
@@ -105,11 +108,14 @@ class SpeedMeter:
     def update(self, progress: Mapping[str, Progress]) -> dict[str, float]:
         """Note how far all running runs are now.
 
+        A run that has not begun to train is left out: a resumed one is at 0 only until it has read its checkpoint.
+
         Returns:
             run_id -> iterations per second, for the runs whose progress has been seen to change.
         """
         now, speeds = self._clock(), {}
-        self._samples = {name: self._samples.get(name, deque(maxlen=SAMPLES)) for name in progress}
+        training = [name for name, one in progress.items() if not one.stage]
+        self._samples = {name: self._samples.get(name, deque(maxlen=SAMPLES)) for name in training}
         for name, samples in self._samples.items():
             if not samples or progress[name].iteration > samples[-1][1]:
                 samples.append((now, progress[name].iteration))

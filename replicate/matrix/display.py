@@ -33,11 +33,11 @@ class Display:
     def begin(self, finished: int, total: int) -> None:
         """Show how many of the runs had been finished before."""
         self._done, self._total = finished, total
-        done = f", {finished} are done already" if finished else ""
+        done = f", {finished} already done" if finished else ""
         self.note(f"{total} run{'s' * (total != 1)}{done}")
 
-    def progressed(self, run: Run, slot: Slot, iteration: int, accuracy: float | None) -> None:
-        """Show how many iterations a run has done in its slot, and its latest test accuracy in %."""
+    def progressed(self, run: Run, slot: Slot, iteration: int, accuracy: float | None, stage: str = "") -> None:
+        """Show how far a run is in its slot: iterations done, latest test accuracy in %, and the stage of its start."""
 
     def released(self, run: Run) -> None:
         """Show that a run has left its slot."""

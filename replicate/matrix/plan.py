@@ -153,14 +153,14 @@ def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: i
 
     Args:
         runs: to be carried out.
-        test_images: data set -> number of its test images.
+        test_images: data set -> number of its test images, as far as it is known.
         devices: that a run takes.
 
     Raises:
         UsageError: a run has too few images for so many devices.
     """
     for run in runs:
-        n = min(run.batch_size, test_images[run.dataset])
+        n = min(run.batch_size, test_images.get(run.dataset, run.batch_size))
         if n < devices:
             few = "images a batch" if n == run.batch_size else "test images"
             raise UsageError(f"--devices-per-run {devices} is too many: {run.run_id} has {n} {few}; give 1 to {n}")

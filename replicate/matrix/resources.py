@@ -1,5 +1,6 @@
 """The resources of a command: the slots where its runs run, its time, and how often it retries a failed run."""
 
+import glob
 import math
 import os
 import time
@@ -65,6 +66,14 @@ def make_slots(
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(tokens[number] for number in group)}
         slots.append(Slot(f"gpu {'+'.join(map(str, group))}", "cuda", environment))
     return slots * (per_device or 1)
+
+
+def may_have_gpu() -> bool:
+    """Whether this machine has an NVIDIA driver. If so, only torch can count the GPUs; otherwise there are none.
+
+    The names are those of Linux, of Jetson boards and of Windows' subsystem for Linux.
+    """
+    return any(map(glob.glob, ("/dev/nvidia*", "/proc/driver/nvidia", "/dev/nvhost*", "/dev/dxg")))
 
 
 def cores() -> int:

@@ -151,13 +151,15 @@ class Scheduler:
         self.launcher.start(run.run_id, WORKER, (task,), {**os.environ, **slot.environment}, task.folder.log)
         self._running[run.run_id] = entry, task, slot, time.monotonic()
         self.deadline.started(run.run_id)
-        self.display.progressed(run, slot, 0, None)
+        self.display.progressed(run, slot, 0, None, "starting")
 
     def _handle_event(self, event: Progress | Ended, stopped: bool) -> None:
         entry, task, slot, begin = self._running[event.task]
         if isinstance(event, Progress):
-            self.deadline.progressed(event.task)
-            self.display.progressed(task.run, slot, *event.values)
+            iteration, accuracy, stage = event.values
+            if not stage:  # else the run could not save a checkpoint yet
+                self.deadline.progressed(event.task)
+            self.display.progressed(task.run, slot, iteration, accuracy, stage)
             return
         del self._running[event.task]
         self._free.append(slot)

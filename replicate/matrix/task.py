@@ -52,7 +52,7 @@ class Task:
 
     def acquire(self, token: str | None = None, expired: str | None = None) -> Lease | None:
         """Acquire the run's lease, see `store.lease.acquire`."""
-        return acquire(self.folder, Owner(self.device, self.run.iterations), token, expired)
+        return acquire(self.folder, Owner(self.device, self.run.iterations, stage="starting"), token, expired)
 
     def is_superseded_by(self, recorded: Result) -> bool:
         """Whether a record makes this attempt pointless: it is final, or not the one that the scheduler knew."""

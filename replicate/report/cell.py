@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from typing import Any, Self
 
 from replicate.errors import UsageError
+from replicate.experiment import Experiment
 from replicate.report.text import cell_name, display_name
 from replicate.run import Run
 from replicate.store.result import Result
@@ -143,6 +144,12 @@ def cells(runs: Iterable[Run], results: Mapping[str, Result], rows: str, columns
         ended = {run.run_id: results[run.run_id] for run in group if run.run_id in results}
         found.append(Cell.of(len(group), ended.values(), row=row, column=column, run=group[0], run_ids=tuple(ended)))
     return tuple(found)
+
+
+def axis_values(experiment: Experiment, runs: Iterable[Run], axis: str) -> tuple[Any, ...]:
+    """The values of an axis that occur among the runs, in the order of the experiment's grid."""
+    present = dict.fromkeys(getattr(run, axis) for run in runs)
+    return tuple(value for value in experiment.grid.get(axis, present) if value in present)
 
 
 def differing_field(runs: Collection[Run], free: Container[str]) -> str | None:

@@ -92,6 +92,7 @@ def page_charts(doc: Document, charts: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `rows`, `columns`: their titles. `milestones`: iterations. `chance`: in %, or None. `curves`: metric -> chart.
         `layers`: charts, each with its `moment` in training; those of the initialisations if there are no others.
+        `outcomes`: see `outcomes`.
     """
     classes = doc["protocol"]["classes"]
     initial, *measured = charts["layers"].values()
@@ -107,7 +108,29 @@ def page_charts(doc: Document, charts: Mapping[str, Any]) -> dict[str, Any]:
             for iteration, chart in snapshots.items()
             if chart["lines"]
         ],
+        "outcomes": outcomes(doc),
     }
+
+
+def outcomes(doc: Document) -> list[dict[str, Any]]:
+    """Say how the runs of each cell ended that did not converge.
+
+    Returns:
+        One mapping per cell with finished runs: `row` and `column`, its indices; and `text`, such as `at chance` or
+        `2 of 3 diverged at 57 to 103`, empty if all of them converged.
+    """
+    iteration = {run["run_id"]: run["iteration"] for run in doc["runs"] if run["status"] == "diverged"}
+    found = []
+    for index, cell in enumerate(doc["cells"]):
+        if not cell["finished"]:
+            continue
+        ends = sorted({iteration[run_id] for run_id in cell["run_ids"] if run_id in iteration})
+        at = f"{ends[0]:,}{f' to {ends[-1]:,}' if len(ends) > 1 else ''}" if ends else ""
+        kinds = [(cell["not_converged"], "at chance"), (cell["diverged"], f"diverged at {at}")]
+        share = [text if n == cell["finished"] else f"{n} of {cell['finished']} {text}" for n, text in kinds if n]
+        row, column = divmod(index, len(doc["columns"]))
+        found.append({"row": row, "column": column, "text": ", ".join(share)})
+    return found
 
 
 def _curve_chart(label: str, runs: Sequence[tuple[CellIndex, Document, dict[int, float]]]) -> Chart:

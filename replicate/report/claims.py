@@ -184,7 +184,7 @@ def _ordered(claim: Claim, pairs: Sequence[tuple[Cell, Cell]]) -> Judgement:
             elif (upper.mean or 0) < (lower.mean or 0):
                 return Judgement("contradicted", f"{lower.name} is above {upper.name} (Holm p = {p:.2g})", effect)
     if undecided:
-        return Judgement("undecided", f"not shown: {', '.join(undecided)}", effect)
+        return Judgement("undecided", f"not significant: {', '.join(undecided)}", effect)
     beaten = (", " if claim.kind == "best" else ", which is above ").join(lower.name for _, lower in pairs)
     return Judgement("supported", f"{pairs[0][0].name} is above {beaten}", effect)
 

@@ -1,8 +1,7 @@
 """Everything that a table says, as plain data: `table.json`. Renderers, figures and the page see only this."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import product
 from operator import attrgetter
@@ -11,9 +10,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.report.cell import Cell, cells
+from replicate.report.cell import Cell, axis_values, cells
 from replicate.report.claims import Claim, Judgement, judge, load_claims
 from replicate.report.published import Published, read_reference, recipe_note, verdict, why_not_comparable
 from replicate.report.statistics import LEVEL, Pooled, mean_interval, pooled
@@ -25,22 +23,6 @@ from replicate.store.run_folder import Records
 COUNTS = ("expected", "finished", "converged", "not_converged", "diverged", "errors", "missing")
 Document = dict[str, Any]
 Key = tuple[Any, Any]  # row value, column value
-
-
-def build(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path) -> Document:
-    """Lay out a table as `document` does, if at least one run has finished.
-
-    Raises:
-        UsageError: no run has finished (the message names `out`, the output folder), or as `document`.
-    """
-    status = Counter(result.status for result in records.results.values())
-    if status.total() == status["error"]:
-        errors = f" ({status['error']} ended in an error)" if status["error"] else ""
-        raise UsageError(
-            f"{out} holds no finished run of {experiment.name}{errors}; "
-            f"fill it with `replicate matrix FILE --out {out}`"
-        )
-    return document(experiment, runs, records)
 
 
 def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) -> Document:
@@ -108,12 +90,6 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
     }
     plain: Document = to_jsonable_python(found, inf_nan_mode="null")
     return plain
-
-
-def axis_values(experiment: Experiment, runs: Iterable[Run], axis: str) -> tuple[Any, ...]:
-    """The values of an axis that occur among the runs, in the order of the experiment's grid."""
-    present = dict.fromkeys(getattr(run, axis) for run in runs)
-    return tuple(value for value in experiment.grid.get(axis, present) if value in present)
 
 
 def _notes(cell: Cell, published: Published | None, usual: Mapping[str, Any]) -> list[str]:

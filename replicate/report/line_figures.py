@@ -8,8 +8,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from replicate.report.charts import Chart
 from replicate.report.document import Document
@@ -91,7 +92,8 @@ def panels(
     width, height = (2.5, 2.2) if several else (3.6, 2.7)  # of a panel in inches
     # the caption needs some width, even under a single panel
     size = (max(across, 2) * width + (0 if free else LEGEND), down * height + 1)
-    figure = Figure(figsize=size, layout="constrained")
+    apart = ConstrainedLayoutEngine(w_pad=0.08)  # so that the numbers of two panels do not touch
+    figure = Figure(figsize=size, layout=apart)
     grid = list(figure.subplots(down, across, sharex=several, sharey=True, squeeze=False).flat)
     for axes in grid[used:]:
         axes.remove()
@@ -102,7 +104,7 @@ def panels(
         axes.set_ylabel(f"{names[line]}\n{y}" if several else y)
     for axes in grid[-across:]:
         axes.set_xlabel(x)
-    where: Any = {"loc": "center right", "bbox_to_anchor": (1, 0.3)} if free else {"loc": "outside right center"}
+    where: Any = {"loc": "center right", "bbox_to_anchor": (1, 0.6 / down)} if free else {"loc": "outside right center"}
     figure.legend(handles=keys, frameon=False, handlelength=3.5, **where)
     return figure, [grid[start : start + columns] for start in range(0, used, columns)]
 
@@ -125,6 +127,7 @@ def curves(doc: Document, chart: Chart) -> Picture | None:
     highest = max(value for one in chart["lines"] for value in one["y"] if value is not None)
     for axes in line:
         axes.set(xlim=(0, chart["x"][-1]), ylim=(0, min(100, 1.1 * max([highest, *levels]))))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         for milestone in milestones:
             axes.axvline(milestone, zorder=1, **STEP_LINE)
@@ -194,7 +197,7 @@ def _draw(panels: Sequence[Axes], chart: Chart, *, markers: bool = False, band: 
     for line in chart["lines"]:
         axes, y, mean = panels[line["column"]], np.array(line["y"], float), line["kind"] == "mean"
         shown = np.isfinite(y)
-        look = {**line_style(line["row"], markers=markers), "linewidth": 1.5 if mean else 0.7, **style}
+        look = {**line_style(line["row"], markers=markers), "linewidth": 1.5 if mean else 1.0, **style}
         look |= {"marker": "o"} if shown.sum() == 1 else {}  # a single point makes no line
         axes.plot(x[shown], y[shown], **look)
         if band and mean:
@@ -203,10 +206,18 @@ def _draw(panels: Sequence[Axes], chart: Chart, *, markers: bool = False, band: 
 
 
 def _make_logarithmic(axes: Axes) -> None:
-    """Make the shared vertical axis logarithmic, with numbers at powers of ten, or also between on a narrow axis."""
+    """Make the shared vertical axis logarithmic, with numbers at 1 and other powers of ten; if narrow, also between."""
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    narrow = high < 300 * low  # with only powers of ten, the axis could have no numbers
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
-    axes.yaxis.set_major_formatter("{x:g}" if narrow else lambda value, _: f"1e{math.log10(value):.0f}")
+    low, high = axes.get_ylim()
+    if high < 300 * low:  # with only powers of ten, the axis could have no numbers
+        few = high < 2 * low  # then 1, 2 and 5 give at most one number
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)) if few else LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        return
+    # LogLocator would count its steps from the lowest power, and could leave 1 out.
+    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+    step = math.ceil((last - first) / 8)
+    powers = {10.0**exponent: exponent for exponent in range(first, last + 1) if exponent % step == 0}
+    axes.yaxis.set_major_locator(FixedLocator([*powers]))
+    axes.yaxis.set_major_formatter(lambda value, _: f"1e{powers[value]}" if powers[value] else "1")

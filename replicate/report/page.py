@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-import json
+import os
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,48 +14,59 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from replicate.options import DATA_DIR, OUT, Selection
 from replicate.report.charts import init_report, page_charts, read_charts
 from replicate.report.document import Document, comparable_number, places, strict_json, unreadable
+from replicate.report.findings import description, findings, reasons
 from replicate.report.render import environment
 from replicate.report.statistics import LEVEL, mcnemar
 from replicate.store.files import write_atomically
 from replicate.store.measurements import Labels, read_predictions
 from replicate.store.result import BadRecordError, reason_of
 from replicate.store.run_folder import PREDICTIONS, RunFolder
+from replicate.yamlfile import assignment
 
+SCRIPTS = ("uplot/uPlot.iife.min.js", "charts.js", "save.js", "page.js")  # in this order
 LabelsOf = Callable[[str], Labels | None]  # test labels of a data set, by the name that a run gives it
 Scale = tuple[float, float]  # from, to
 # whether each test image is classified correctly, by the indices of column and row, and by seed
 Answers = dict[int, dict[int, dict[int, npt.NDArray[np.bool_]]]]
 
 
-def matrix_command(
-    file: Path, settings: Sequence[str] = (), only: Sequence[str] = (), fixed: Mapping[str, object] = {}
-) -> str:
-    """The command that carries out the runs of a report, or only those with fixed values of some fields.
+def matrix_command(file: Path, selection: Selection, out: Path, fixed: Mapping[str, object] = {}) -> str:
+    """The command that repeats the runs of a report, or only those with fixed values of some fields.
+
+    It is to be typed in the current folder. Runs that have finished are not repeated in their own output folder, so the
+    command names a new one below `results/local`.
 
     Args:
         file: the experiment file, as given.
-        settings: the words of `--set`.
-        only: the words of `--only`.
+        selection: as given.
+        out: the output folder of the report.
         fixed: field of Run -> its value.
     """
-    # the page may be published, and the folders above the file's own are private
-    file = Path(*file.parts[-2:]) if file.is_absolute() else file
-    only = [word for word in only if word.partition("=")[0] not in fixed]
-    for field, value in fixed.items():
-        only.append(f"{field}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}")
-    words = ["replicate", "matrix", str(file)]
-    words += ["--only", *only] if only else []
-    words += ["--set", *settings] if settings else []
-    return shlex.join(words)
+    only = [word for word in selection.only if word.partition("=")[0] not in fixed]
+    only += [assignment(field, value) for field, value in fixed.items()]
+    words = ["replicate", "matrix", _typed(file)]
+    words += ["--set", *map(shlex.quote, selection.set)] if selection.set else []
+    words += ["--only", *map(shlex.quote, only)] if only else []
+    words += ["--data-dir", _typed(selection.data_dir)] if selection.data_dir != DATA_DIR else []
+    return " ".join([*words, "--out", _typed(OUT / f"{out.resolve().name}-again")])
+
+
+def _typed(path: Path) -> str:
+    """A path as a word for the shell: relative if it is below the current folder, else from ~ if below the user's."""
+    for folder, prefix in ((Path.cwd(), ""), (Path(os.path.expanduser("~")), "~/")):
+        if path.is_relative_to(folder):
+            return prefix + shlex.quote(str(path.relative_to(folder)))
+    return shlex.quote(str(path))
 
 
 def write_report(doc: Document, out: Path, command: Callable[..., str], labels_of: LabelsOf) -> list[Path]:
     """Write `out/report/index.html`, the page, and `out/report/report.json`, which has the same content as data.
 
     `report.json` is the mapping of `replicate.report.document` with these additions: `charts` (see `page_charts`);
-    `mcnemar`, a list from `compare_pairs`; `command`, which makes all runs; and, for each of `cells`, `command` and
+    `mcnemar`, a list from `compare_pairs`; `command`, which repeats all runs; and, for each of `cells`, `command` and
     `init`, a list from `init_report`. `unreadable` also lists the files next to the records.
 
     Args:
@@ -130,10 +141,13 @@ def render_page(doc: Document) -> str:
     """Render the page from the content of `report.json`, and from that only."""
     jinja = environment(autoescape=True)
     jinja.globals["position"] = position
+    jinja.filters["reasons"] = reasons
     jinja.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    scripts = [_asset("uplot/uPlot.iife.min.js"), _asset("page.js")]
+    scripts = [_asset(name) for name in SCRIPTS]
     return jinja.get_template("page.html.j2").render(
         doc=doc,
+        description=description(doc),
+        findings=findings(doc),
         runs={run["run_id"]: run for run in doc["runs"]},
         scale=accuracy_scale(doc["cells"]),
         full_shade=full_shade(doc["cells"]),

@@ -13,6 +13,7 @@ from replicate.store.result import Result
 
 Section = dict[str, Any]  # of the document
 VERDICTS = (*JUDGED, "not judged", "not comparable", "supported", "contradicted", "undecided")  # in this order
+GENERATED = "The images are generated, so these numbers mean nothing. They only show that the software works."
 PROTOCOL_TEXTS = {
     "schedule": "{iterations} iterations of {batch_size} images; learning rate {lr}, times {lr_factor} at "
     "{milestones}; momentum {momentum}; weight decay {weight_decay}",
@@ -35,6 +36,7 @@ def shared_protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterab
         - `data_label`, `dataset`: the data set's display name, and its name in runs. `fingerprint`: of its content.
         - `settings`: field of Run -> the value of most cells; the axes and the seed are left out.
         - `seeds`: in ascending order. `classes`: of the data set; None if no record has it.
+        - `warning`: a sentence if the numbers mean nothing, because the images are generated; otherwise None.
         - `shown`: the same as text: `schedule`, `preprocessing`, `network`, `precision`, and `summary` for captions.
 
     Raises:
@@ -60,6 +62,7 @@ def shared_protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterab
         "settings": settings,
         "seeds": sorted({run.seed for run in runs}),
         "classes": next((result.classes for result in made if result.classes), None),
+        "warning": GENERATED if runs[0].dataset == "synthetic" else None,
         "shown": {name: template.format_map(texts) for name, template in PROTOCOL_TEXTS.items()},
     }
 
@@ -96,7 +99,7 @@ def summary(cells: Collection[Section], claims: Iterable[Section], results: Iter
         not_comparable.append(f"Not comparable with the paper{which}: {reason}.")
     counts = ("expected", "finished", "converged", "diverged", "errors")
     totals = {name: sum(cell[name] for cell in cells) for name in counts}
-    most = max((cell["finished"] if cell["nc"] else cell["converged"] for cell in cells), default=0)
+    most = max((cell["finished"] if cell["nc"] else cell["converged"] for cell in judged), default=0)
     return {
         **totals,
         "published": _counted(verdict.word for verdict in verdicts),
@@ -113,7 +116,7 @@ def _counted(words: Iterable[str]) -> dict[str, int]:
 
 
 def _caveats(totals: Mapping[str, int], most: int, not_comparable: list[str], results: Iterable[Result]) -> list[str]:
-    """Sentences on what limits a table; `most` is the largest number of runs behind a cell."""
+    """Sentences on what limits a table; `most` is the largest number of runs behind a published number."""
     caveats = []
     finished, expected, errors = totals["finished"], totals["expected"], totals["errors"]
     if not finished:

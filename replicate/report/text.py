@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+from rich.text import Text
+
+from replicate.store.files import escape_control_chars
+
 # As the paper and its field write them. Other values are shown as they are.
 DISPLAY_NAMES = {
     "lsuv": "LSUV",
@@ -73,3 +77,8 @@ def footnote_mark(index: int) -> str:
 def last_line(traceback: str | None) -> str:
     """The last line of a traceback, which names the exception."""
     return ((traceback or "").strip().splitlines() or ["no traceback"])[-1].strip()
+
+
+def terminal_text(text: str, style: str = "") -> Text:
+    """Text for a terminal, which shows it as it is: no markup, no control characters."""
+    return Text(escape_control_chars(text), style)

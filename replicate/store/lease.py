@@ -105,9 +105,9 @@ class Lease(contextlib.AbstractContextManager["Lease", None]):
             self._end.set()
             thread.join()
 
-    def report(self, iteration: int, accuracy: float | None) -> None:
-        """Note how far the run is, for the next heartbeat; the accuracy is in %."""
-        self._owner = replace(self._owner, iteration=iteration, test_accuracy=accuracy)
+    def report(self, iteration: int, accuracy: float | None, stage: str = "") -> None:
+        """Note how far the run is, for the next heartbeat; see the fields of Owner."""
+        self._owner = replace(self._owner, iteration=iteration, test_accuracy=accuracy, stage=stage)
 
     def _beat(self, lost: Callable[[], None]) -> None:
         while not self._end.wait(HEARTBEAT_SECONDS):

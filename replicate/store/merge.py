@@ -63,8 +63,9 @@ class MergeReport:
         if self.in_progress:
             yield "Runs in progress are skipped; run the command again to copy them."
         yield (
-            f"{len(self.copied)} runs copied, {len(self.present)} there already, {len(self.conflicts)} in conflict, "
-            f"{len(self.unreadable)} not readable, {len(self.in_progress)} in progress"
+            f"{len(self.copied)} run{'s' * (len(self.copied) != 1)} copied, {len(self.present)} there already, "
+            f"{len(self.conflicts)} in conflict, {len(self.unreadable)} not readable, "
+            f"{len(self.in_progress)} in progress"
         )
 
 

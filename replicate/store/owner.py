@@ -53,6 +53,7 @@ class Owner:
     iterations: Count  # of the run
     iteration: Count = 0  # done so far
     test_accuracy: Accuracy | None = None  # the latest, in %; None before the first
+    stage: Line = ""  # what the run does before its first iteration, to be shown
     beat: Count = 0  # counts the heartbeats
     host: Line = field(default_factory=socket.gethostname)  # name of the machine, to be shown
     pid: Count = field(default_factory=os.getpid)

@@ -112,6 +112,7 @@ class Result:
     # If a stopped run was resumed by other code or on another machine: commit, dirty, versions, device and environment
     # from the iteration `from` on
     parts: list[dict[str, Any]] | None = None
+    url: Line | None = None  # where its logger shows the run; None unless it was logged online
 
     @property
     def final(self) -> bool:

@@ -1,26 +1,23 @@
 """Mirrors a training to Weights & Biases; and starts W&B runs, and finds and removes offline ones."""
 
-import contextlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import wandb
 
+from replicate.logging_options import WandbProject
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.measurements import Row, Snapshot
 from replicate.store.result import Result
 from replicate.store.run_folder import CURVE, LAYERS, PREDICTIONS, RESULT
-from replicate.training.logger import Logger
+from replicate.training.logger import Logger, errors_are_printed
 
-PROJECT = "lsuv-replication"
 FINISH_SECONDS = 300  # if the network is gone at the end, a run waits this long for it, not forever
 HISTOGRAMS = {key: f"layers/log10_{key}" for key in ("variance", "gradient_norm")}
 SUMMARY = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
@@ -45,33 +42,26 @@ def discard(folder: Path, identity: str) -> None:
         shutil.rmtree(folder / "wandb" / "artifacts", ignore_errors=True)  # the copies that they would have uploaded
 
 
-def init_wandb_run(folder: Path, mode: str, **settings: Any) -> Any:
+def init_wandb_run(folder: Path, where: WandbProject, mode: str, **settings: Any) -> Any:
     """Start a W&B run.
 
     Args:
         folder: W&B keeps its files in `folder/wandb/`.
+        where: the project and the entity.
         mode: `offline` or `online`.
         settings: of `wandb.init`, in addition.
     """
     # W&B's default for the copies that it uploads later is the home folder, where nobody would remove them.
     os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
     return wandb.init(
-        project=PROJECT,
+        project=where.project,
+        entity=where.entity,
         dir=folder,
         mode=mode,  # type: ignore[arg-type]  # checked by `wandb_mode`
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(console="off", silent=True, finish_timeout=FINISH_SECONDS),
         **settings,
     )
-
-
-@contextlib.contextmanager
-def _errors_are_printed() -> Iterator[None]:
-    """Print what W&B raises, and continue: a training does not need it."""
-    try:
-        yield
-    except Exception as error:  # of a network, a server, a full disk
-        print(f"W&B: {error!r}; the run continues without it")
 
 
 class WandbLogger(Logger):
@@ -86,7 +76,7 @@ class WandbLogger(Logger):
 
     Args:
         run: becomes W&B's config.
-        options: `wandb` and `experiment` are used.
+        options: `logging` and `experiment` are used.
         folder: the run's, under which W&B keeps its files.
     """
 
@@ -95,46 +85,46 @@ class WandbLogger(Logger):
         self._run, self._options, self._folder = run, options, folder
         self._layers: list[list[object]] = []
 
-    @_errors_are_printed()
-    def start(self, fingerprint: str) -> None:
-        """Start the W&B run."""
-        run = self._run
+    @errors_are_printed("W&B")
+    def start(self, fingerprint: str) -> str | None:
+        """Start the W&B run, and return its URL if it is online."""
+        run, logging = self._run, self._options.logging
         self._identity = f"{run.run_id}-{fingerprint[:6]}"
         discard(self._folder, self._identity)  # online as well, or a later upload would bring back what it held
         self._wandb_run = init_wandb_run(
             self._folder,
-            self._options.wandb,
+            logging,
+            logging.mode,
             id=self._identity,
             group=self._options.experiment,
             job_type="train",
             # With two digits of the seed, names sort by initialisation, activation and seed.
             name=f"{run.init}-{run.activation}-s{run.seed:02d}-{run.run_id.rpartition('-')[2]}",
-            tags=[run.init, run.activation],
+            tags=[run.init, run.activation, *logging.tags],
             config=asdict(run),
         )
         for axis in ("iteration", "epoch"):
             self._wandb_run.define_metric(axis)
         for metric in ("train/*", "test/*", "lr", *HISTOGRAMS.values()):
             self._wandb_run.define_metric(metric, step_metric="iteration")
+        url: str | None = self._wandb_run.url if logging.mode == "online" else None
+        return url
 
-    @_errors_are_printed()
+    @errors_are_printed("W&B")
     def initialized(
         self, init: Sequence[Mapping[str, Any]], rows: Sequence[Row], snapshots: Sequence[Snapshot]
     ) -> None:
         """Log the initialisation's report as a table, and what a resumed run has so far."""
-        with _errors_are_printed():  # so that a resumed run is logged all the same
+        with errors_are_printed("W&B"):  # so that a resumed run is logged all the same
             self._log({"init/report": wandb.Table(columns=[*init[0]], data=[[*entry.values()] for entry in init])}, 0)
-        past = [(snapshot.iteration, partial(self.snapshot, snapshot)) for snapshot in snapshots]
-        past += [(int(row["iteration"]), partial(self.row, row)) for row in rows]
-        for _, log in sorted(past, key=itemgetter(0)):  # a snapshot stays before the row of its iteration
-            log()
+        self.replay(rows, snapshots)
 
-    @_errors_are_printed()
+    @errors_are_printed("W&B")
     def row(self, row: Row) -> None:
         """Log a row of the learning curve: `test_accuracy` as `test/accuracy`, against the iteration."""
         self._log({name.replace("_", "/"): value for name, value in row.items()}, int(row["iteration"]))
 
-    @_errors_are_printed()
+    @errors_are_printed("W&B")
     def snapshot(self, snapshot: Snapshot) -> None:
         """Log a snapshot of the layers: histograms over the layers, and a table of all snapshots so far.
 
@@ -158,12 +148,12 @@ class WandbLogger(Logger):
         """
         if self._wandb_run is None:
             return
-        with _errors_are_printed():
+        with errors_are_printed("W&B"):
             summary = {"status": "stopped"} if result is None else {key: getattr(result, key) for key in SUMMARY}
             self._wandb_run.summary.update(summary)
             if result is not None and result.final:
                 self._log_files()
-        with _errors_are_printed():
+        with errors_are_printed("W&B"):
             self._wandb_run.finish(exit_code=int(result is not None and not result.final))
 
     def _log_files(self) -> None:

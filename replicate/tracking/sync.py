@@ -12,7 +12,7 @@ import wandb
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.options import wandb_key_known
+from replicate.logging_options import WandbProject, wandb_key_known
 from replicate.run import Run
 from replicate.store.files import escape_control_chars
 from replicate.store.run_folder import Records, RunFolder
@@ -22,7 +22,14 @@ from replicate.tracking.logger import discard, init_wandb_run, offline_runs
 WANDB = (sys.executable, "-m", "wandb")
 
 
-def sync(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, dry_run: bool = False) -> int:
+def sync(
+    experiment: Experiment,
+    runs: tuple[Run, ...],
+    records: Records,
+    out: Path,
+    where: WandbProject = WandbProject(),
+    dry_run: bool = False,
+) -> int:
     """Log the report job of an experiment, and upload it with the offline W&B runs of its trainings.
 
     An upload leaves out what is logged later, so runs that have not ended are not uploaded.
@@ -32,6 +39,7 @@ def sync(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: P
         runs: those to upload and to report on.
         records: what `out` holds of them.
         out: the output folder.
+        where: project and entity of the report job, and of all uploads if they are given as options.
         dry_run: only print what would be done.
 
     Returns:
@@ -46,7 +54,7 @@ def sync(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: P
     else:
         require_key()
         if finished:
-            logged = log_report(experiment, runs, records, out)
+            logged = log_report(experiment, runs, records, out, where)
             print(f"report job: {logged}" if logged else "report job: uploaded before, and nothing has changed")
     logged_by = {run.run_id: offline_runs(RunFolder.of(out, run).path) for run in runs}
     ended = [path for run_id, paths in logged_by.items() if run_id in records.results for path in paths]
@@ -60,7 +68,9 @@ def sync(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: P
             print(f"would upload {escape_control_chars(str(path))}")
         return 0
     if waiting:
-        subprocess.run([*WANDB, "sync", *(str(path.resolve()) for path in waiting)], cwd=out, check=False)
+        given = {"--project": where.wandb_project, "--entity": where.wandb_entity}
+        options = [word for name, value in given.items() if value for word in (name, value)]
+        subprocess.run([*WANDB, "sync", *options, *(str(path.resolve()) for path in waiting)], cwd=out, check=False)
     failed = sum(not was_synced(path) for path in waiting)
     if failed:
         print(f"{failed} were not uploaded; run the command again to retry them")
@@ -82,7 +92,9 @@ def was_synced(path: Path) -> bool:
     return bool(list(path.glob("*.wandb.synced")))
 
 
-def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path) -> str | None:
+def log_report(
+    experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, where: WandbProject
+) -> str | None:
     """Log an experiment's table, verdicts and figures to an offline W&B run of job type `report`.
 
     Its id holds a hash of the table's content. Earlier reports of the experiment that were not uploaded yet are
@@ -93,19 +105,20 @@ def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, 
         runs: those of the table.
         records: what `out` holds of them.
         out: the output folder; tables, figures and W&B's own files are written to it.
+        where: the project and the entity.
 
     Returns:
         The W&B run's id; None if the same report was uploaded before.
 
     Raises:
-        UsageError: as of the table: no run has finished, or the records do not go together.
+        UsageError: the records do not go together.
     """
     # Here, because a refusal and a dry run need no figures
-    from replicate.report.document import build, strict_json
+    from replicate.report.document import document, strict_json
     from replicate.report.figures import draw
     from replicate.report.render import cell_rows, write_table
 
-    doc = build(experiment, runs, records, out)
+    doc = document(experiment, runs, records)
     name = "report-" + re.sub(r"[^A-Za-z0-9_.-]", "-", experiment.name)  # these are allowed in names of artifacts
     identity = f"{name}-{hashlib.sha256(strict_json(doc).encode()).hexdigest()[:8]}"
     if any(was_synced(path) for path in out.glob(f"wandb/offline-run-*-{identity}")):
@@ -115,7 +128,7 @@ def log_report(experiment: Experiment, runs: tuple[Run, ...], records: Records, 
     claims = [{key: claim[key] for key in ("id", "text", "verdict", "reason")} for claim in doc["claims"]]
     discard(out, f"{name}-{8 * '?'}")
     with init_wandb_run(
-        out, "offline", id=identity, group=experiment.name, job_type="report", name=f"report {experiment.name}"
+        out, where, "offline", id=identity, group=experiment.name, job_type="report", name=f"report {experiment.name}"
     ) as run:
         pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
         run.log({"accuracy": _wandb_table(cell_rows(doc)), "claims": _wandb_table(claims), **pictures})

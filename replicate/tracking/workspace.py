@@ -1,14 +1,14 @@
 """The dashboard as code: a W&B workspace of one experiment, built with W&B's own library."""
 
 import json
-import os
 from typing import Any
 
 import wandb
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.tracking.logger import HISTOGRAMS, PROJECT
+from replicate.logging_options import WandbProject
+from replicate.tracking.logger import HISTOGRAMS
 from replicate.tracking.sync import require_key
 
 try:
@@ -23,14 +23,14 @@ COLUMNS = ("config:init", "config:activation", "config:seed", "summary:status", 
 FIGURES = ("accuracy", "curves", "init_variance")
 
 
-def dashboard(experiment: Experiment, entity: str | None, dry_run: bool) -> str:
+def dashboard(experiment: Experiment, where: WandbProject, dry_run: bool) -> str:
     """Save the workspace of an experiment, as a new view of the project.
 
     It shows the experiment's W&B runs by initialisation and activation, and panels for what they log.
 
     Args:
         experiment: whose group of W&B runs is shown.
-        entity: the user or team whose project it is; None: WANDB_ENTITY, else the default of the key's owner.
+        where: the project, and the user or team whose it is.
         dry_run: save nothing, ask no server; `ENTITY` is shown where the default is not known.
 
     Returns:
@@ -39,10 +39,9 @@ def dashboard(experiment: Experiment, entity: str | None, dry_run: bool) -> str:
     Raises:
         UsageError: no W&B key is known, or the server was not reached or refused.
     """
-    entity = entity or os.environ.get("WANDB_ENTITY")
     workspace: Any = ws.Workspace(
-        entity=entity or "ENTITY",
-        project=PROJECT,
+        entity=where.entity or "ENTITY",
+        project=where.project,
         name=f"{experiment.name}: initialisations and activations",
         sections=_sections(),
         settings=ws.WorkspaceSettings(x_axis="iteration"),
@@ -60,7 +59,7 @@ def dashboard(experiment: Experiment, entity: str | None, dry_run: bool) -> str:
         return json.dumps(sent, indent=1)
     require_key()
     try:
-        workspace.entity = entity or str(wandb.Api().default_entity)
+        workspace.entity = where.entity or str(wandb.Api().default_entity)
         workspace.save()
         return str(workspace.url)
     except Exception as error:  # whatever a network and a server come up with

@@ -1,6 +1,7 @@
 """The parts of a training: random streams, data, network and trainer. Only here do nets, inits and data meet."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Literal, cast
 
@@ -66,8 +67,16 @@ def build_net(run: Run, classes: int, device: str) -> nn.Module:
     return net.to(device).to(memory_format=torch.channels_last)  # faster convolutions, on a CPU as well
 
 
-def init_net_(net: nn.Module, run: Run, data: DeviceData) -> list[LayerEntry]:
+def init_net_(
+    net: nn.Module, run: Run, data: DeviceData, progress: Callable[[int, int], None] = lambda number, total: None
+) -> list[LayerEntry]:
     """Initialise the network, and seed the generator of its dropout.
+
+    Args:
+        net: the network.
+        run: what to train.
+        data: give the images of LSUV.
+        progress: called when LSUV begins a layer, with its number and the number of layers.
 
     Returns:
         One entry per weight layer or maxout piece, for the record.
@@ -82,6 +91,7 @@ def init_net_(net: nn.Module, run: Run, data: DeviceData) -> list[LayerEntry]:
         tol=run.lsuv_tol,
         max_iter=run.lsuv_max_iter,
         dropout=run.lsuv_dropout,
+        progress=progress,
     )
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for training, however much the initialisation has drawn
     return [cast("LayerEntry", asdict(report)) for report in reports]

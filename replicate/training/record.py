@@ -29,6 +29,7 @@ class RunRecord:
     def __init__(self, run: Run, options: Options, step: str, history: Sequence[Attempt] = ()) -> None:
         self.run, self.options, self.step, self.history = run, options, step, history
         self.dataset: Dataset | None = None
+        self.url: str | None = None  # see `Logger.start`
         self.init: list[LayerEntry] = []  # report of the initialisation
         self._resumed_at = 0
         self._earlier_parts: list[dict[str, Any]] = []
@@ -70,6 +71,7 @@ class RunRecord:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             history=list(self.history),
             parts=parts if len(parts) > 1 else None,
+            url=self.url,
             **environment_record(self.options, self.step),
             **known,
             **outcome,

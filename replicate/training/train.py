@@ -58,9 +58,10 @@ def train_run(
     steps = steps_for(options)
     record = RunRecord(run, options, steps.name, history)
     try:
+        progress(0, None, "reading data")
         configure(options)
         dataset = record.dataset = load(run.dataset, options.data_dir)
-        logger.start(dataset.fingerprint)
+        record.url = logger.start(dataset.fingerprint)
 
         # Continue from a checkpoint, if there is one. The files of an earlier attempt must not outlive it.
         state = checkpoint.load(lease, dataset.fingerprint, options.device)
@@ -74,7 +75,8 @@ def train_run(
             data.shard(group.rank, group.size)
             net = build_net(run, len(dataset.classes), options.device)
             if state is None:
-                record.init = init_net_(net, run, data)
+                record.init = init_net_(net, run, data, lambda n, of: progress(0, None, f"LSUV layer {n} of {of}"))
+            progress(0, None, "first iterations" if state is None else "resuming")
             module = Classifier(net, run, group, steps)
 
             # Runs of the same seed are measured on the same images, the first ones that they train on.

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from replicate.errors import UsageError
 from replicate.matrix.plan import check_data
 from replicate.report import text
 from replicate.run import Run
@@ -33,7 +32,7 @@ def verify(records: Records, out: Path, count: int | None, seed: int, carry_out:
     kept as `out/verify/last`.
 
     Args:
-        records: of the runs asked for, from `out`.
+        records: of the runs asked for, from `out`; some have finished.
         out: the output folder.
         count: size of the sample; None: all finished runs.
         seed: of the sample.
@@ -46,9 +45,9 @@ def verify(records: Records, out: Path, count: int | None, seed: int, carry_out:
         stopped; the next call resumes them.
 
     Raises:
-        UsageError: no run has finished, the data is different, or `out/verify` is a symbolic link.
+        UsageError: the data is different, or `out/verify` is a symbolic link.
     """
-    recorded = draw_sample(records, count, seed, out)
+    recorded = draw_sample(records, count, seed)
     folder = out / "verify"
     refuse_link(folder)
     runs = tuple(result.run for result in recorded)
@@ -69,7 +68,7 @@ def verify(records: Records, out: Path, count: int | None, seed: int, carry_out:
     return 1
 
 
-def draw_sample(records: Records, count: int | None, seed: int, out: Path) -> list[Result]:
+def draw_sample(records: Records, count: int | None, seed: int) -> list[Result]:
     """Draw a sample of the finished runs.
 
     Runs are ordered by sha256 of `seed/run_id`. The order is the same on every machine and does not depend on which
@@ -79,17 +78,11 @@ def draw_sample(records: Records, count: int | None, seed: int, out: Path) -> li
         records: of the runs asked for.
         count: size of the sample; None: all.
         seed: of the sample.
-        out: the output folder, for the message.
 
     Returns:
         Their records, at most `count`.
-
-    Raises:
-        UsageError: no run has finished.
     """
     finished = [result for result in records.results.values() if result.final]
-    if not finished:
-        raise UsageError(f"{out} holds no finished run to verify; see `replicate status FILE --out {out}`")
     return sorted(finished, key=lambda one: hashlib.sha256(f"{seed}/{one.run.run_id}".encode()).digest())[:count]
 
 

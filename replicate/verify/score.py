@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from replicate.experiment import Experiment
-from replicate.report.document import build, strict_json
+from replicate.report.document import document, strict_json
 from replicate.report.render import markdown
 from replicate.run import Run
 from replicate.store.files import escape_control_chars
@@ -33,7 +33,7 @@ def score(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: 
         The exit code: 0 if every record is confirmed and both tables are equal byte for byte, else 1.
 
     Raises:
-        UsageError: the labels of a data set are not available, or no run has finished.
+        UsageError: the labels of a data set are not available.
     """
     results, differences = dict(records.results), []
     tested = [result for result in records.results.values() if result.test_accuracy is not None]
@@ -51,7 +51,7 @@ def score(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: 
             if results[name] != result:
                 differences.append(f"{name}: its record says {_says(result)}, its predictions {_says(results[name])}")
     found = (replace(records, results=results), records)
-    recomputed, recorded = (build(experiment, runs, one, out) for one in found)
+    recomputed, recorded = (document(experiment, runs, one) for one in found)
     print(markdown(recomputed), *map(escape_control_chars, differences), sep="\n")
     if differences or strict_json(recomputed) != strict_json(recorded):
         print(f"predictions do not confirm {len(differences)} of {len(tested)} records")

@@ -40,6 +40,14 @@ def test_lsuv_may_start_from_other_weights(pre_init: str | None) -> None:
     assert ((layer.weight / weight).std() < 1e-5) == (pre_init is None)
 
 
+@pytest.mark.parametrize("batches", [noise(64, 4), [noise(64, 4)]], ids=["one pass", "fresh batches"])
+def test_the_start_of_each_layer_is_reported(batches: object) -> None:
+    seen: list[tuple[int, int]] = []
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
+    initialize_(net, "lsuv", batches, dropout=False, progress=lambda *numbers: seen.append(numbers))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_unknown_names_are_refused_with_the_choices() -> None:
     with pytest.raises(UsageError, match=r"unknown init 'lsvu'.*choose from: lsuv, orthonormal, "):
         initialize_(nn.Linear(1, 1), "lsvu", noise(2, 1))

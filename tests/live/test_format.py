@@ -56,13 +56,40 @@ def test_a_table_of_five_by_five_with_five_seeds_fits_80_columns() -> None:
     assert lines[1] == "115 runs: 69 done, 23 running, 23 waiting; 29,440 images/s; 3 h 45 min left"
     assert lines[2].split() == ["init", "maxout", "ReLU", "VLReLU", "tanh", "sigmoid"]
     assert lines[4].split() == ["LSUV", *["3/5", "92.3", "%"] * 5]
-    grid = lines[4 : next(number for number, line in enumerate(lines) if line.startswith("running"))]
+    grid = lines[4 : next(number for number, line in enumerate(lines) if line.startswith("▸ running"))]
     labels = [line.split()[0] for line in grid if line[:1].isalpha()]
     assert labels == ["LSUV", "OrthoNorm", "OrthoNorm-MSRA", "scaled", "Xavier", "MSRA"]
     assert "…" not in "".join(grid)  # nothing is cut off
     (row,) = (line for line in lines if "orthonormal_msra-sigmoid-s4" in line)
     assert row.split()[2:9] == ["45,000", "of", "90,000", "81.2", "%", "75", "min"]  # the place is cut, not the name
     assert all(max(map(len, drawn(state, width))) <= width for width in (200, 80, 50, 12, 1))
+
+
+def test_with_one_run_per_cell_the_names_fit_60_columns() -> None:
+    experiment = Experiment.load(Path(__file__).parents[2] / "experiments" / "smoke.yaml")
+    runs = {run.run_id: run for run in experiment.runs()}
+    results = {name: ended(run, "diverged") for name, run in runs.items()}
+    lines = drawn(MatrixState(experiment, runs, Observation(results, {}), {}), 60)
+    labels = [line.split()[0] for line in lines[4:11]]
+    assert labels == ["LSUV", "OrthoNorm", "OrthoNorm-", "MSRA", "scaled", "Xavier", "MSRA"]
+
+
+def test_a_part_keeps_the_order_of_the_file_and_marks_what_is_outside(experiment: Experiment) -> None:
+    first, *_, last = experiment.with_settings({"seed": 0}).runs()
+    assert [(run.init, run.activation) for run in (first, last)] == [("lsuv", "tanh"), ("msra", "tanh")]
+    maxout = experiment.runs({"activation": "maxout"})[0]
+    state = MatrixState(experiment, {run.run_id: run for run in (last, maxout)}, Observation({}, {}), {})
+    lines = [line.split() for line in drawn(state, 200)]
+    assert lines[2] == ["init", "tanh", "maxout"]
+    assert lines[4:6] == [["LSUV", "·", "waiting"], ["MSRA", "waiting", "–"]]
+    assert " ".join(lines[6]).endswith("not finite; ·: not among the chosen runs; –: not in the experiment")
+
+
+def test_until_its_first_iteration_a_run_says_what_it_does(experiment: Experiment) -> None:
+    run = experiment.runs()[0]
+    seen = Observation({}, {run.run_id: Progress(100, 0, None, "cpu", stage="LSUV layer 7 of 19")})
+    *_, line = drawn(MatrixState(experiment, {run.run_id: run}, seen, {}), 80)
+    assert line.split() == ["▸", run.run_id, "LSUV", "layer", "7", "of", "19", "cpu"]
 
 
 def test_names_are_not_markup_and_control_characters_are_escaped(experiment: Experiment) -> None:

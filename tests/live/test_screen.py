@@ -65,10 +65,34 @@ def test_the_grid_shows_the_runs_of_this_command_and_of_others(
         wait(lambda: display.state().total == CellProgress(9, (mine.seed, other.seed), (90.0, 91.0), 0, 0, 2), "a look")
         display.note("something to know")
         display.progressed(more[2], GPU, 0, None)  # stopped with the matrix
+        display._live.refresh()
     text = console.file.getvalue()
     assert f"[1/9] {mine.run_id}: converged 90.00 % in 50 s" in text
-    assert text.rindex("9 runs: 2 done, 2 errors, 5 waiting") > text.rindex("something to know")  # the last picture
+    assert text.rindex("9 runs: 2 done, 2 errors, 1 running, 4 waiting") > text.rindex("something to know")
+    assert text.rindex("\x1b[2K") > text.rindex("running elsewhere")  # at its end, the picture is erased
     assert "60,000 of 60,000" not in text
+
+
+def test_the_legend_is_whole_also_below_a_line_that_is_not_wrapped(experiment: Experiment, tmp_path: Path) -> None:
+    console = terminal()
+    with LiveDisplay(console, experiment, experiment.runs(), tmp_path) as display:
+        display.begin(0, 9)
+        display.note("something to know")
+        text = console.file.getvalue()
+    assert 1 < text.count("running elsewhere") == text.count("finite")
+
+
+def test_a_terminal_that_was_resized_is_cleared(experiment: Experiment, tmp_path: Path) -> None:
+    console = terminal()
+    with LiveDisplay(console, experiment, experiment.runs(), tmp_path) as display:
+        display.begin(0, 9)
+        display._live.refresh()
+        before = console.file.getvalue()
+        console.width = 60
+        display._live.refresh()
+    clear = "\x1b[2J\x1b[H"
+    assert clear not in before
+    assert console.file.getvalue().count(clear) == 1
 
 
 @pytest.fixture
@@ -106,6 +130,26 @@ def test_watch_prints_one_line_per_change(experiment: Experiment, tmp_path: Path
         f"[3/3] {third.name}: n/c (diverged) in 50 s",
         "3 runs: 3 done",
     ]
+
+
+def test_nothing_stays_of_a_watch_that_ends_on_a_low_terminal(
+    experiment: Experiment, tmp_path: Path, three: dict[Path, Run]
+) -> None:
+    console = terminal()
+    console.height = 5
+    looks = iter((True, False))
+    StatusView(experiment, list(three.values()), tmp_path, console).watch(lambda seen: next(looks))
+    pictures = console.file.getvalue().split(f"{experiment.name} in {tmp_path}")[1:]
+    assert [picture.count("\n") for picture in pictures[:-1]] == [4]  # the fifth line says that there is more
+    assert "running elsewhere" not in console.file.getvalue()  # it is below
+
+
+def test_watching_what_is_over_prints_one_line(experiment: Experiment, tmp_path: Path, three: dict[Path, Run]) -> None:
+    for folder, run in three.items():
+        put(ended(run), folder)
+    console = Console(file=StringIO())
+    assert StatusView(experiment, list(three.values()), tmp_path, console).watch() == 0
+    assert console.file.getvalue().splitlines() == ["3 runs: 3 done"]
 
 
 def test_exit_codes_of_watch(experiment: Experiment, tmp_path: Path, three: dict[Path, Run]) -> None:

@@ -20,9 +20,9 @@ def test_records_and_heartbeats(experiment: Experiment, tmp_path: Path) -> None:
     folders = [RunFolder.of(tmp_path, run) for run in runs]
     monitor = RunMonitor(tmp_path, runs)
     assert monitor.look() == Observation({}, {})
-    mine = acquire(folders[0], Owner("gpu 3", 100, iteration=10**9, test_accuracy=12.5))
+    mine = acquire(folders[0], Owner("gpu 3", 100, iteration=10**9, test_accuracy=12.5, stage="resuming"))
     dead = acquire(folders[1], Owner("cpu", 100, start="1"))  # its process is gone
-    here = Progress(100, 100, 12.5, "gpu 3", f"process {os.getpid()} on {Owner('cpu', 1).host}")
+    here = Progress(100, 100, 12.5, "gpu 3", f"process {os.getpid()} on {Owner('cpu', 1).host}", stage="resuming")
     failed, done = ended(runs[0], "error"), ended(runs[0])
     put(failed, folders[0].path)
     assert monitor.look() == Observation({one: failed}, {one: here}, 0, {two: dead.token})  # it is being tried again
@@ -52,6 +52,16 @@ def test_a_speed_is_measured_over_the_last_changes() -> None:
     assert speeds[-1] == {"a": 2.0}
     assert meter.update({}) == {}
     assert update(1, 5) == {}  # the run has started again
+
+
+def test_a_resumed_run_has_no_speed_before_it_trains() -> None:
+    """Its first report is far from 0, which it has not reached within these seconds."""
+    now = [0.0]
+    meter = SpeedMeter(clock=lambda: now[0])
+    speeds = []
+    for now[0], iteration, stage in ((0, 0, "starting"), (5, 0, "resuming"), (6, 5000, ""), (8, 5020, "")):
+        speeds.append(meter.update({"a": Progress(10_000, iteration, stage=stage)}))
+    assert speeds == [{}, {}, {}, {"a": 10.0}]
 
 
 def test_cells_and_totals(experiment: Experiment) -> None:

@@ -16,7 +16,7 @@ from workers import SYNTHETIC, ended, put, record
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher
 from replicate.matrix.plan import unfinished_runs
-from replicate.matrix.resources import END_SECONDS, Deadline, make_slots
+from replicate.matrix.resources import END_SECONDS, Deadline, Slot, make_slots
 from replicate.matrix.scheduler import MatrixSummary, Scheduler
 from replicate.options import Options
 from replicate.run import Run
@@ -71,6 +71,26 @@ def meanwhile(act: Callable[[], None]) -> Iterator[None]:
         acting.result()
 
 
+def test_a_stage_of_the_start_is_shown_but_is_no_progress(launcher: LocalLauncher, tmp_path: Path) -> None:
+    shown, counted, run = [], [], of_seed(0)
+
+    class Recorder(Display):
+        def progressed(self, run: Run, slot: Slot, *news: object) -> None:
+            shown.append(news)
+
+    class Counter(Deadline):
+        def progressed(self, task: str) -> None:
+            counted.append(task)
+
+    display = Recorder(Console(file=StringIO()))
+    scheduler = Scheduler(
+        launcher, make_slots("cpu", 1, 1, 0), Options(tmp_path), display, train="workers:train", deadline=Counter()
+    )
+    assert scheduler.run([run], [run]) == MatrixSummary(0, 0)
+    assert shown == [(0, None, "starting"), (0, None, "reading data"), (1, None, "")]
+    assert counted == [run.run_id]
+
+
 def test_a_failed_run_is_a_record_and_the_others_continue(schedule: Schedule, tmp_path: Path, text: StringIO) -> None:
     runs = [of_seed(seed) for seed in (0, 1, 2, 4, 30)]
     put(record(runs[4], Options(tmp_path), "an earlier call"), RunFolder.of(tmp_path, runs[4]).path)
@@ -84,7 +104,7 @@ def test_a_failed_run_is_a_record_and_the_others_continue(schedule: Schedule, tm
     # each run sees its own device and no other
     assert {found[0].device, found[4].device} <= {"cuda sees '0'", "cuda sees '1'"}
     assert found[30].device == "an earlier call"
-    for line in ("5 runs, 1 are done already", "[5/5]", f"{runs[0].run_id}: converged 50.00 %"):
+    for line in ("5 runs, 1 already done", "[5/5]", f"{runs[0].run_id}: converged 50.00 %"):
         assert line in text.getvalue()
 
 

@@ -2,11 +2,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up_records import layer, make_records, write_layers
+from made_up_records import layer, make_records, make_result, write_layers
 from workers import put
 
 from replicate.experiment import Experiment
-from replicate.report.charts import init_report, page_charts, read_charts
+from replicate.report.charts import init_report, outcomes, page_charts, read_charts
 from replicate.report.document import Document, document
 from replicate.store.result import Result
 
@@ -83,3 +83,16 @@ def test_reports_of_an_initialisation_are_summarised_by_layer() -> None:
         **{"before": pytest.approx(0.5), "variance": pytest.approx(2)},
     }
     assert [fc[key] for key in ("before", "variance", "range", "tries", "within")] == [None] * 5
+
+
+def test_outcomes_of_runs_that_did_not_converge(small: Experiment) -> None:
+    runs = sorted(small.runs(), key=lambda run: (run.init, run.activation))
+    ends = [(90.0, 9)] * 3 + [(10.0, 9), (None, 57), (None, 1030)] + [(None, 2), (90.0, 9)]  # the last one is missing
+    results = [make_result(run, end, iteration=at) for run, (end, at) in zip(runs, ends, strict=False)]
+    assert [list(one.values()) for one in outcomes(document(small, small.runs(), make_records(results)))] == [
+        [0, 0, ""],
+        [0, 1, "1 of 3 at chance, 2 of 3 diverged at 57 to 1,030"],
+        [1, 1, "1 of 2 diverged at 2"],
+    ]
+    doc = document(small, small.runs(), make_records([make_result(runs[0], 10.0)]))
+    assert [one["text"] for one in outcomes(doc)] == ["at chance"]

@@ -75,11 +75,11 @@ BOTH = {**LSUV, "xavier-relu": around(91)}
         (
             BEST,
             {**BOTH, "msra-relu": around(91.9)},
-            "undecided: not shown: LSUV × ReLU over MSRA × ReLU (Holm p = 0.35)",
+            "undecided: not significant: LSUV × ReLU over MSRA × ReLU (Holm p = 0.35)",
         ),
         (BEST, {**BOTH, "msra-relu": around(93)}, "contradicted: MSRA × ReLU is above LSUV × ReLU (Holm p = 1.7e-05)"),
         (BEST, {**BOTH, "lsuv-relu": 5}, "contradicted: LSUV × ReLU is n/c, Xavier × ReLU is not"),
-        (BEST, {"lsuv-relu": 3, "msra-relu": 3}, "undecided: not shown: LSUV × ReLU over MSRA × ReLU (both n/c)"),
+        (BEST, {"lsuv-relu": 3, "msra-relu": 3}, "undecided: not significant: LSUV × ReLU over MSRA × ReLU (both n/c)"),
         (BEST, {"lsuv-relu": (92.0,), "xavier-relu": (80.0,)}, "undecided: n < 3 in every cell"),
         (BEST, LSUV, "undecided: no rival in this experiment"),
         (

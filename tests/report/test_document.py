@@ -1,14 +1,11 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
 from made_up_records import ROOT, make_records, make_result
 
-from replicate.errors import UsageError
 from replicate.experiment import Experiment
-from replicate.report.document import axis_values, build, document, strict_json
+from replicate.report.document import axis_values, document, strict_json
 
 
 def test_numbers_that_are_not_finite_are_null(small: Experiment) -> None:
@@ -23,13 +20,6 @@ def test_claims_are_judged_on_whole_sets_of_cells(small: Experiment) -> None:
     reasons = {claim["id"]: claim["reason"] for claim in claims}
     assert reasons["lsuv-best-relu"] == "not all of its cells are in this table"
     assert reasons["lsuv-best-maxout"] == "no rival in this experiment"
-
-
-def test_nothing_finished_names_the_folder_and_the_command(small: Experiment) -> None:
-    crashed = make_records([make_result(small.runs()[0], None, "error")])
-    message = r"^here holds no finished run of small \(1 ended in an error\); .*`replicate matrix FILE --out here`$"
-    with pytest.raises(UsageError, match=message):
-        build(small, small.runs(), crashed, Path("here"))
 
 
 def test_the_released_recipes_are_footnotes() -> None:

@@ -46,25 +46,36 @@ def test_every_figure_with_a_caption_and_figures_without_data_are_listed(everyth
     assert lines == []
     assert all(f"**{name}.** small: " in captions.read_text() for name in names)
     assert r"$\frac{$ 100%; runs per cell: 0 to 3." in captions.read_text()
+    everything["protocol"]["warning"] = "They mean nothing."
     for run in everything["runs"]:
         (tmp_path / "runs" / run["run_id"] / "layers.json").write_text("{")
     *plain, captions = draw(everything, tmp_path, tmp_path / "plain", lines.append)
-    # the same results give the same bytes
-    assert [path.read_bytes() for path in plain] == [path.read_bytes() for path in whole[: len(plain)]]
+    # the same results give the same bytes, but for the warning, which a PNG shows
+    same = [one.read_bytes() == other.read_bytes() for one, other in zip(plain, whole, strict=False)]
+    assert same == [path.suffix == ".pdf" for path in plain]
+    assert captions.read_text().count(r". They mean nothing. $\frac{$ 100%") == len(PLAIN)
     assert sum("layers.json: " in text for text in lines) == len(everything["runs"])
-    left_out = [f"{name} is left out: no record has data for it" for name in LAYER_FIGURES]
-    assert lines[-3:] == left_out
-    assert captions.read_text().endswith("\n\n".join(left_out) + "\n")
+    left_out = f"Left out, because no record has data for them: {', '.join(LAYER_FIGURES)}."
+    assert lines[-1] == left_out
+    assert captions.read_text().endswith(f"\n\n{left_out}\n")
 
 
 # --- accuracies ----------------------------------------------------------------------------------------------------
 
 
 def test_ours_and_the_papers_on_one_scale(doc: Document) -> None:
-    ours, paper, _ = heat_map(doc).figure.axes
+    picture = heat_map(doc)
+    ours, paper, _ = picture.figure.axes
     assert texts(ours) == ["94.0 ± 0.2\nn=3", "92.2 ± 0.1\nn=2, 1 n/c", "–", "n/c\n1/1\n… 1/3"]
     assert texts(paper) == ["93.94", "92.11", "–", "91.93"]
     assert ours.collections[0].get_clim() == paper.collections[0].get_clim() == pytest.approx((91.93, 94))
+    assert "Both panels have the same colour scale." in picture.notes
+    assert {text.get_text(): text.get_color() for text in paper.texts} == {
+        "93.94": "0.1",
+        "92.11": "white",
+        "–": "0.1",
+        "91.93": "white",
+    }
     assert [label.get_text() for label in ours.get_xticklabels()] == ["maxout", "ReLU"]
     assert [label.get_text() for label in ours.get_yticklabels()] == ["LSUV", "OrthoNorm-MSRA scaled"]
 
@@ -72,11 +83,18 @@ def test_ours_and_the_papers_on_one_scale(doc: Document) -> None:
 def test_numbers_that_do_not_compare_and_none_that_converged(small: Experiment) -> None:
     half = small.with_settings({"width": 0.5, "seed": [0]})
     narrow = document(half, half.runs(), make_records(make_result(run, 50.0) for run in half.runs()))
-    assert heat_map(narrow).figure.axes[1].get_title() == "paper (not comparable)"
-    assert heat_map(narrow).notes[-1] == "Not comparable with the paper: width 0.5 (paper: 1)."
+    picture = heat_map(narrow)
+    ours, paper, *bars = picture.figure.axes
+    assert (paper.get_title(), len(bars)) == ("paper (not comparable)", 2)
+    assert [axes.collections[0].get_clim() for axes in (ours, paper)] == [(45, 55), (91.93, 93.94)]
+    assert picture.notes[1:] == (
+        "Each panel has its own colour scale.",
+        "Not comparable with the paper: width 0.5 (paper: 1).",
+    )
     figure = strip(narrow).figure
-    assert legend(figure) == ["a converged run", "mean and its 95 % interval"]
-    assert len(figure.axes[0].get_lines()) == 2  # one run and its mean, no interval
+    assert legend(figure) == ["a converged run"]
+    (run,) = figure.axes[0].get_lines()  # it has neither a mean nor an interval
+    assert points(run) == [(MEAN_AT, 50)]
     chance = make_records(make_result(run, 10.0) for run in half.runs())
     failed = document(replace(half, table=TableSpec()), half.runs(), chance)
     assert texts(heat_map(failed).figure.axes[0]) == ["n/c\n1/1", "n/c\n1/1", "–", "n/c\n1/1"]
@@ -92,8 +110,11 @@ def test_runs_means_intervals_and_the_paper(doc: Document) -> None:
     assert [y for _, y in interval] == pytest.approx([93.503, 94.497], abs=0.001)  # 94 ± 4.303 · 0.2 / √3
     assert paper == [(PAPER_AT, 93.94)]
     assert texts(relu) == ["n/c (1/1)"]
+    assert relu.texts[0].get_bbox_patch().get_facecolor() == relu.get_facecolor()  # hides the grid behind the text
     assert len(relu.get_lines()) == 5  # the n/c cell has only the paper's number
     assert legend(figure) == ["a converged run", "mean and its 95 % interval", "paper"]
+    assert strip(doc).title == "final test accuracy by initialisation"
+    assert strip({**doc, "axes": ["lr", "activation"]}).title == "final test accuracy by lr"
 
 
 # --- lines ---------------------------------------------------------------------------------------------------------
@@ -122,13 +143,32 @@ def test_the_legend_takes_a_free_place(doc: Document) -> None:
     figure = curves(doc, {"label": "", "x": [1, 2], "lines": [line(0, [60, 94])]}).figure
     assert [axes.get_title() for axes in figure.axes] == names
     assert [bool(axes.get_xlabel()) for axes in figure.axes] == [False, False, True, True, True]
+    assert not overlaps_the_panels(figure)
+    # with a third line of panels
+    titles = {
+        axis: [{"title": name} for name in names] for axis, names in (("columns", "abcdefg"), ("rows", "123456789"))
+    }
+    many = {**doc, **titles}
+    assert not overlaps_the_panels(curves(many, {"label": "", "x": [1, 2], "lines": [line(0, [60, 94])]}).figure)
+
+
+def overlaps_the_panels(figure: Figure) -> bool:
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
-    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    return any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+
+
+def test_an_axis_within_one_power_of_ten_has_several_numbers(doc: Document) -> None:
+    chart = {"label": "", "x": ["conv1", "fc1"], "lines": [line(1, [0.9, 1.2])]}
+    maxout, _ = layers(doc, {0: chart}, "title", "variance").figure.axes
+    bottom, top = maxout.get_ylim()
+    visible = [tick for tick in maxout.get_yticks() if bottom <= tick <= top]
+    assert 1 in visible
+    assert len(visible) > 2
 
 
 @pytest.mark.parametrize(
-    ("lowest", "shown"), [(0.5, "0.5"), (1e-12, "1e-12")]
+    ("lowest", "shown"), [(0.5, "0.5"), (1e-12, "1e-12"), (1e-15, "1e-14")]
 )  # powers of ten are too few for 0.5 to 1
 def test_layers_on_a_narrow_and_a_wide_axis(doc: Document, lowest: float, shown: str) -> None:
     chart = {"label": "", "x": ["conv1", "fc1"], "lines": [line(1, [lowest, 1])]}
@@ -137,8 +177,10 @@ def test_layers_on_a_narrow_and_a_wide_axis(doc: Document, lowest: float, shown:
     variance, target = map(points, maxout.get_lines())
     assert variance == [(0, lowest), (1, 1)]
     assert [y for _, y in target] == [1, 1]
-    assert maxout.yaxis.get_major_formatter()(lowest) == shown
-    assert lowest in maxout.get_yticks()
+    ticks, labels = maxout.get_yticks(), [label.get_text() for label in maxout.get_yticklabels()]
+    bottom, top = maxout.get_ylim()
+    visible = [label for tick, label in zip(ticks, labels, strict=True) if bottom <= tick <= top]
+    assert (visible[0], visible[-1]) == (shown, "1")
     assert legend(picture.figure)[-1] == "1, the target of LSUV"
 
 

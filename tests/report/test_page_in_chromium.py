@@ -12,9 +12,11 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 import chromium
 from axe_playwright_python.sync_playwright import Axe
 from made_up_records import LABELS, fill, many
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from workers import put
 
+from replicate.options import Selection
 from replicate.report.document import document
 from replicate.report.page import matrix_command, write_report
 from replicate.store.run_folder import collect
@@ -45,7 +47,8 @@ def show(browser: Browser, path: Path, **options: Any) -> tuple[Page, list[str]]
 
 def write(out: Path) -> Path:
     doc = document(SMALL, SMALL.runs(), collect(out, SMALL.runs()))
-    return write_report(doc, out, partial(matrix_command, Path("experiments/small.yaml")), lambda dataset: LABELS)[0]
+    command = partial(matrix_command, Path("experiments/small.yaml"), Selection(), Path("small"))
+    return write_report(doc, out, command, lambda dataset: LABELS)[0]
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +149,111 @@ def test_commands_can_be_copied_and_runs_searched(page: Page) -> None:
     page.get_by_label("Copy the command for Xavier × ReLU").click()
     page.get_by_text("Copied", exact=True).first.wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied == "replicate matrix experiments/small.yaml --only init=xavier activation=relu"
+    assert copied == (
+        "replicate matrix experiments/small.yaml --only init=xavier activation=relu --out results/local/small-again"
+    )
     page.locator("#runs > summary").click()
     page.get_by_label("Show only records that contain").fill("XAVIER-relu")
     assert page.locator("#found").inner_text() == "3 of 18"
     assert page.locator(".runs tbody tr:visible").count() == 3
+
+
+def overlap(page: Page, first: str, second: str) -> bool:
+    """Whether the boxes of two visible elements share more than a pixel."""
+    one, other = page.locator(first).bounding_box(), page.locator(second).bounding_box()
+    assert one, first
+    assert other, second
+    apart = [
+        one[at] + one[size] < other[at] + 1 or other[at] + other[size] < one[at] + 1
+        for at, size in (("x", "width"), ("y", "height"))
+    ]
+    return not any(apart)
+
+
+@pytest.mark.parametrize("height", [900, 420])
+def test_popovers_do_not_cover_what_they_explain(browser: Browser, full: Path, height: int) -> None:
+    page, _ = show(browser, full, viewport={"width": 1000, "height": height}, reduced_motion="reduce")
+    for cell in ("cell-0-0", "cell-2-1"):
+        page.locator(f"#{cell}").focus()
+        assert not overlap(page, f"#{cell}-runs", f"td:has(#{cell})")
+    page.keyboard.press("Escape")
+    figure = "[data-charts=curves] figure:first-child"
+    page.locator(f"{figure} .u-over").hover()
+    assert not overlap(page, f"{figure} .reading", f"{figure} .plot")
+
+
+def test_the_navigation_stays_in_view_and_hides_no_heading(page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    page.locator("nav a[href='#layers']").click()
+    assert page.locator("nav").bounding_box()["y"] == 0
+    assert not overlap(page, "nav", "#layers-h")
+
+
+def test_a_table_that_is_wider_than_a_phone_says_so(browser: Browser, full: Path) -> None:
+    page, _ = show(browser, full, viewport=PHONE)
+    grid = page.locator("#table .scroll")
+    hint = "getComputedStyle(document.querySelector('#table caption span'), '::after').content"
+    page.wait_for_selector("#table .scroll.wide.more")
+    assert "Scroll sideways" in page.evaluate(hint)
+    grid.evaluate("box => { box.scrollLeft = box.scrollWidth; }")
+    page.wait_for_selector("#table .scroll.wide:not(.more)")
+    page.set_viewport_size({"width": 1280, "height": 740})
+    page.wait_for_selector("#table .scroll:not(.wide)")
+    assert page.evaluate(hint) == "none"
+
+
+def test_panels_say_what_did_not_converge(page: Page) -> None:
+    curves = page.locator("[data-charts=curves]")
+    assert curves.locator(".failures").all_inner_texts() == ["MSRA diverged at 57", ""]
+    for name in ("LSUV", "Xavier"):
+        curves.get_by_label(name, exact=True).uncheck()
+    assert curves.locator("figure").first.locator("canvas").count() == 0  # nothing but the line
+    curves.get_by_label("MSRA", exact=True).uncheck()
+    assert curves.locator(".failures").all_inner_texts() == ["", ""]
+
+
+def test_charts_are_saved_as_png(page: Page, tmp_path: Path) -> None:
+    for charts, name in (("curves", "table3-test-accuracy.png"), ("layers", "table3-variance-of-the-pre-activation")):
+        with page.expect_download() as download:
+            page.locator(f"[data-charts={charts}] .save").click()
+        assert download.value.suggested_filename.startswith(name)
+        download.value.save_as(tmp_path / name)
+        picture, panels = Image.open(tmp_path / name), page.locator(f"[data-charts={charts}] div.panels").bounding_box()
+        assert picture.format == "PNG"
+        assert picture.width >= panels["width"]
+        assert picture.height >= panels["height"] + 54  # a title and a legend
+        assert len(picture.getcolors(1 << 24)) > 20  # lines of several colours
+
+
+def test_a_saved_chart_wraps_what_the_page_wraps(page: Page) -> None:
+    widths = page.evaluate("""() => {
+      const text = "LSUV 3 of 5 at chance; OrthoNorm, OrthoNorm-MSRA scaled at chance; MSRA diverged at 57 to 61";
+      document.querySelector("[data-charts=curves] .failures").textContent = text;
+      const widths = [];
+      const own = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, x, y, most) {
+        if (most) widths.push([this.measureText(text).width, most]);
+        own.call(this, text, x, y);
+      };
+      picture(drawn[0]);
+      return widths;
+    }""")
+    assert len(widths) == 5  # two titles, an empty line and two lines
+    assert all(width <= most for width, most in widths)
+
+
+def test_steps_of_the_learning_rate_are_drawn_over_the_grid(page: Page) -> None:
+    # the grid has lines at 40,000, 60,000 and 80,000 iterations too; the darkest red of each, below all curves
+    reds = page.evaluate("""() => data.milestones.map((milestone) => {
+      const plot = drawn[0].plots[0];
+      const x = Math.round(plot.valToPos(milestone, "x", true));
+      const { top, height } = plot.bbox;
+      const { data: pixels } = plot.ctx.getImageData(x - 1, top + height / 2, 3, height / 4);
+      return Math.min(...pixels.filter((_, index) => index % 4 === 0 && pixels[index + 3] > 200));
+    })""")
+    grid = int(page.evaluate("colour('--line')")[1:3], 16)
+    assert len(reds) == 3
+    assert max(reds) < grid - 10
 
 
 def test_colour_scheme_and_paper(page: Page) -> None:

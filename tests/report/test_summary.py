@@ -68,3 +68,19 @@ def test_provenance() -> None:
     assert [(one["dirty"], one["runs"]) for one in found["code"]] == [(False, 2), (True, 1)]
     assert found["versions"] == {"torch": {"2.11": 2, "2.12": 1}}
     assert (found["first_finished"], found["last_finished"]) == (early, late)
+
+
+@pytest.mark.parametrize(("dataset", "warned"), [("synthetic", True), ("cifar10", False), ("folder:a", False)])
+def test_a_table_of_generated_images_says_that_its_numbers_mean_nothing(dataset: str, warned: bool) -> None:
+    runs = (Run("lsuv", "relu", dataset=dataset),)
+    warning = shared_protocol(runs, [], ("init", "activation"))["warning"]
+    assert ("mean nothing" in warning) if warned else warning is None
+
+
+def test_the_number_of_runs_limits_only_published_numbers(small: Experiment) -> None:
+    unpublished = replace(small, table=replace(small.table, reference=None))
+    few = "published numbers are judged only with at least 3"
+    for experiment, expected in ((small, True), (unpublished, False)):
+        records = make_records(make_result(run, 90.0) for run in experiment.runs({"seed": 0}))
+        caveats = document(experiment, experiment.runs({"seed": 0}), records)["summary"]["caveats"]
+        assert any(few in caveat for caveat in caveats) is expected

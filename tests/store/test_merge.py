@@ -43,6 +43,7 @@ def test_what_a_run_yielded_is_copied_bit_for_bit(tmp_path: Path) -> None:
     expected = contents(a) | contents(b)
     # Other times, hosts and devices, and what an older record lacks, are no conflict; checkpoints and logs are left.
     elsewhere = {"seconds": 9.0, "finished": "later", "device": "another", "commit": "f" * 40, "weights_sha256": None}
+    elsewhere["url"] = "https://example.org/1"
     place(b, ONE, {}, **elsewhere)
     one.log.write_text("said")
     runs = [ONE.run_id, TWO.run_id]
@@ -72,7 +73,7 @@ def test_conflicts_are_named_and_the_rest_is_copied(tmp_path: Path, capsys: pyte
     assert main(["collect", str(a), str(b), "--out", str(out)]) == 1
     assert capsys.readouterr().out.splitlines() == [
         f"conflict: {ONE.run_id}: {one.path} and {other.path} differ in {', '.join(changes)}, curve.csv",
-        "1 runs copied, 0 there already, 1 in conflict, 0 not readable, 0 in progress",
+        "1 run copied, 0 there already, 1 in conflict, 0 not readable, 0 in progress",
     ]
     assert not RunFolder.of(out, ONE).result.exists()
     merge([a], out)

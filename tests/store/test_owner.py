@@ -29,11 +29,13 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_an_owner_reads_back_and_odd_ones_do_not() -> None:
-    for one in (ME, replace(ME, iteration=5, test_accuracy=12.5, beat=3), replace(ME, start=None)):
+    for one in (ME, replace(ME, iteration=5, test_accuracy=12.5, beat=3), replace(ME, start=None, stage="x")):
         assert parse_owner(one.to_json().encode()) == one
     plain = json.loads(ME.to_json())
     # Other versions read these names.
-    assert " ".join(plain) == "device iterations iteration test_accuracy beat host pid place start"
+    assert " ".join(plain) == "device iterations iteration test_accuracy stage beat host pid place start"
+    without = {name: value for name, value in plain.items() if name != "stage"}  # as the first version wrote it
+    assert parse_owner(json.dumps(without).encode()) == ME
     for change in ({"host": "\x1b[31m"}, {"pid": True}, {"iteration": None}, {"more": 1}, {"beat": float("nan")}):
         assert parse_owner(json.dumps(plain | change).encode()) is None
 

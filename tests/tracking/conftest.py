@@ -11,7 +11,7 @@ PAPER = Path(__file__).parents[2] / "results" / "paper"
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_DATA_DIR", "WANDB_ENTITY", "WANDB_MODE"):
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_DATA_DIR", "WANDB_ENTITY", "WANDB_MODE", "WANDB_PROJECT"):
         monkeypatch.setenv(name, "")  # so that it is restored after the test, even if the test sets it
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

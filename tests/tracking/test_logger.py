@@ -2,8 +2,9 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from runs import stop_at, train_run
 from wandb_log import closed, items, table
 
 from replicate.data import synthetic
+from replicate.logging_options import Logging
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import Result
@@ -34,13 +36,13 @@ class Trained:
         return {row["_step"]: row for row in map(items, self.all("history"))}
 
 
-def train(out: Path, progress: Any = lambda iteration, accuracy: None) -> Trained:
+def train(out: Path, progress: Any = lambda *_: None) -> Trained:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "TRAIN", 100)
         patch.setattr(synthetic, "TEST", 20)
         patch.setenv("WANDB_API_KEY", KEY)
         patch.delenv("WANDB_DATA_DIR", raising=False)
-        result = train_run(RUN, Options(out=out, wandb="offline", experiment="trial"), progress)
+        result = train_run(RUN, Options(out=out, logging=Logging(wandb="offline"), experiment="trial"), progress)
         os.environ.pop("WANDB_DATA_DIR")  # the logger has set it
     (folder,) = (out / "runs" / RUN.run_id / "wandb").glob("offline-run-*")
     return Trained(result, folder, closed(folder))
@@ -127,6 +129,31 @@ def test_a_resumed_offline_run_is_logged_from_its_beginning(
         assert {key: row[key] for key in keys} == {key: resumed[step][key] for key in keys}
 
 
+def test_project_entity_and_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(name: str, logging: Logging) -> Any:
+        (tmp_path / name).mkdir()
+        logger = WandbLogger(RUN, Options(out=tmp_path, logging=logging), tmp_path / name)
+        assert logger.start("3f" * 32) is None  # an offline run has no URL
+        logger.finish(None)
+        (folder,) = (tmp_path / name / "wandb").glob("offline-run-*")
+        (run,) = (record.run for record in closed(folder) if record.HasField("run"))
+        return run.project, run.entity, list(run.tags)
+
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    plain = Logging(wandb="offline")
+    assert started("environment", plain) == ("ours", "team", ["lsuv", "maxout"])
+    given = replace(plain, wandb_project="mine", wandb_entity="me", wandb_tags="laptop,first")
+    assert started("options", given) == ("mine", "me", ["lsuv", "maxout", "laptop", "first"])
+
+
+def test_a_run_that_is_online_has_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://wandb.example.org/me/mine/runs/1"
+    monkeypatch.setattr("wandb.init", lambda **_: SimpleNamespace(url=url, define_metric=lambda *_, **__: None))
+    logger = WandbLogger(RUN, Options(out=tmp_path, logging=Logging(wandb="online")), tmp_path)
+    assert logger.start("3f" * 32) == url
+
+
 class Broken:
     def __getattr__(self, name: str) -> None:
         raise OSError(f"no {name}")
@@ -143,7 +170,7 @@ def test_a_training_does_not_need_wandb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], init: Any, failures: list[str]
 ) -> None:
     monkeypatch.setattr("wandb.init", init)
-    logger = WandbLogger(RUN, Options(out=tmp_path, wandb="online"), tmp_path)
+    logger = WandbLogger(RUN, Options(out=tmp_path, logging=Logging(wandb="online")), tmp_path)
     logger.finish(None)  # a training whose data cannot be loaded ends before the start
     logger.start("3f" * 32)
     logger.initialized([{"layer": "conv1"}], [], [])

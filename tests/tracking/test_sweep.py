@@ -29,4 +29,4 @@ def test_every_point_of_the_sweep_is_one_run(monkeypatch: pytest.MonkeyPatch) ->
         command, arguments = parse([*words[4:], *made["args_no_hyphens"]])
         chosen = Selected.load(arguments["file"], arguments["selection"])
         assert chosen.runs == (Run(**{**pilot, **point}),)
-        assert (command, arguments["wandb"], str(chosen.out)) == ("run", "online", "results/local/sweep")
+        assert (command, arguments["logging"].wandb, str(chosen.out)) == ("run", "online", "results/local/sweep")

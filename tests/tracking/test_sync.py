@@ -13,6 +13,7 @@ from workers import put, record
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
+from replicate.logging_options import WandbProject
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.run_folder import collect
@@ -72,7 +73,7 @@ def test_a_dry_run_and_one_without_a_key_change_nothing(
 FAKE = """
 import pathlib, sys
 print("given", *sys.argv[1:])
-for path in map(pathlib.Path, sys.argv[2:]):
+for path in filter(pathlib.Path.is_dir, map(pathlib.Path, sys.argv[2:])):
     if "relu" not in path.name or (path / "tried").exists():
         next(path.glob("*.wandb")).with_suffix(".wandb.synced").touch()
     (path / "tried").touch()
@@ -95,6 +96,12 @@ def test_report_then_upload_then_the_rest(
     assert "1 were not uploaded; run the command again to retry them" in printed
     assert printed.count("report job: uploaded before, and nothing has changed") == 2
     assert not [path for path in out.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+
+    # The options replace the project and the entity with which a run was logged.
+    (trained / f"run-{runs[0].run_id}-3f3f3f.wandb.synced").unlink()
+    where = WandbProject(wandb_project="mine", wandb_entity="me")
+    assert sync(experiment, runs, collect(out, runs), out, where) == 0
+    assert f"given sync --project mine --entity me {trained}" in capfd.readouterr().out
 
     # The report holds table, claims and figures. Other numbers would give it another id.
     found = closed(report)

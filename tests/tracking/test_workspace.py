@@ -9,6 +9,7 @@ import pytest
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
+from replicate.logging_options import WandbProject
 from replicate.store.measurements import COLUMNS
 from replicate.tracking import workspace
 from replicate.tracking.workspace import dashboard
@@ -18,7 +19,7 @@ def test_the_runs_of_the_experiment_and_panels_for_what_they_log(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wandb.Api", None)  # a dry run asks no server
-    view = json.loads(dashboard(experiment, None, dry_run=True))
+    view = json.loads(dashboard(experiment, WandbProject(), dry_run=True))
     assert (view["entity"], view["project"]) == ("ENTITY", "lsuv-replication")
     assert view["name"].startswith("two by two: ")
     (runs,) = view["spec"]["section"]["runSets"]
@@ -43,17 +44,18 @@ def test_saving_needs_a_key_a_server_and_a_library(experiment: Experiment, monke
         raise ConnectionError("no\nroute")
 
     with pytest.raises(UsageError, match="no W&B key is known"):
-        dashboard(experiment, "me", dry_run=False)
+        dashboard(experiment, WandbProject(wandb_entity="me"), dry_run=False)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr("wandb.Api", unreachable)
     with pytest.raises(UsageError, match="W&B has not saved the dashboard: no route"):
-        dashboard(experiment, None, dry_run=False)
+        dashboard(experiment, WandbProject(), dry_run=False)
     monkeypatch.setattr("wandb.Api", lambda: SimpleNamespace(default_entity="owner"))
     monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", lambda workspace: None)
     monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.url", property(lambda workspace: workspace.entity))
-    assert dashboard(experiment, None, dry_run=False) == "owner"
+    assert dashboard(experiment, WandbProject(), dry_run=False) == "owner"
     monkeypatch.setenv("WANDB_ENTITY", "team")
-    assert [dashboard(experiment, name, dry_run=False) for name in (None, "me")] == ["team", "me"]
+    projects = [WandbProject(wandb_entity=name) for name in (None, "me")]
+    assert [dashboard(experiment, one, dry_run=False) for one in projects] == ["team", "me"]
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(UsageError, match="pip install wandb-workspaces"):
         importlib.reload(workspace)

@@ -80,7 +80,7 @@ def test_a_kill_loses_only_what_came_after_the_checkpoint(run: Run, options: Opt
     other = replace(options, out=tmp_path / "killed", checkpoint_seconds=0.0)
     path = RunFolder.of(other.out, run).checkpoint
 
-    def progress(iteration: int, accuracy: float | None) -> None:
+    def progress(iteration: int, *_: object) -> None:
         if iteration == 5:
             shutil.copy(path, tmp_path / "early.pt")
         if iteration == 10:

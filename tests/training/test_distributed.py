@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from replicate.run import Run
 from replicate.store.measurements import read_layers
 from replicate.store.run_folder import RunFolder
 from replicate.training import distributed
+from replicate.training.logger import Progress
 from replicate.training.module import Classifier, Eager
 
 
@@ -69,11 +69,11 @@ def forked(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replicate.training.measurements.PROGRESS_SECONDS", 0.0)
 
 
-def send_to_rank_1(number: int) -> Callable[[int, float | None], None]:
+def send_to_rank_1(number: int) -> Progress:
     left = [number]
 
-    def progress(iteration: int, accuracy: float | None) -> None:
-        if left:
+    def progress(iteration: int, accuracy: float | None, stage: str = "") -> None:
+        if left and not stage:
             (one,) = mp.active_children()
             os.kill(one.pid or 0, left.pop())
 

@@ -19,6 +19,7 @@ from replicate.store.result import read_result
 from replicate.store.run_folder import RunFolder
 from replicate.training import train
 from replicate.training.cuda_graph import CudaGraph
+from replicate.training.logger import Logger
 from replicate.training.module import Batch, Classifier
 
 pytestmark = pytest.mark.usefixtures("few_images")
@@ -31,13 +32,17 @@ def curve(options: Options, run: Run) -> list[dict[str, str]]:
 def test_a_run_leaves_its_record_its_curve_and_its_predictions(
     tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress: list[tuple[int, float | None]] = []
+    progress: list[tuple[int, float | None, str]] = []
     run = replace(tiny, batch_size=25)  # 100 images: a pass is 4 iterations
-    result = train_run(run, options, lambda *news: progress.append(news))
+    monkeypatch.setattr(Logger, "start", lambda *_: "https://example.org/1")
+    result = train_run(
+        run, options, lambda iteration, accuracy, stage="": progress.append((iteration, accuracy, stage))
+    )
     assert result == read_result(options.out / "runs" / run.run_id / "result.json")
     assert result.error is None
     assert result.status in ("converged", "not_converged")
     assert (result.iteration, result.data_label) == (8, "synthetic shapes")
+    assert result.url == "https://example.org/1"
     assert len(result.fingerprint) == 64
     assert (result.classes, result.test_images, result.parts) == (10, 20, None)
     assert result.environment["threads"] == result.options["threads"] == 1
@@ -49,7 +54,9 @@ def test_a_run_leaves_its_record_its_curve_and_its_predictions(
     assert [(row["iteration"], row["epoch"], row["lr"]) for row in rows] == [("4", "1", "0.01"), ("8", "2", "0.001")]
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(result.test_accuracy)
     assert float(rows[-1]["train_loss"]) == pytest.approx(result.train_loss)
-    assert progress[-1] == (8, result.test_accuracy)
+    layers = [f"LSUV layer {number} of 19" for number in range(1, 20)]
+    assert progress[:21] == [(0, None, stage) for stage in ("reading data", *layers, "first iterations")]
+    assert progress[-1] == (8, result.test_accuracy, "")
     right = read_predictions(RunFolder.of(options.out, run)).correct(load("synthetic", options.data_dir).test_labels)
     assert 100 * right.mean() == pytest.approx(result.test_accuracy, rel=1e-15)
 

@@ -1,347 +1,104 @@
 "use strict";
-// The page's charts, filters, tips and copy buttons. All numbers come from the embedded data.
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const DASHES = [[], [8, 4], [8, 3, 2, 3], [2, 3], [12, 3]];
-  const say = (text) => { document.getElementById("said").textContent = text; };
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const lineStyle = (row) => ({ stroke: colour(`--series-${row % 6}`), dash: DASHES[row % DASHES.length] });
+// The page: its charts, tips, tables, copy buttons and list of runs.
+const drawn = [];
+const curves = Object.entries(data.curves).map(([name, chart]) => ({ ...chart, accuracy: name.endsWith("accuracy") }));
+for (const place of document.querySelectorAll("[data-charts]")) {
+  const layers = place.dataset.charts === "layers";
+  drawn.push(new Charts(place, layers ? data.layers : curves, layers));
+}
+const redraw = () => drawn.forEach((charts) => charts.draw());
+let width = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth === width) return; // phones resize when their address bar disappears
+  width = innerWidth;
+  drawn.forEach((charts) => charts.resize());
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+// paper is always light
+const printing = (on) => { document.documentElement.classList.toggle("printing", on); redraw(); };
+addEventListener("beforeprint", () => printing(true));
+addEventListener("afterprint", () => printing(false));
 
-  function element(tag, properties = {}, ...children) {
-    const made = Object.assign(document.createElement(tag), properties);
-    made.append(...children);
-    return made;
+// ---- tips: the runs of a cell ----
+
+let shown = null; // the button whose tip is open
+const tipOf = (button) => document.getElementById(`${button.id}-runs`);
+function hide() {
+  if (shown) tipOf(shown).hidePopover();
+  shown = null;
+}
+// next to the whole cell, never over it; if there is little room, the tip scrolls
+function settle() {
+  if (!shown) return;
+  const tip = tipOf(shown);
+  const box = shown.closest("td").getBoundingClientRect();
+  const below = innerHeight - box.bottom - 12;
+  const above = box.top - 12;
+  tip.style.maxHeight = `${Math.max(below, above, 64)}px`;
+  const own = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(8, Math.min(innerWidth - own.width - 8, box.left + box.width / 2 - own.width / 2))}px`;
+  tip.style.top = `${own.height <= below || below >= above ? box.bottom + 4 : box.top - own.height - 4}px`;
+}
+function openTip(button) {
+  if (shown === button) return;
+  hide();
+  shown = button;
+  tipOf(button).showPopover();
+  settle();
+}
+// the pointer may move onto the tip, to read or copy its text
+const leave = (button) => setTimeout(() => {
+  if (shown === button && document.activeElement !== button && !button.closest("td").matches(":hover") && !tipOf(button).matches(":hover")) hide();
+}, 150);
+for (const button of document.querySelectorAll("button.cell")) {
+  for (const event of ["focus", "click"]) button.addEventListener(event, () => openTip(button));
+  button.closest("td").addEventListener("mouseenter", () => openTip(button));
+  button.closest("td").addEventListener("mouseleave", () => leave(button));
+  tipOf(button).addEventListener("mouseleave", () => leave(button));
+  button.addEventListener("blur", () => { if (shown === button) hide(); });
+}
+addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+addEventListener("scroll", settle, { capture: true, passive: true });
+
+// ---- tables, and the navigation, that are wider than the page ----
+
+const mark = (box) => {
+  box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+  box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 1);
+};
+const widths = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+for (const box of document.querySelectorAll(".scroll, nav ul")) {
+  widths.observe(box);
+  box.addEventListener("scroll", () => mark(box), { passive: true });
+}
+
+// ---- copying, and the list of runs ----
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // without access to the clipboard: the old way
+    const field = element("textarea", { value: text });
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
   }
-
-  function short(value) {
-    if (value === null || value === undefined) return "–";
-    const size = Math.abs(value);
-    return size !== 0 && (size < 0.01 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
-  }
-
-  // ---- charts: one panel per column, one colour per row ----
-
-  function checks(legend, names, swatch, changed) {
-    const box = element("fieldset", { className: legend.toLowerCase() }, element("legend", { textContent: legend }));
-    const inputs = names.map((name, index) => {
-      const input = element("input", { type: "checkbox", checked: true, onchange: changed });
-      const label = element("label", {}, input);
-      if (swatch) label.append(sample(index));
-      label.append(name);
-      box.append(label);
-      return input;
-    });
-    return { box, on: () => inputs.map((input) => input.checked) };
-  }
-
-  function sample(row) {
-    const line = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    line.setAttribute("width", "28");
-    line.setAttribute("height", "6");
-    line.setAttribute("aria-hidden", "true");
-    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-    path.setAttribute("d", "M0 3H28");
-    path.setAttribute("style", `stroke:var(--series-${row % 6});stroke-width:2.5;stroke-dasharray:${DASHES[row % DASHES.length]}`);
-    line.append(path);
-    return line;
-  }
-
-  function choice(legend, names, changed) {
-    const select = element("select", { onchange: changed });
-    names.forEach((name, index) => select.append(new Option(name, index)));
-    return { box: element("label", {}, element("span", { textContent: legend }), select), at: () => Number(select.value) };
-  }
-
-  class Charts {
-    constructor(place, options, layers) {
-      this.layers = layers;
-      this.charts = options;
-      const redraw = () => this.draw();
-      const names = options.map((chart) => (chart.moment ? `${chart.label}, ${chart.moment}` : chart.label));
-      this.chosen = choice("Show", names, redraw);
-      this.rows = checks("Lines", data.rows, true, redraw);
-      this.columns = checks("Panels", data.columns, false, redraw);
-      const single = element("input", { type: "checkbox", onchange: redraw });
-      const near = element("input", { type: "checkbox", onchange: redraw });
-      this.single = () => single.checked;
-      this.near = () => near.checked;
-      const controls = element("div", { className: "controls" }, this.chosen.box, this.rows.box, this.columns.box);
-      if (!layers) {
-        controls.append(element("label", {}, single, "Single runs"), element("label", {}, near, "Close-up of the end"));
-      }
-      this.panels = element("div", { className: "panels" });
-      place.append(controls, this.panels);
-      this.plots = [];
-      this.draw();
-    }
-
-    draw() {
-      this.plots.forEach((plot) => plot.destroy());
-      this.plots = [];
-      this.panels.replaceChildren();
-      const chart = this.charts[this.chosen.at()];
-      const rows = this.rows.on();
-      const columns = this.columns.on();
-      const kinds = this.single() ? ["mean", "run", "failed"] : ["mean", "failed"];
-      const lines = chart.lines.filter((line) => rows[line.row] && columns[line.column] && kinds.includes(line.kind));
-      const range = this.near() ? closeUp(lines) : reach(lines, this.layers, chart.accuracy);
-      data.columns.forEach((name, column) => {
-        const here = lines.filter((line) => line.column === column);
-        if (columns[column] && chart.lines.some((line) => line.column === column)) this.panel(chart, name, here, range);
-      });
-      if (!this.panels.children.length) this.panels.append(element("p", { textContent: "No panel is chosen." }));
-    }
-
-    panel(chart, name, lines, range) {
-      const plot = element("div", { className: "plot", tabIndex: 0 });
-      plot.setAttribute("role", "img");
-      const shown = lines.filter((line) => line.kind === "mean").map((line) => data.rows[line.row]);
-      plot.setAttribute("aria-label", `${name}: ${chart.label} of ${shown.join(", ") || "no converged run"}. Arrow keys read values.`);
-      const reading = element("div", { className: "reading", hidden: true });
-      const figure = element("figure", {}, element("figcaption", { textContent: name }), plot, reading);
-      this.panels.append(figure);
-      const xs = this.layers ? chart.x.map((_, index) => index) : chart.x;
-      const made = build(plot, chart, xs, lines, range, this.layers, (index) => show(made, figure, reading, chart, lines, index));
-      plot.addEventListener("keydown", (event) => {
-        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-        if (!step || !xs.length) return;
-        event.preventDefault();
-        plot.at = Math.min(xs.length - 1, Math.max(0, (plot.at ?? (step > 0 ? -1 : xs.length)) + step));
-        made.setCursor({ left: made.valToPos(xs[plot.at], "x"), top: 10 });
-        say(reading.innerText.replaceAll("\n", ", "));
-      });
-      plot.addEventListener("blur", () => { reading.hidden = true; });
-      this.plots.push(made);
-    }
-
-    resize() {
-      this.plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth, height: plot.height }));
-    }
-  }
-
-  // the range of the last third of the lines of converged runs; the other runs would widen it again
-  function closeUp(lines) {
-    const last = lines.filter((line) => line.kind !== "failed").flatMap((line) => line.y.slice(-Math.ceil(line.y.length / 3)));
-    const values = last.filter((value) => value !== null);
-    if (!values.length) return [0, 1];
-    const low = values.reduce((a, b) => Math.min(a, b));
-    const high = values.reduce((a, b) => Math.max(a, b));
-    const margin = 0.05 * (high - low) || 0.05;
-    return [low - margin, high + margin];
-  }
-
-  function reach(lines, log, accuracy) {
-    let low = Infinity;
-    let high = -Infinity;
-    for (const line of lines) {
-      for (const values of [line.y, line.low ?? [], line.high ?? []]) {
-        for (const value of values) {
-          if (value !== null && value < low) low = value;
-          if (value !== null && value > high) high = value;
-        }
-      }
-    }
-    if (low > high) return log ? [0.1, 10] : [0, 1];
-    if (log) return [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)];
-    return accuracy ? [0, Math.min(100, 1.08 * Math.max(high, data.chance ?? 0))] : [Math.max(0, 0.95 * low), 1.05 * high];
-  }
-
-  function build(place, chart, xs, lines, range, layers, moved) {
-    const columns = [xs];
-    const series = [{}];
-    const bands = [];
-    for (const line of lines) {
-      const style = lineStyle(line.row);
-      const thin = line.kind !== "mean";
-      if (line.low) {
-        const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
-        columns.push(line.high, line.low);
-        series.push({ ...edge }, { ...edge });
-        bands.push({ series: [series.length - 2, series.length - 1], fill: `${style.stroke}33` });
-      }
-      columns.push(line.y);
-      const single = line.y.filter((value) => value !== null).length === 1;
-      series.push({
-        stroke: style.stroke,
-        width: thin ? 1 : 2,
-        dash: line.kind === "failed" ? [2, 3] : style.dash,
-        spanGaps: true,
-        points: { show: single || (layers && !thin), size: single ? 7 : 5, fill: style.stroke },
-      });
-    }
-    const ink = colour("--soft");
-    const axis = { stroke: ink, grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
-    // one line per power of ten, or fewer if there are many powers
-    const powers = () => {
-      const [from, to] = range.map((end) => Math.round(Math.log10(end)));
-      const step = Math.max(1, Math.ceil((to - from) / 7));
-      return Array.from({ length: Math.floor((to - from) / step) + 1 }, (_, index) => from + index * step);
-    };
-    return new uPlot({
-      width: place.clientWidth || 320,
-      height: layers ? 280 : 240,
-      legend: { show: false },
-      cursor: { drag: { x: false, y: false }, points: { show: false }, y: false },
-      scales: {
-        x: { time: false, range: layers ? [-0.5, xs.length - 0.5] : [0, xs.length ? xs[xs.length - 1] : 1] },
-        y: { distr: layers ? 3 : 1, log: 10, range },
-      },
-      axes: [
-        layers
-          ? { ...axis, grid: { show: false }, splits: () => xs, values: () => chart.x, rotate: -90, size: 60, gap: 2, space: 8 }
-          : { ...axis, values: (_, values) => values.map((value) => (value >= 1000 ? `${value / 1000}k` : value)) },
-        layers
-          ? { ...axis, size: 52, splits: () => powers().map((power) => 10 ** power), filter: (_, splits) => splits, values: () => powers().map((power) => `1e${power}`) }
-          : { ...axis, size: 44 },
-      ],
-      series,
-      bands,
-      hooks: {
-        setCursor: [(plot) => moved(plot.cursor.left < 0 ? null : plot.cursor.idx)],
-        drawClear: [(plot) => marks(plot, layers, layers ? 1 : chart.accuracy ? data.chance : null)],
-      },
-    }, columns, place);
-  }
-
-  function marks(plot, layers, level) {
-    const { left, top, width, height } = plot.bbox;
-    const context = plot.ctx;
-    context.save();
-    context.beginPath();
-    context.rect(left, top, width, height);
-    context.clip();
-    context.strokeStyle = colour("--level");
-    context.lineWidth = devicePixelRatio;
-    const stroke = (x0, y0, x1, y1, dash) => {
-      context.setLineDash(dash);
-      context.beginPath();
-      context.moveTo(x0, y0);
-      context.lineTo(x1, y1);
-      context.stroke();
-    };
-    if (level !== null && level >= plot.scales.y.min && level <= plot.scales.y.max) {
-      const y = plot.valToPos(level, "y", true);
-      stroke(left, y, left + width, y, []);
-    }
-    if (!layers) {
-      for (const milestone of data.milestones) {
-        const x = plot.valToPos(milestone, "x", true);
-        stroke(x, top, x, top + height, [2, 4]);
-      }
-    }
-    context.restore();
-  }
-
-  // ---- the values next to the pointer ----
-
-  function show(plot, figure, reading, chart, lines, index) {
-    if (!plot || index === null || index === undefined || !lines.length) {
-      reading.hidden = true;
-      return;
-    }
-    const x = chart.x[index];
-    reading.replaceChildren(element("div", { textContent: typeof x === "string" ? x : `iteration ${x.toLocaleString("en")}` }));
-    const named = lines.filter((line) => line.kind !== "run" && line.y[index] !== null);
-    for (const line of named.sort((a, b) => b.y[index] - a.y[index]).slice(0, 10)) {
-      const swatch = element("i");
-      swatch.style.background = colour(`--series-${line.row % 6}`);
-      const label = line.kind === "mean" ? data.rows[line.row] : `${data.rows[line.row]}, ${line.label}`;
-      const spread = line.low && line.low[index] !== line.high[index] ? ` (${short(line.low[index])} to ${short(line.high[index])})` : "";
-      reading.append(element("div", {}, swatch, `${label} ${short(line.y[index])}${spread}`));
-    }
-    reading.hidden = false;
-    const over = plot.over.getBoundingClientRect();
-    const box = figure.getBoundingClientRect();
-    const at = over.left - box.left + plot.valToPos(plot.data[0][index], "x");
-    const room = box.width - reading.offsetWidth;
-    reading.style.left = `${Math.max(0, Math.min(room, at > box.width / 2 ? at - reading.offsetWidth - 12 : at + 12))}px`;
-    reading.style.top = `${over.bottom - box.top - reading.offsetHeight - 6}px`; // curves end high
-  }
-
-  const drawn = [];
-  const curves = Object.entries(data.curves).map(([name, chart]) => ({ ...chart, accuracy: name.endsWith("accuracy") }));
-  for (const place of document.querySelectorAll("[data-charts]")) {
-    const layers = place.dataset.charts === "layers";
-    drawn.push(new Charts(place, layers ? data.layers : curves, layers));
-  }
-  const redraw = () => drawn.forEach((charts) => charts.draw());
-  let width = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth === width) return; // phones resize when their address bar disappears
-    width = innerWidth;
-    drawn.forEach((charts) => charts.resize());
+}
+for (const button of document.querySelectorAll("button.copy")) {
+  button.addEventListener("click", async () => {
+    await copy(button.parentElement.querySelector("code").textContent);
+    button.textContent = "Copied";
+    say("Copied");
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // paper is always light
-  const printing = (on) => { document.documentElement.classList.toggle("printing", on); redraw(); };
-  addEventListener("beforeprint", () => printing(true));
-  addEventListener("afterprint", () => printing(false));
+}
 
-  // ---- tips: the runs of a cell ----
-
-  let shown = null; // the button whose tip is open
-  const tipOf = (button) => document.getElementById(`${button.id}-runs`);
-  function hide() {
-    if (shown) tipOf(shown).hidePopover();
-    shown = null;
-  }
-  function settle() {
-    if (!shown) return;
-    const tip = tipOf(shown);
-    const box = shown.getBoundingClientRect();
-    const own = tip.getBoundingClientRect();
-    const below = box.bottom + 4 + own.height < innerHeight;
-    tip.style.left = `${Math.max(8, Math.min(innerWidth - own.width - 8, box.left + box.width / 2 - own.width / 2))}px`;
-    tip.style.top = `${Math.max(8, below ? box.bottom + 4 : box.top - own.height - 4)}px`;
-  }
-  function openTip(button) {
-    if (shown === button) return;
-    hide();
-    shown = button;
-    tipOf(button).showPopover();
-    settle();
-  }
-  // the pointer may move onto the tip, to read or copy its text
-  const leave = (button) => setTimeout(() => {
-    if (shown === button && document.activeElement !== button && !button.matches(":hover") && !tipOf(button).matches(":hover")) hide();
-  }, 150);
-  for (const button of document.querySelectorAll("button.cell")) {
-    for (const event of ["mouseenter", "focus", "click"]) button.addEventListener(event, () => openTip(button));
-    button.addEventListener("mouseleave", () => leave(button));
-    tipOf(button).addEventListener("mouseleave", () => leave(button));
-    button.addEventListener("blur", () => { if (shown === button) hide(); });
-  }
-  addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  addEventListener("scroll", settle, { capture: true, passive: true });
-
-  // ---- copying, and the list of runs ----
-
-  async function copy(text) {
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch { // without access to the clipboard: the old way
-      const field = element("textarea", { value: text });
-      document.body.append(field);
-      field.select();
-      document.execCommand("copy");
-      field.remove();
-    }
-  }
-  for (const button of document.querySelectorAll("button.copy")) {
-    button.addEventListener("click", async () => {
-      await copy(button.parentElement.querySelector("code").textContent);
-      button.textContent = "Copied";
-      say("Copied");
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
-    });
-  }
-
-  const find = document.getElementById("find");
-  find?.addEventListener("input", () => {
-    const rows = [...document.querySelectorAll(".runs tbody tr")];
-    const wanted = find.value.trim().toLowerCase();
-    rows.forEach((row) => { row.hidden = !row.textContent.toLowerCase().includes(wanted); });
-    document.getElementById("found").textContent = wanted ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
-  });
-  document.documentElement.dataset.ready = "true";
-})();
+const search = document.getElementById("find");
+search?.addEventListener("input", () => {
+  const rows = [...document.querySelectorAll(".runs tbody tr")];
+  const wanted = search.value.trim().toLowerCase();
+  rows.forEach((row) => { row.hidden = !row.textContent.toLowerCase().includes(wanted); });
+  document.getElementById("found").textContent = wanted ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
+});
+document.documentElement.dataset.ready = "true";

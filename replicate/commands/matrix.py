@@ -1,0 +1,148 @@
+"""The commands that carry out runs, and `status`, which shows them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replicate.commands.common import File, Log, Resource, Select, print_next, select, select_finished
+from replicate.errors import UsageError
+from replicate.logging_options import Logging
+from replicate.options import Resources, Selection, command_line
+
+if TYPE_CHECKING:
+    from replicate.run import Run
+
+STOPPED = 3  # exit code: stopped early, with runs left
+
+
+def matrix(
+    file: File,
+    /,
+    *,
+    selection: Select = Selection(),
+    shard: str | None = None,
+    resources: Resource = Resources(),
+    logging: Log = Logging(),
+    check: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Carry out the runs of an experiment that have no finished record, and print its table. Run it again to resume.
+
+    Args:
+        shard: Only the Kth of N parts of similar cost, such as 2/8. Give every part the same FILE, --set and --only.
+        check: Exit with code 1 if the runs contradict a claim of the paper.
+        quiet: Print only how many runs are done at the end.
+    """
+    from rich.console import Console
+
+    from replicate.carry_out import carry_out
+    from replicate.report.document import document
+    from replicate.report.terminal import print_table
+    from replicate.store.files import escape_control_chars
+
+    if check and shard is not None:
+        raise UsageError("--check needs the runs of all parts; leave out --shard, and check when every part is done")
+    selected = select(file, selection, shard)
+    if check:  # refuse runs that make no table before they are carried out
+        document(selected.experiment, selected.runs, selected.records)
+    code = carry_out(selected, selection.data_dir, resources, logging, quiet=quiet)
+    records = selected.records
+    if shard is not None or not any(result.final for result in records.results.values()):
+        return code
+    try:
+        doc = document(selected.experiment, selected.runs, records)
+    except UsageError as error:  # of runs that make no table, such as those on several data sets
+        if check:
+            raise
+        if not quiet:
+            print(f"no table: {escape_control_chars(str(error))}")
+        return code
+    if not quiet:
+        print_table(doc, Console())
+        again = "the same command, which resumes the runs"  # with all its options, such as --launcher
+        print_next(again if code == STOPPED else command_line("table", file, selection))
+    contradicted = [claim["text"] for claim in doc["claims"] if claim["verdict"] == "contradicted"]
+    if check and contradicted:
+        print(f"contradicted: {'; '.join(contradicted)}")
+    return code or int(check and bool(contradicted))
+
+
+def run(
+    file: File, /, *, selection: Select = Selection(), resources: Resource = Resources(), logging: Log = Logging()
+) -> int:
+    """Carry out exactly one run of an experiment, its axes fixed by --set."""
+    from replicate.carry_out import carry_out
+
+    selected = select(file, selection)
+    selected.check_single()
+    # A single run has its device to itself, and its record must say so.
+    return carry_out(selected, selection.data_dir, replace(resources, per_device=1), logging)
+
+
+def verify(
+    file: File,
+    /,
+    *,
+    selection: Select = Selection(),
+    sample: str = "3",
+    seed: int = 0,
+    resources: Resource = Resources(),
+) -> int:
+    """Run a sample of the finished runs again, and compare the results with the records.
+
+    The exit code is 0 if each rerun is identical to its record (curve.csv, accuracy, digest of the weights), or if its
+    code or machine differs, which is named, and its test accuracy is within the tolerance: the 95 % limit of a chance
+    difference between two shares of the test images. Otherwise it is 1. The reruns are written to OUT/verify and
+    removed if none differs. Records are never touched.
+
+    Args:
+        sample: Number of finished runs to verify, or all (default: 3).
+        seed: Seed of the choice of the sample (default: 0).
+    """
+    from rich.console import Console
+
+    from replicate.carry_out import carry_out
+    from replicate.verify import rerun
+
+    count = int(sample) if sample.isdecimal() else None
+    if count == 0 or (count is None and sample != "all"):
+        raise UsageError(f"--sample {sample!r} is not a number of runs; give 1 or more, or all")
+    selected, records = select_finished("verify", file, selection)
+
+    def repeat(runs: "tuple[Run, ...]", out: Path, check: rerun.CheckData) -> int:
+        there, off = replace(selected, runs=runs, out=out), Logging(wandb="off")
+        return carry_out(there, selection.data_dir, resources, off, check)
+
+    return rerun.verify(records, selected.out, count, seed, repeat, Console())
+
+
+def status(
+    file: File,
+    /,
+    *,
+    selection: Select = Selection(),
+    shard: str | None = None,
+    watch: bool = False,
+    json: bool = False,
+) -> int:
+    """Show which runs are done, failed, waiting and in progress.
+
+    Args:
+        shard: Only the Kth of N parts, as in replicate matrix.
+        watch: Refresh until all runs finish (exit code 0, or 1 if some failed) or Ctrl-C (3). When redirected, print
+            one line per change.
+        json: Print the state once, as JSON for other programs.
+    """
+    from rich.console import Console
+
+    from replicate.live.screen import StatusView
+    from replicate.live.status_json import status_json
+
+    if json and watch:
+        raise UsageError("--json prints the state once; leave out --watch")
+    selected = select(file, selection, shard)
+    if json:
+        print(status_json(selected.experiment, selected.runs, selected.out))
+        return 0
+    view = StatusView(selected.experiment, selected.runs, selected.out, Console())
+    return view.watch() if watch else view.show()

@@ -1,0 +1,151 @@
+"""The commands that read finished runs."""
+
+import os
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from replicate.commands.common import File, Select, print_next, select_finished, wrote
+from replicate.errors import UsageError
+from replicate.options import DATA_DIR, Selection, command_line
+
+if TYPE_CHECKING:
+    from replicate.store.measurements import Labels
+
+Verbose = Annotated[bool, Parameter(name=("--verbose", "-v"))]
+
+
+def table(file: File, /, *, selection: Select = Selection(), verbose: Verbose = False, quiet: bool = False) -> int:
+    """Write the accuracy table next to the published one (table.md, .tex, .csv, .json, and runs.csv), and print it.
+
+    In GitHub Actions, table.md is added to the summary of the job.
+
+    Args:
+        verbose: Print all of table.md: every cell with its interval, the claims, and errors.
+        quiet: Print only which files were written.
+    """
+    from rich.console import Console
+
+    from replicate.report.document import document
+    from replicate.report.render import markdown, write_table
+    from replicate.report.terminal import print_table
+
+    selected, records = select_finished("table", file, selection)
+    doc = document(selected.experiment, selected.runs, records)
+    paths = write_table(doc, selected.out)
+    if verbose:
+        print(markdown(doc))
+    elif not quiet:
+        print_table(doc, Console())
+    wrote(paths)
+    if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(job_summary).open("a", encoding="utf-8") as job:
+                job.write(markdown(doc))
+        except OSError as error:
+            problem = f"cannot write the summary of the job, GITHUB_STEP_SUMMARY={job_summary}: {error.strerror}"
+            raise UsageError(f"{problem}; unset the variable, or make the folder") from None
+    if not quiet:
+        print_next(command_line("report", file, selection))
+    return 0
+
+
+def figures(file: File, /, *, selection: Select = Selection()) -> int:
+    """Draw accuracies, learning curves and layer statistics into OUT/figures, as PDF and PNG."""
+    from replicate.report.document import document
+    from replicate.report.figures import draw
+
+    selected, records = select_finished("figures", file, selection)
+    doc = document(selected.experiment, selected.runs, records)
+    return wrote(draw(doc, selected.out, selected.out / "figures", print))
+
+
+def report(file: File, /, *, selection: Select = Selection()) -> int:
+    """Write OUT/report/index.html, a page with all results, which opens without a network."""
+    from replicate.data import labels_at_hand
+    from replicate.report.document import document
+    from replicate.report.page import matrix_command, write_report
+
+    selected, records = select_finished("report", file, selection)
+
+    @cache
+    def labels_of(dataset: str) -> "Labels | None":
+        labels = labels_at_hand(dataset, selection.data_dir)
+        if labels is None:
+            missing = f"the test labels of {dataset} are not in {selection.data_dir}"
+            print(f"the page has no pairs: {missing}; give --data-dir")
+        return labels
+
+    doc = document(selected.experiment, selected.runs, records)
+    command = partial(matrix_command, file, selection, selected.out)
+    return wrote(write_report(doc, selected.out, command, labels_of))
+
+
+def show(run_id: str, /, *, out: Path | None = None, data_dir: Path = DATA_DIR) -> int:
+    """Show one run: settings, initialisation, curve, files, and the command that repeats it.
+
+    Args:
+        run_id: Name of the run's folder, such as lsuv-relu-s0-4ae007fc, or the beginning of it.
+        out: Output folder (default: look in those in results/local and in results).
+        data_dir: Folder of the data sets, for the command that repeats the run (default: data).
+    """
+    from rich.console import Console
+
+    from replicate.report.show import find_run
+    from replicate.report.show import show as show_run
+
+    show_run(find_run(run_id, out), data_dir, Console())
+    return 0
+
+
+def diff(a: Path, b: Path, /) -> int:
+    """Compare two output folders cell by cell: settings, accuracies, and differences with 95 % intervals.
+
+    Args:
+        a: Output folder, or an experiment file, whose runs in its default output folder are taken.
+        b: Output folder or experiment file to compare with it.
+    """
+    from rich.console import Console
+
+    from replicate.report.diff import compare, read_table
+
+    compare(read_table(a), read_table(b), Console())
+    return 0
+
+
+def score(file: File, /, *, selection: Select = Selection()) -> int:
+    """Compute the table from the predictions and the test labels, and compare it with the records.
+
+    The exit code is 0 if they are equal.
+    """
+    from replicate.data import load_test_labels
+    from replicate.verify.score import score as compare
+
+    selected, records = select_finished("score", file, selection)
+    labels_of = cache(partial(load_test_labels, data_dir=selection.data_dir))
+    return compare(selected.experiment, selected.runs, records, selected.out, labels_of)
+
+
+def collect(*folders: Path, out: Path) -> int:
+    """Merge the records of several output folders into one.
+
+    Copies result.json, curve.csv, layers.json and predictions.npz by run_id. A finished record wins over an error.
+    Finished records of one run that differ in more than time, host, device, code and options are a conflict: it is
+    named, none of them is copied, the one in the output folder stays, and the exit code is 1. The exit code is also 1
+    if a record cannot be read. Runs in progress are skipped; run the command again to copy them.
+
+    Args:
+        folders: Output folders, which are only read.
+        out: Output folder to merge them into.
+    """
+    from replicate.store.files import escape_control_chars
+    from replicate.store.merge import merge
+
+    if not folders:
+        raise UsageError("no folder to merge; give output folders, such as: replicate collect a b --out c")
+    merged = merge(folders, out)
+    for line in merged.lines():
+        print(escape_control_chars(line))
+    return int(bool(merged.conflicts or merged.unreadable))

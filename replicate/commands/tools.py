@@ -1,0 +1,63 @@
+"""The commands for Weights & Biases, and those that describe the machine and the package."""
+
+from pathlib import Path
+
+from replicate.commands.common import File, Project, Select, select
+from replicate.logging_options import WandbProject
+from replicate.names import ACTIVATIONS, INITS, MODELS
+from replicate.options import DATA_DIR, OUT, Selection
+
+
+def sync(
+    file: File, /, *, selection: Select = Selection(), project: Project = WandbProject(), dry_run: bool = False
+) -> int:
+    """Upload to Weights & Biases what was logged offline, with a report job: table, figures and verdicts.
+
+    Args:
+        dry_run: Print what would be uploaded, and upload nothing.
+    """
+    from replicate.tracking.sync import sync as upload
+
+    selected = select(file, selection)
+    return upload(selected.experiment, selected.runs, selected.records, selected.out, project, dry_run)
+
+
+def dashboard(
+    file: File, /, *, selection: Select = Selection(), project: Project = WandbProject(), dry_run: bool = False
+) -> int:
+    """Save a Weights & Biases workspace for an experiment's runs: curves, layers and table.
+
+    Args:
+        dry_run: Print what would be saved, and save nothing.
+    """
+    from replicate.tracking.workspace import dashboard as save
+
+    print(save(select(file, selection).experiment, project, dry_run))
+    return 0
+
+
+def doctor(*, out: Path = OUT, data_dir: Path = DATA_DIR) -> int:
+    """Check devices, disk, data and W&B, and suggest fixes.
+
+    Args:
+        out: Output folder (default: results/local).
+        data_dir: Folder of the data sets (default: data).
+    """
+    from replicate.doctor import examine
+
+    return examine(out, data_dir)
+
+
+def list_names(*, data_dir: Path = DATA_DIR) -> int:
+    """List the initialisations, activations, models and data sets.
+
+    Args:
+        data_dir: Folder of the data sets (default: data).
+    """
+    from replicate.data import available
+
+    for kind, choices in (("inits", INITS), ("activations", ACTIVATIONS), ("models", MODELS)):
+        print(f"{kind + ':':<13}{', '.join(choices)}")
+    sets = [name if here else f"{name} (not in {data_dir} yet)" for name, here in available(data_dir)]
+    print(f"{'data sets:':<13}{', '.join(sets)}")
+    return 0

@@ -1,0 +1,133 @@
+"""What an experiment is and what it found, in a few sentences made from the document only."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from replicate.report.document import Document
+from replicate.report.published import JUDGED
+from replicate.report.text import count, display_name, signed
+
+NETWORKS = {"fitnet4": "the 17-layer FitNet-4"}
+AXES = {"init": ("initialisation", "initialisations"), "activation": ("activation", "activations")}
+
+
+def description(doc: Document) -> list[str]:
+    """Say in two sentences what an experiment is; `doc` is a mapping from `replicate.report.document`."""
+    protocol, (rows, columns) = doc["protocol"], doc["axes"]
+    settings = protocol["settings"]
+    network = NETWORKS.get(settings.get("model"), settings.get("model", "each network"))
+    if "width" in settings:
+        network += f" at width {display_name(settings['width'])}"
+    fixed = [f"{noun} {display_name(settings[field])}" for field, (noun, _) in AXES.items() if field in settings]
+    network += f" ({', '.join(fixed)})" if fixed else ""
+    grid = f"{_axis(rows, doc['rows'])} and {_axis(columns, doc['columns'])}"
+    cells = sum(cell["expected"] > 0 for cell in doc["cells"])
+    size = f"{count(cells, 'cell')}, {count(len(protocol['seeds']), 'seed')}"
+    runs = doc["summary"]["expected"]
+    subject = f"Each of its {runs:,} runs" if runs > 1 else "Its run"
+    return [
+        f"This experiment trains {network} on {protocol['data_label']}, with {grid}.",
+        f"{subject} ({size}) takes {protocol['shown']['schedule']}.",
+    ]
+
+
+def _axis(field: str, values: Sequence[Document]) -> str:
+    noun = AXES.get(field, (f"value of {field}", f"values of {field}"))
+    return f"{count(len(values), *noun)} ({', '.join(value['title'] for value in values)})"
+
+
+def findings(doc: Document) -> list[str]:
+    """Say in at most three sentences what an experiment found: which cells converged, the paper's numbers, its claims.
+
+    Args:
+        doc: a mapping from `replicate.report.document`.
+
+    Returns:
+        The sentences; only the warning if the numbers mean nothing.
+    """
+    if doc["protocol"]["warning"]:
+        return [doc["protocol"]["warning"]]
+    cells = [cell for cell in doc["cells"] if cell["finished"]]
+    if not cells:
+        return ["No run has finished yet, so nothing is known."]
+    sentences = [_convergence(doc, cells), _published(cells) if doc["reference"] else "", _claims(doc["claims"])]
+    return [f"{sentence}." for sentence in sentences if sentence]
+
+
+def _convergence(doc: Document, cells: Sequence[Document]) -> str:
+    rows = []
+    for row in doc["rows"]:
+        if own := [cell for cell in cells if cell["row"] == row["value"]]:
+            rows.append(f"{row['title']} ({_converged(own)} of {len(own)})")
+    expected = sum(cell["expected"] > 0 for cell in doc["cells"])
+    which = count(len(cells), "cell")
+    if len(cells) < expected:
+        which = f"the {count(len(cells), 'cell that has results', 'cells that have results')}"
+    by_row = f", by {axis_noun(doc['axes'][0])}: {', '.join(rows)}" if len(rows) > 1 else ""
+    single = "; one run per cell" if all(cell["finished"] == 1 for cell in cells) else ""
+    return f"{_converged(cells)} of {which} converged{by_row}{single}"
+
+
+def axis_noun(field: str) -> str:
+    """What a field of Run is called in a sentence: `initialisation`; a field without a word of its own by its name."""
+    return AXES.get(field, (field,))[0]
+
+
+def _converged(cells: Sequence[Document]) -> int:
+    return sum(not cell["nc"] for cell in cells)
+
+
+def _published(cells: Sequence[Document]) -> str:
+    """Compare the pattern of n/c, and the numbers where they compare, with the published table."""
+    known = [cell for cell in cells if cell["published"] is not None]
+    comparable = [cell for cell in known if cell["verdict"]["word"] != "not comparable"]
+    if not known:
+        return ""
+    # where only some cells compare, a recipe of its own decides whether one of the others converges
+    asked = comparable or known
+    ours = [cell["name"] for cell in asked if cell["nc"] and cell["published"] != "n/c"]
+    theirs = [cell["name"] for cell in asked if not cell["nc"] and cell["published"] == "n/c"]
+    same = f"{len(asked) - len(ours) - len(theirs)} of {len(asked)}"
+    lists = [(ours, "n/c only here"), (theirs, "n/c only in the paper")]
+    differing = "; ".join(f"{words}: {', '.join(names)}" for names, words in lists if names)
+    agree = "cell agrees with the paper on whether it converges"
+    if len(asked) > 1:
+        agree = "cells agree with the paper on whether they converge"
+    pattern = f"{same} {agree}{f' ({differing})' if differing else ''}"
+    return f"{pattern}; {_numbers(comparable)}"
+
+
+def _numbers(cells: Sequence[Document]) -> str:
+    """How our accuracies compare with the published ones, of cells that compare."""
+    if not cells:
+        return "the accuracies do not compare with the published ones, because the settings differ"
+    judged = [cell["verdict"] for cell in cells if cell["verdict"]["word"] in JUDGED]
+    if not judged:
+        return f"no published number is judged ({'; '.join(reasons(cell['verdict'] for cell in cells))})"
+    numbers = {word: sum(verdict["word"] == word for verdict in judged) for word in JUDGED}
+    verdicts = ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
+    text = f"ours against {count(len(judged), 'published number')}: {verdicts}"
+    differences = {cell["name"]: cell["verdict"]["difference"] for cell in cells if cell["verdict"] in judged}
+    measured = {name: value for name, value in differences.items() if value is not None}
+    if not measured:
+        return text
+    name = max(measured, key=lambda name: abs(measured[name]))
+    return f"{text}; the largest difference is {signed(measured[name])} points ({name})"
+
+
+def _claims(claims: Sequence[Document]) -> str:
+    """How many of the paper's claims got which verdict, which ones are contradicted, and why others are undecided."""
+    parts = []
+    for word in ("supported", "contradicted", "undecided"):
+        if found := [claim for claim in claims if claim["verdict"] == word]:
+            why = {"contradicted": [claim["text"] for claim in found], "undecided": reasons(found)}.get(word)
+            parts.append(f"{len(found)} {word}" + (f" ({'; '.join(why)})" if why else ""))
+    return f"The paper's claims: {', '.join(parts)}" if parts else ""
+
+
+def reasons(verdicts: Iterable[Document]) -> list[str]:
+    """The different reasons of some verdicts, each without its details: the number of runs, what follows a colon."""
+    every = " in every cell"  # a detail where other verdicts lack runs in some cells only
+    whole = (verdict["reason"].partition(":")[0] for verdict in verdicts)
+    short = dict.fromkeys(re.sub(r"n (?:= \d+ )?< (\d+)", r"fewer than \1 runs", reason) for reason in whole)
+    return [reason for reason in short if not reason.endswith(every) or reason.removesuffix(every) not in short]

@@ -1,0 +1,58 @@
+"""The Makefile: what it refuses, and how a stop ends. Its targets themselves run in CI."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def make(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("OUT", "MAKELEVEL", "MAKEFLAGS")}
+    command = ["make", "--silent", "--old-file=.venv/.installed", *words]
+    return subprocess.run(
+        command, check=False, cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("target", ["table", "smoke", "doctor", "demo"])
+def test_an_empty_out_is_an_error(target: str) -> None:
+    for done in (make(target, "OUT="), make(target, OUT="")):
+        assert done.returncode == 2
+        assert "OUT is empty; give a folder, or leave it out" in done.stderr
+
+
+def test_collect_needs_out() -> None:
+    done = make("collect", "DIRS=a")
+    assert done.returncode == 2
+    assert "collect needs OUT, the folder to merge into, such as: " in done.stderr
+
+
+def test_smoke_is_logged_at_wandb_only_if_asked_for() -> None:
+    for words, option in (([], "--wandb off"), (["WANDB=offline"], "--wandb offline")):
+        (command,) = (line for line in make("--dry-run", "smoke", *words).stdout.split(";") if " matrix " in line)
+        assert command.count("--wandb") == 1
+        assert f"{option} " in command
+
+
+@pytest.mark.parametrize(
+    ("code", "result", "printed"),
+    [
+        (0, 0, ["matrix", "table", "figures", "report", "next: make verify EXPERIMENT=pilot OUT=a\\ b"]),
+        (1, 2, ["matrix", "table", "figures", "report"]),
+        (2, 2, ["matrix"]),
+        (3, 0, ["matrix", "stopped; to resume: make pilot OUT=a\\ b"]),
+    ],
+)
+def test_a_stop_is_no_failure_and_wrong_usage_writes_no_table(
+    tmp_path: Path, code: int, result: int, printed: list[str]
+) -> None:
+    """A script in place of the program prints its command, and `matrix` ends with a code."""
+    program = tmp_path / "replicate"
+    program.write_text(f'#!/bin/sh\necho "$1"\n[ "$1" != matrix ] || exit {code}\n')
+    program.chmod(0o755)
+    done = make("pilot", f"REPLICATE={program}", "OUT=a b")
+    assert done.returncode == result
+    assert [line.replace(f" REPLICATE={program}", "") for line in done.stdout.splitlines()] == printed
