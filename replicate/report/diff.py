@@ -12,7 +12,7 @@ from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.names import ACTIVATIONS, INITS
 from replicate.options import OUT
-from replicate.report.document import Document, document
+from replicate.report.document import Document, document, number_and_counts
 from replicate.report.statistics import welch
 from replicate.report.text import count, display_name, interval_text, signed, terminal_text
 from replicate.store.run_folder import Records, collect, read_records, recorded
@@ -65,12 +65,13 @@ def compare(a: Document, b: Document, console: Console) -> None:
     numbers = [Column(name, justify="right") for name in ("A", "B", "B − A", "95 % interval")]
     table = Table("cell", *numbers, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for key in both:
-        texts = (_number(ours[key]), _number(theirs[key]), *difference(ours[key], theirs[key]))
-        table.add_row(*map(terminal_text, (ours[key]["name"], *texts)))
+        cells = ours[key], theirs[key]
+        texts = (ours[key]["name"], *map(number_and_counts, cells), *_difference(*cells))
+        table.add_row(*map(terminal_text, texts))
     console.print("", table, "", *(terminal_text(note, "dim") for note in _notes(a, b, both)), sep="\n")
 
 
-def difference(a: Document, b: Document) -> tuple[str, str]:
+def _difference(a: Document, b: Document) -> tuple[str, str]:
     """The mean accuracy of cell `b` less that of `a`, and Welch's interval if both have two converged runs, as text."""
     if a["nc"] and b["mean"] is not None:
         return "n/c only in A", ""
@@ -87,11 +88,6 @@ def difference(a: Document, b: Document) -> tuple[str, str]:
 def _cells(doc: Document) -> dict[Key, Document]:
     """The cells that have runs, by row and column."""
     return {(cell["row"], cell["column"]): cell for cell in doc["cells"] if cell["expected"]}
-
-
-def _number(cell: Document) -> str:
-    shown = cell["shown"]
-    return f"{shown['number']} ({shown['counts']})" if shown["counts"] else shown["number"]
 
 
 def _differing(a: Document, b: Document) -> Iterator[str]:

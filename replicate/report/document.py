@@ -144,6 +144,12 @@ def cell_texts(cell: Cell | None) -> dict[str, str]:
     return {"number": number, "counts": ", ".join(filter(None, counts)), "progress": progress}
 
 
+def number_and_counts(cell: Document) -> str:
+    """One of the document's cells as text, without its progress: `93.9 ± 0.2 (n=4, 1 n/c)`."""
+    number, counts = cell["shown"]["number"], cell["shown"]["counts"]
+    return f"{number} ({counts})" if counts else number
+
+
 def _claims(experiment: Experiment, grid: Mapping[Key, Cell]) -> list[Document]:
     spec = experiment.table
     if spec.claims is None:

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from seaborn.utils import relative_luminance
 
 from replicate.report.charts import read_charts
-from replicate.report.document import Document, comparable_number
-from replicate.report.findings import axis_noun
+from replicate.report.document import Document, comparable_number, number_and_counts
+from replicate.report.findings import NOUNS
 from replicate.report.line_figures import STYLE, Picture, curves, layers, line_style, panels, weight_spectra
 from replicate.store.files import write_atomically
 
@@ -110,8 +110,8 @@ def heat_map(doc: Document) -> Picture:
     shape = (len(rows), len(columns))
     size = (len(grids) * (0.95 * max(shape[1], 2) + (0.6 if compared else 1.2)) + 3.0, 0.68 * shape[0] + 1.7)
     figure = Figure(figsize=size, layout="constrained")
-    panels = [*zip(figure.subplots(1, len(grids), sharey=True, squeeze=False)[0], grids, strict=True)]
-    for scale in [panels] if compared else [[panel] for panel in panels]:
+    drawn = [*zip(figure.subplots(1, len(grids), sharey=True, squeeze=False)[0], grids, strict=True)]
+    for scale in [drawn] if compared else [[panel] for panel in drawn]:
         known = [value for _, (_, values, _) in scale for value in values if value is not None]
         low, high = (min(known), max(known)) if known else (0.0, 100.0)
         for axes, (_, values, _) in scale:
@@ -121,7 +121,7 @@ def heat_map(doc: Document) -> Picture:
             bar = figure.colorbar(scale[0][0].collections[0], ax=[axes for axes, _ in scale], shrink=0.9, pad=0.015)
             bar.set_label("test accuracy (%)")
             bar.ax.set_frame_on(False)
-    for axes, (title, values, shown) in panels:
+    for axes, (title, values, shown) in drawn:
         colours = axes.collections[0].to_rgba(np.array(values, float))
         for index, text in enumerate(shown):
             y, x = divmod(index, shape[1])
@@ -152,9 +152,7 @@ def strip(doc: Document) -> Picture:
             if not single:
                 axes.plot([at], [cell["mean"]], **MEAN)
         elif cell["expected"]:
-            texts = cell["shown"]
-            text = f"{texts['number']} ({texts['counts']})" if texts["counts"] else texts["number"]
-            axes.text(at, 0.03, text, transform=axes.get_xaxis_transform(), **UPRIGHT)
+            axes.text(at, 0.03, number_and_counts(cell), transform=axes.get_xaxis_transform(), **UPRIGHT)
         if cell["interval"]:
             axes.plot([at, at], cell["interval"], color=MEAN["color"], linewidth=MEAN["linewidth"])
         if (number := published[index]) is not None:
@@ -165,5 +163,6 @@ def strip(doc: Document) -> Picture:
         axes.set_xlim(-0.4, len(places) - 0.2)
     if not compared and all(cell["mean"] is None for cell in doc["cells"]):
         line[0].set_ylim(0, 100)
+    axis = doc["axes"][0]
     note = "n/c (k/m): k of m finished runs did not converge, which is more than half; … k/m: k of m have finished."
-    return Picture(figure, f"final test accuracy by {axis_noun(doc['axes'][0])}", (note,))
+    return Picture(figure, f"final test accuracy by {NOUNS.get(axis, axis)}", (note,))

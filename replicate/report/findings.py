@@ -8,17 +8,18 @@ from replicate.report.published import JUDGED
 from replicate.report.text import count, display_name, signed
 
 NETWORKS = {"fitnet4": "the 17-layer FitNet-4"}
-AXES = {"init": ("initialisation", "initialisations"), "activation": ("activation", "activations")}
+NOUNS = {"init": "initialisation", "activation": "activation"}  # of fields of Run; others have none but their name
 
 
 def description(doc: Document) -> list[str]:
     """Say in two sentences what an experiment is; `doc` is a mapping from `replicate.report.document`."""
     protocol, (rows, columns) = doc["protocol"], doc["axes"]
     settings = protocol["settings"]
-    network = NETWORKS.get(settings.get("model"), settings.get("model", "each network"))
+    model = settings.get("model", "each network")
+    network = NETWORKS.get(model, model)
     if "width" in settings:
         network += f" at width {display_name(settings['width'])}"
-    fixed = [f"{noun} {display_name(settings[field])}" for field, (noun, _) in AXES.items() if field in settings]
+    fixed = [f"{noun} {display_name(settings[field])}" for field, noun in NOUNS.items() if field in settings]
     network += f" ({', '.join(fixed)})" if fixed else ""
     grid = f"{_axis(rows, doc['rows'])} and {_axis(columns, doc['columns'])}"
     cells = sum(cell["expected"] > 0 for cell in doc["cells"])
@@ -32,7 +33,7 @@ def description(doc: Document) -> list[str]:
 
 
 def _axis(field: str, values: Sequence[Document]) -> str:
-    noun = AXES.get(field, (f"value of {field}", f"values of {field}"))
+    noun = [NOUNS[field]] if field in NOUNS else [f"value of {field}", f"values of {field}"]
     return f"{count(len(values), *noun)} ({', '.join(value['title'] for value in values)})"
 
 
@@ -50,64 +51,55 @@ def findings(doc: Document) -> list[str]:
     cells = [cell for cell in doc["cells"] if cell["finished"]]
     if not cells:
         return ["No run has finished yet, so nothing is known."]
-    sentences = [_convergence(doc, cells), _published(cells) if doc["reference"] else "", _claims(doc["claims"])]
+    sentences = [_convergence(doc, cells), _published(doc, cells), _claims(doc)]
     return [f"{sentence}." for sentence in sentences if sentence]
 
 
 def _convergence(doc: Document, cells: Sequence[Document]) -> str:
-    rows = []
-    for row in doc["rows"]:
-        if own := [cell for cell in cells if cell["row"] == row["value"]]:
-            rows.append(f"{row['title']} ({_converged(own)} of {len(own)})")
+    by_row = [(row["title"], [cell for cell in cells if cell["row"] == row["value"]]) for row in doc["rows"]]
+    rows = [f"{title} ({_converged(own)} of {len(own)})" for title, own in by_row if own]
     expected = sum(cell["expected"] > 0 for cell in doc["cells"])
     which = count(len(cells), "cell")
     if len(cells) < expected:
         which = f"the {count(len(cells), 'cell that has results', 'cells that have results')}"
-    by_row = f", by {axis_noun(doc['axes'][0])}: {', '.join(rows)}" if len(rows) > 1 else ""
+    axis = doc["axes"][0]
+    listed = f", by {NOUNS.get(axis, axis)}: {', '.join(rows)}" if len(rows) > 1 else ""
     single = "; one run per cell" if all(cell["finished"] == 1 for cell in cells) else ""
-    return f"{_converged(cells)} of {which} converged{by_row}{single}"
-
-
-def axis_noun(field: str) -> str:
-    """What a field of Run is called in a sentence: `initialisation`; a field without a word of its own by its name."""
-    return AXES.get(field, (field,))[0]
+    return f"{_converged(cells)} of {which} converged{listed}{single}"
 
 
 def _converged(cells: Sequence[Document]) -> int:
     return sum(not cell["nc"] for cell in cells)
 
 
-def _published(cells: Sequence[Document]) -> str:
+def _published(doc: Document, cells: Sequence[Document]) -> str:
     """Compare the pattern of n/c, and the numbers where they compare, with the published table."""
     known = [cell for cell in cells if cell["published"] is not None]
-    comparable = [cell for cell in known if cell["verdict"]["word"] != "not comparable"]
     if not known:
         return ""
+    comparable = [cell for cell in known if cell["verdict"]["word"] != "not comparable"]
     # where only some cells compare, a recipe of its own decides whether one of the others converges
     asked = comparable or known
     ours = [cell["name"] for cell in asked if cell["nc"] and cell["published"] != "n/c"]
     theirs = [cell["name"] for cell in asked if not cell["nc"] and cell["published"] == "n/c"]
-    same = f"{len(asked) - len(ours) - len(theirs)} of {len(asked)}"
     lists = [(ours, "n/c only here"), (theirs, "n/c only in the paper")]
     differing = "; ".join(f"{words}: {', '.join(names)}" for names, words in lists if names)
-    agree = "cell agrees with the paper on whether it converges"
-    if len(asked) > 1:
-        agree = "cells agree with the paper on whether they converge"
-    pattern = f"{same} {agree}{f' ({differing})' if differing else ''}"
-    return f"{pattern}; {_numbers(comparable)}"
+    same = f"{len(asked) - len(ours) - len(theirs)} of {count(len(asked), 'cell agrees', 'cells agree')}"
+    whether = f"whether {'they converge' if len(asked) > 1 else 'it converges'}"
+    pattern = f"{same} with the paper on {whether}{f' ({differing})' if differing else ''}"
+    return f"{pattern}; {_numbers(doc, comparable)}"
 
 
-def _numbers(cells: Sequence[Document]) -> str:
+def _numbers(doc: Document, cells: Sequence[Document]) -> str:
     """How our accuracies compare with the published ones, of cells that compare."""
     if not cells:
         return "the accuracies do not compare with the published ones, because the settings differ"
-    judged = [cell["verdict"] for cell in cells if cell["verdict"]["word"] in JUDGED]
+    judged = {word: number for word, number in doc["summary"]["published"].items() if word in JUDGED}
     if not judged:
         return f"no published number is judged ({'; '.join(reasons(cell['verdict'] for cell in cells))})"
-    numbers = {word: sum(verdict["word"] == word for verdict in judged) for word in JUDGED}
-    verdicts = ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
-    text = f"ours against {count(len(judged), 'published number')}: {verdicts}"
-    differences = {cell["name"]: cell["verdict"]["difference"] for cell in cells if cell["verdict"] in judged}
+    verdicts = ", ".join(f"{number} {word}" for word, number in judged.items())
+    text = f"ours against {count(sum(judged.values()), 'published number')}: {verdicts}"
+    differences = {cell["name"]: cell["verdict"]["difference"] for cell in cells if cell["verdict"]["word"] in JUDGED}
     measured = {name: value for name, value in differences.items() if value is not None}
     if not measured:
         return text
@@ -115,13 +107,13 @@ def _numbers(cells: Sequence[Document]) -> str:
     return f"{text}; the largest difference is {signed(measured[name])} points ({name})"
 
 
-def _claims(claims: Sequence[Document]) -> str:
+def _claims(doc: Document) -> str:
     """How many of the paper's claims got which verdict, which ones are contradicted, and why others are undecided."""
     parts = []
-    for word in ("supported", "contradicted", "undecided"):
-        if found := [claim for claim in claims if claim["verdict"] == word]:
-            why = {"contradicted": [claim["text"] for claim in found], "undecided": reasons(found)}.get(word)
-            parts.append(f"{len(found)} {word}" + (f" ({'; '.join(why)})" if why else ""))
+    for word, number in doc["summary"]["claims"].items():
+        found = [claim for claim in doc["claims"] if claim["verdict"] == word]
+        why = {"contradicted": [claim["text"] for claim in found], "undecided": reasons(found)}.get(word)
+        parts.append(f"{number} {word}" + (f" ({'; '.join(why)})" if why else ""))
     return f"The paper's claims: {', '.join(parts)}" if parts else ""
 
 

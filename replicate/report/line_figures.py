@@ -92,8 +92,8 @@ def panels(
     width, height = (2.5, 2.2) if several else (3.6, 2.7)  # of a panel in inches
     # the caption needs some width, even under a single panel
     size = (max(across, 2) * width + (0 if free else LEGEND), down * height + 1)
-    apart = ConstrainedLayoutEngine(w_pad=0.08)  # so that the numbers of two panels do not touch
-    figure = Figure(figsize=size, layout=apart)
+    # apart, so that the numbers of two panels do not touch
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
     grid = list(figure.subplots(down, across, sharex=several, sharey=True, squeeze=False).flat)
     for axes in grid[used:]:
         axes.remove()

@@ -99,10 +99,10 @@ def repeat_command(result: Result, out: Path, data_dir: Path) -> str:
         The command; empty if there is no such file, or if its grid cannot give this run.
     """
     name, run = str(result.options.get("experiment")), result.run
+    if not re.fullmatch(NAME, name):
+        return ""
     file = Path("experiments", f"{name}.yaml")
     try:
-        if not re.fullmatch(NAME, name):
-            raise UsageError("not the name of an experiment")
         experiment = Experiment.load(file)
         nearest = min((_differing(run, other) for other in experiment.runs()), key=len)
         axes = {axis: getattr(run, axis) for axis, values in experiment.grid.items() if len(values) > 1}
@@ -176,8 +176,7 @@ def _curve_table(folder: RunFolder) -> Table:
     iterations = [*curve["test_accuracy"]]
     head = [Column(name, justify="right") for name in ("iteration", *CURVE_COLUMNS.values())]
     table = Table(*head, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    steps = range(SHOWN_ROWS if iterations else 0)
-    for index in sorted({round(step * (len(iterations) - 1) / (SHOWN_ROWS - 1)) for step in steps}):
-        at = iterations[index]
+    steps = [round(step * (len(iterations) - 1) / (SHOWN_ROWS - 1)) for step in range(SHOWN_ROWS)]
+    for at in dict.fromkeys(iterations[index] for index in steps if iterations):
         table.add_row(f"{at:,}", *(f"{values.get(at, math.nan):.4g}" for values in curve.values()))
     return table

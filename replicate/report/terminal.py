@@ -26,31 +26,31 @@ def print_table(doc: Document, console: Console) -> None:
         console.print(terminal_text(protocol["warning"], "bold yellow"))
     console.print(_grid(doc, same is None, console.width))
     console.print(terminal_text(_legend(doc), "dim"))
-    if problems := _problems(doc):
-        console.print(terminal_text(problems, "yellow"))
-    if not protocol["warning"]:
-        text = " ".join(findings(doc)[1:])  # the first sentence says which cells converged, and so does the table
-        console.print(terminal_text(textwrap.shorten(text, 4 * console.width - 40, placeholder=" …")))  # four lines
+    errors, bad = doc["summary"]["errors"], len(doc["unreadable"])
+    problems = [f"{count(errors, 'run')} ended in an error."] if errors else []
+    problems += [f"{count(bad, 'record')} cannot be read."] if bad else []
+    if problems:
+        console.print(terminal_text(" ".join(problems), "yellow"))
+    if found := " ".join(findings(doc)[1:]):  # the first sentence says which cells converged, and so does the table
+        console.print(terminal_text(textwrap.shorten(found, 4 * console.width - 40, placeholder=" …")))  # four lines
 
 
 def shared_count(doc: Document) -> int | None:
     """The number of runs of each cell, if it is the same and each cell has all or no converged runs; otherwise None."""
     cells = [cell for cell in doc["cells"] if cell["expected"]]
-    whole = all(cell["finished"] == max(cell["converged"], cell["not_converged"] + cell["diverged"]) for cell in cells)
-    numbers = {cell["finished"] for cell in cells} | {cell["expected"] for cell in cells}
+    whole = all(cell["converged"] in (0, cell["finished"]) for cell in cells)
+    numbers = {cell[name] for cell in cells for name in ("finished", "expected")}
     return numbers.pop() if whole and len(numbers) == 1 else None
 
 
 def _grid(doc: Document, with_counts: bool, width: int) -> Table:
     head = [Column("", no_wrap=True), *(Column(terminal_text(column["title"])) for column in doc["columns"])]
     table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    crowded = width < 100 and (with_counts or any(cell["sd"] is not None for cell in doc["cells"]))
-    name_width = 12 if crowded else 30
-    across = len(doc["columns"])
-    for index, row in enumerate(doc["rows"]):
+    name_width = 12 if width < 100 and (with_counts or doc["pooled"]) else 30  # where there is room for it
+    for row in doc["rows"]:
         # here, because Rich does not wrap at hyphens, but cuts
         name = Text("\n").join(terminal_text(line, "bold") for line in textwrap.wrap(row["title"], name_width))
-        cells = doc["cells"][index * across : (index + 1) * across]
+        cells = [cell for cell in doc["cells"] if cell["row"] == row["value"]]
         table.add_row(name, *(_ours(cell, with_counts) for cell in cells))
         if doc["reference"]:
             table.add_row(terminal_text("  paper", "dim"), *(_published(cell) for cell in cells))
@@ -69,17 +69,11 @@ def _published(cell: Document) -> Text:
     return terminal_text(f"{cell['shown']['published']} {MARKS.get(cell['verdict']['word'], '')}".rstrip(), "dim")
 
 
-def _problems(doc: Document) -> str:
-    errors, bad = doc["summary"]["errors"], len(doc["unreadable"])
-    sentences = [f"{count(errors, 'run')} ended in an error."] if errors else []
-    return " ".join([*sentences, *([f"{count(bad, 'record')} cannot be read."] if bad else [])])
-
-
 def _legend(doc: Document) -> str:
     found = ["n/c: not converged", "–: not run"]
     if doc["summary"]["finished"] < doc["summary"]["expected"]:
         found.append("… 2/5: 2 of 5 runs have finished")
-    if any(cell["sd"] is not None for cell in doc["cells"]):
+    if doc["pooled"]:
         found.append("±: SD of a run")
     if doc["summary"]["published"].keys() & MARKS.keys():
         found.append("✓ consistent, ▲ higher, ▼ lower")

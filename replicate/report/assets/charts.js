@@ -13,7 +13,6 @@ function element(tag, properties = {}, ...children) {
 }
 
 function short(value) {
-  if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   return size !== 0 && (size < 0.01 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
@@ -45,28 +44,21 @@ function sample(row) {
   return line;
 }
 
-function choice(legend, names, changed) {
-  const select = element("select", { onchange: changed });
-  names.forEach((name, index) => select.append(new Option(name, index)));
-  return { box: element("label", {}, element("span", { textContent: legend }), select), at: () => Number(select.value), text: () => names[Number(select.value)] };
-}
-
 class Charts {
   constructor(place, options, layers) {
     this.layers = layers;
     this.charts = options;
     const redraw = () => this.draw();
     const names = options.map((chart) => (chart.moment ? `${chart.label}, ${chart.moment}` : chart.label));
-    this.chosen = choice("Show", names, redraw);
+    this.chosen = element("select", { onchange: redraw }, ...names.map((name) => new Option(name)));
     this.rows = checks("Lines", data.rows, true, redraw);
     this.columns = checks("Panels", data.columns, false, redraw);
-    const single = element("input", { type: "checkbox", onchange: redraw });
-    const near = element("input", { type: "checkbox", onchange: redraw });
-    this.single = () => single.checked;
-    this.near = () => near.checked;
-    const controls = element("div", { className: "controls" }, this.chosen.box, this.rows.box, this.columns.box);
+    this.single = element("input", { type: "checkbox", onchange: redraw });
+    this.near = element("input", { type: "checkbox", onchange: redraw });
+    const shown = element("label", {}, element("span", { textContent: "Show" }), this.chosen);
+    const controls = element("div", { className: "controls" }, shown, this.rows.box, this.columns.box);
     if (!layers) {
-      controls.append(element("label", {}, single, "Single runs"), element("label", {}, near, "Close-up of the end"));
+      controls.append(element("label", {}, this.single, "Single runs"), element("label", {}, this.near, "Close-up of the end"));
     }
     controls.append(element("button", { type: "button", className: "save", textContent: "Save as PNG", onclick: () => save(this) }));
     this.panels = element("div", { className: "panels" });
@@ -79,13 +71,12 @@ class Charts {
     this.plots.forEach((plot) => plot.destroy());
     this.plots = [];
     this.panels.replaceChildren();
-    const chart = this.charts[this.chosen.at()];
-    this.title = this.chosen.text();
+    const chart = this.charts[this.chosen.selectedIndex];
     const rows = this.rows.on();
     const columns = this.columns.on();
-    const kinds = this.single() ? ["mean", "run", "failed"] : ["mean", "failed"];
+    const kinds = this.single.checked ? ["mean", "run", "failed"] : ["mean", "failed"];
     const lines = chart.lines.filter((line) => rows[line.row] && columns[line.column] && kinds.includes(line.kind));
-    const range = this.near() ? closeUp(lines) : reach(lines, this.layers, chart.accuracy);
+    const range = this.near.checked ? closeUp(lines) : reach(lines, this.layers, chart.accuracy);
     data.columns.forEach((name, column) => {
       if (!columns[column]) return;
       const here = lines.filter((line) => line.column === column);
@@ -136,28 +127,23 @@ function failures(column, rows) {
   }).join("; ");
 }
 
+// the smallest and the largest number in some lists, which hold null where there is no value
+function extent(lists) {
+  const values = lists.flat().filter((value) => value !== null);
+  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+}
+
 // the range of the last third of the lines of converged runs; the other runs would widen it again
 function closeUp(lines) {
-  const last = lines.filter((line) => line.kind !== "failed").flatMap((line) => line.y.slice(-Math.ceil(line.y.length / 3)));
-  const values = last.filter((value) => value !== null);
-  if (!values.length) return [0, 1];
-  const low = values.reduce((a, b) => Math.min(a, b));
-  const high = values.reduce((a, b) => Math.max(a, b));
+  const last = lines.filter((line) => line.kind !== "failed").map((line) => line.y.slice(-Math.ceil(line.y.length / 3)));
+  const [low, high] = extent(last);
+  if (low > high) return [0, 1];
   const margin = 0.05 * (high - low) || 0.05;
   return [low - margin, high + margin];
 }
 
 function reach(lines, log, accuracy) {
-  let low = Infinity;
-  let high = -Infinity;
-  for (const line of lines) {
-    for (const values of [line.y, line.low ?? [], line.high ?? []]) {
-      for (const value of values) {
-        if (value !== null && value < low) low = value;
-        if (value !== null && value > high) high = value;
-      }
-    }
-  }
+  const [low, high] = extent(lines.flatMap((line) => [line.y, line.low ?? [], line.high ?? []]));
   if (low > high) return log ? [0.1, 10] : [0, 1];
   if (log) return [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)];
   return accuracy ? [0, Math.min(100, 1.08 * Math.max(high, data.chance ?? 0))] : [Math.max(0, 0.95 * low), 1.05 * high];
@@ -205,13 +191,12 @@ function build(place, chart, xs, lines, range, layers, moved) {
       x: { time: false, range: layers ? [-0.5, xs.length - 0.5] : [0, xs.length ? xs[xs.length - 1] : 1] },
       y: { distr: layers ? 3 : 1, log: 10, range },
     },
-    axes: [
-      layers
-        ? { ...axis, ...title("layer, in forward order"), grid: { show: false }, splits: () => xs, values: () => chart.x, rotate: -90, size: 60, gap: 2, space: 8 }
-        : { ...axis, ...title("iteration"), size: 32, values: (_, values) => values.map((value) => (value >= 1000 ? `${value / 1000}k` : value)) },
-      layers
-        ? { ...axis, ...title(chart.label), size: 46, splits: () => powers().map((power) => 10 ** power), filter: (_, splits) => splits, values: () => powers().map((power) => (Math.abs(power) < 3 ? 10 ** power : `1e${power}`)) }
-        : { ...axis, ...title(chart.label), size: 40 },
+    axes: layers ? [
+      { ...axis, ...title("layer, in forward order"), grid: { show: false }, splits: () => xs, values: () => chart.x, rotate: -90, size: 60, gap: 2, space: 8 },
+      { ...axis, ...title(chart.label), size: 46, splits: () => powers().map((power) => 10 ** power), filter: (_, splits) => splits, values: () => powers().map((power) => (Math.abs(power) < 3 ? 10 ** power : `1e${power}`)) },
+    ] : [
+      { ...axis, ...title("iteration"), size: 32, values: (_, values) => values.map((value) => (value >= 1000 ? `${value / 1000}k` : value)) },
+      { ...axis, ...title(chart.label), size: 40 },
     ],
     series,
     bands,

@@ -46,15 +46,14 @@ function openTip(button) {
   tipOf(button).showPopover();
   settle();
 }
-// the pointer may move onto the tip, to read or copy its text
+// the pointer may move onto the tip, which is in the cell too, to read or copy its text
 const leave = (button) => setTimeout(() => {
-  if (shown === button && document.activeElement !== button && !button.closest("td").matches(":hover") && !tipOf(button).matches(":hover")) hide();
+  if (shown === button && document.activeElement !== button && !button.closest("td").matches(":hover")) hide();
 }, 150);
 for (const button of document.querySelectorAll("button.cell")) {
   for (const event of ["focus", "click"]) button.addEventListener(event, () => openTip(button));
   button.closest("td").addEventListener("mouseenter", () => openTip(button));
   button.closest("td").addEventListener("mouseleave", () => leave(button));
-  tipOf(button).addEventListener("mouseleave", () => leave(button));
   button.addEventListener("blur", () => { if (shown === button) hide(); });
 }
 addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });

@@ -14,7 +14,6 @@ function wrapped(context, text, width) {
 
 function picture(charts) {
   const box = charts.panels.getBoundingClientRect();
-  const names = data.rows.filter((_, row) => charts.rows.on()[row]);
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d");
   const font = (size, weight = 400) => { context.font = `${weight} ${size}px system-ui, sans-serif`; };
@@ -23,12 +22,13 @@ function picture(charts) {
   font(13);
   const entries = [];
   let [x, lines] = [margin, 1];
-  for (const name of names) {
-    const width = context.measureText(name).width + 56;
+  charts.rows.on().forEach((on, row) => {
+    if (!on) return;
+    const width = context.measureText(data.rows[row]).width + 56;
     if (x + width > box.width && x > margin) [x, lines] = [margin, lines + 1];
-    entries.push([data.rows.indexOf(name), x, lines]);
+    entries.push([row, x, lines]);
     x += width;
-  }
+  });
   const top = 34 + 20 * lines;
   const ratio = devicePixelRatio;
   canvas.width = (box.width + 2 * margin) * ratio;
@@ -38,7 +38,7 @@ function picture(charts) {
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.fillStyle = colour("--ink");
   font(16, 650);
-  context.fillText(`${document.querySelector("h1").textContent}: ${charts.title}`, margin, 22);
+  context.fillText(`${document.querySelector("h1").textContent}: ${charts.chosen.value}`, margin, 22);
   font(13);
   context.lineWidth = 2.5;
   for (const [row, at, line] of entries) {
@@ -68,10 +68,6 @@ function picture(charts) {
 }
 
 function save(charts) {
-  const name = `${document.querySelector("h1").textContent} ${charts.title}`.toLowerCase().replace(/[^a-z0-9]+/g, "-");
-  picture(charts).toBlob((blob) => {
-    const link = element("a", { href: URL.createObjectURL(blob), download: `${name.replace(/^-|-$/g, "")}.png` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000); // the browser reads it after the click
-  });
+  const name = `${document.querySelector("h1").textContent} ${charts.chosen.value}`.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  element("a", { href: picture(charts).toDataURL(), download: `${name.replace(/^-|-$/g, "")}.png` }).click();
 }
