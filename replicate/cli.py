@@ -9,12 +9,13 @@ from typing import Literal, get_args, get_origin
 
 from cyclopts import (
     App,
+    Argument,
     CoercionError,
-    ConsumeMultipleError,
     CycloptsError,
     MissingArgumentError,
     Parameter,
     RepeatArgumentError,
+    Token,
     UnknownCommandError,
     UnknownOptionError,
     UnusedCliTokensError,
@@ -72,12 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
     terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
         return _call(sys.argv[1:] if arguments is None else arguments)
-    except BrokenPipeError:  # `| head` has read enough; Python would fail again when it flushes what is left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except SystemExit as stop:  # Rich ends the process if nobody reads
-        if not isinstance(stop.__context__, BrokenPipeError):
+    except (BrokenPipeError, SystemExit) as error:  # `| head` has read enough; Rich makes a SystemExit of it
+        if BrokenPipeError not in (type(error), type(error.__context__)):
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would fail again when it flushes
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler stops them
         print("replicate: stopped", file=sys.stderr)
@@ -91,9 +90,7 @@ def _call(words: list[str]) -> int:
         check_not_empty(words)
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         return (code or 0) if words else 2  # no code: the help or the version was shown
-    except UsageError as error:
-        return _refuse(str(error))
-    except CycloptsError as error:
+    except (UsageError, CycloptsError) as error:
         return _refuse(_sentence(error))
     except OSError as error:
         if not (transient_kind(error) or isinstance(error, PermissionError | NotADirectoryError | FileExistsError)):
@@ -113,50 +110,37 @@ def check_not_empty(words: Iterable[str]) -> None:
             raise UsageError(f"{option} is empty; give it a value, or leave it out")
 
 
-def _sentence(error: CycloptsError) -> str:
-    """Say what is wrong with a command line."""
+def _sentence(error: UsageError | CycloptsError) -> str:
+    """Say what is wrong with a command line. A UsageError says it already."""
+    sentence: Exception | str = error
     match error:
-        case UnknownCommandError():
-            return str(unknown("command", (error.unused_tokens or [""])[0], COMMANDS))
-        case UnusedCliTokensError():
-            return f"unexpected argument {(error.unused_tokens or [''])[0]!r}"
-        case MissingArgumentError() | ConsumeMultipleError():
-            return _missing(error)
-        case RepeatArgumentError():
-            return f"{error.token.keyword} is given twice"
-        case CoercionError() | UnknownOptionError():
-            return _unsuitable(error)
-    return str(error)
+        case UnknownCommandError(unused_tokens=[word, *_]):
+            sentence = unknown("command", word, COMMANDS)
+        case UnusedCliTokensError(unused_tokens=[word, *_]):
+            sentence = f"unexpected argument {word!r}"
+        case RepeatArgumentError(token=Token(keyword=option)):
+            sentence = f"{option} is given twice"
+        case MissingArgumentError(keyword=str(option)):
+            sentence = f"{option} needs a value"
+        case MissingArgumentError(argument=Argument(name="FILE")):
+            sentence = "FILE is missing; give an experiment file, such as experiments/smoke.yaml"
+        case MissingArgumentError(argument=Argument(name=name), command_chain=[command, *_]):
+            sentence = f"{name} is missing; see: replicate {command} --help"
+        case CoercionError(token=Token(keyword=str(option), value=value), target_type=kind):
+            if get_origin(kind) is Literal:
+                sentence = unknown(option, value, get_args(kind))
+            elif get_origin(kind) is dict:
+                sentence = f"{option} needs a name, such as {option}.NAME {value}"
+            elif wanted := WANTED.get(f"{(get_args(kind) or (kind,))[0].__name__}_type"):
+                sentence = f"{option} must be {wanted}, not {value!r}"
+        case UnknownOptionError(token=Token(keyword=str(option))):
+            from replicate.run import TYPES
 
-
-def _missing(error: MissingArgumentError | ConsumeMultipleError) -> str:
-    if error.keyword:
-        return f"{error.keyword} needs a value"
-    name = error.argument.name if error.argument else "an argument"
-    if name == "FILE":
-        return "FILE is missing; give an experiment file, such as experiments/smoke.yaml"
-    return f"{name} is missing; see: replicate {' '.join(error.command_chain or ())} --help"
-
-
-def _unsuitable(error: CoercionError | UnknownOptionError) -> str:
-    from replicate.run import TYPES
-
-    option = (error.token and error.token.keyword) or ""
-    if isinstance(error, CoercionError) and error.token and option:
-        if get_origin(error.target_type) is Literal:
-            return str(unknown(option, error.token.value, get_args(error.target_type)))
-        if get_origin(error.target_type) is dict:
-            return f"{option} needs a name, such as {option}.NAME {error.token.value}"
-        if wanted := WANTED.get(f"{getattr(error.target_type, '__name__', '')}_type"):
-            return f"{option} must be {wanted}, not {error.token.value!r}"
-    name = option.removeprefix("--").replace("-", "_")
-    key = name if name in TYPES or "Did you mean" in str(error) else synonym(name)
-    if isinstance(error, UnknownOptionError) and key in TYPES:
-        takes_settings = any("--set" in argument.names for argument in error.argument_collection)
-        return (
-            f"unknown option {option}; it is a setting of the runs: --set {key}=VALUE" if takes_settings else str(error)
-        )
-    return str(error)
+            name = option.removeprefix("--").replace("-", "_")
+            key = name if name in TYPES or "Did you mean" in str(error) else synonym(name)
+            if key in TYPES and any("--set" in argument.names for argument in error.argument_collection):
+                sentence = f"unknown option {option}; it is a setting of the runs: --set {key}=VALUE"
+    return str(sentence)
 
 
 def _refuse(message: str) -> int:

@@ -59,8 +59,6 @@ class Logging(WandbProject):
         logger: wandb (Weights & Biases), or one of Lightning's loggers, which writes below the folder of each run: csv
             (csv/metrics.csv) or tensorboard (tensorboard/) (default: wandb).
         wandb: Mirror runs to Weights & Biases, with --logger wandb (default: as WANDB_MODE says, else offline).
-        wandb_project: W&B project (default: WANDB_PROJECT, else lsuv-replication).
-        wandb_entity: W&B user or team (default: WANDB_ENTITY, else that of the key).
         wandb_tags: W&B tags, such as laptop,first, in addition to the initialisation and the activation.
 
     Raises:
@@ -79,11 +77,9 @@ class Logging(WandbProject):
                     raise UsageError(f"--{name.replace('_', '-')} {value} needs --logger wandb, not {self.logger}")
         if self.logger == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
             raise UsageError("--logger tensorboard needs the package tensorboard; install it: pip install tensorboard")
-        for tag in self.tags:
-            if not 1 <= len(tag) <= 64:
-                raise UsageError(
-                    f"--wandb-tags {self.wandb_tags!r}: W&B's tags have 1 to 64 characters, not {len(tag)}"
-                )
+        for length in map(len, self.tags):
+            if not 1 <= length <= 64:
+                raise UsageError(f"--wandb-tags {self.wandb_tags!r}: W&B's tags have 1 to 64 characters, not {length}")
 
     @property
     def mode(self) -> WandbMode:

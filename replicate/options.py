@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from replicate.errors import UsageError
 from replicate.logging_options import Logging
@@ -20,6 +22,7 @@ OUT = Path("results/local")
 DATA_DIR = Path("data")
 Step = Literal["auto", "eager", "graph", "compiled"]
 MAX_WORKERS = 1000  # SLURM's default limit of a job array (MaxArraySize)
+Whole = Annotated[int, Parameter(converter=lambda _, tokens: int(tokens[0].value))]  # Cyclopts would round 1.9
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -86,14 +89,14 @@ class Resources:
     """
 
     devices: str = "auto"
-    per_device: int | None = None
-    threads_per_run: int = 1
-    devices_per_run: int = 1
+    per_device: Whole | None = None
+    threads_per_run: Whole = 1
+    devices_per_run: Whole = 1
     launcher: Literal["local", "slurm", "ray"] = "local"
-    workers: int | None = None
+    workers: Whole | None = None
     slurm: dict[str, str] = field(default_factory=dict)
     ray: dict[str, str] = field(default_factory=dict)
-    retries: int = 1
+    retries: Whole = 1
     time_limit: str | None = None
     checkpoint_seconds: float = 60.0
     step: Step = "auto"

@@ -54,17 +54,15 @@ def assignments(option: str, words: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"{option} {word} has no value; give one, or leave it out")
         try:
             value = parse(text)
-            if isinstance(value, str) and _is_whole(key) and _RANGE.search(text):
-                found[key] = _whole_numbers(f"{option} {word}", text)
-            else:
-                many = isinstance(value, str) and "," in text
-                found[key] = [parse(item) for item in text.split(",")] if many else value
+            if isinstance(value, str) and (items := _items(f"{option} {word}", key, text)) != [value]:
+                value = items
+            found[key] = value
         except yaml.YAMLError:
             raise UsageError(f"{option} {word}: cannot read the value {text!r}") from None
     return found
 
 
-_RANGE = re.compile(r"(?<![^,])([0-9]{1,18})-([0-9]{1,18})(?![^,])")  # an item such as 0-4 between commas
+_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 
 def _is_whole(key: str) -> bool:
@@ -72,17 +70,20 @@ def _is_whole(key: str) -> bool:
     return get_args(TYPES[key])[:1] == (int,)
 
 
-def _whole_numbers(assignment: str, text: str) -> list[Any]:
-    """Read items separated by commas, some of which are ranges: `0-2,5` gives [0, 1, 2, 5]."""
-    numbers: list[Any] = []
+def _items(assignment: str, key: str, text: str) -> list[Any]:
+    """Read items separated by commas. An item of a whole number may be a range: `0-2,5` gives [0, 1, 2, 5]."""
+    items: list[Any] = []
     for item in text.split(","):
-        first, last = map(int, match.groups()) if (match := _RANGE.fullmatch(item)) else (0, 0)
-        if last < first:
-            raise UsageError(f"{assignment}: the range {item} is empty; give the smaller number first")
-        if len(numbers) + last - first >= MAX_VALUES:
-            raise UsageError(f"{assignment}: the range {item} is too long; give at most {MAX_VALUES:,} values")
-        numbers += range(first, last + 1) if match else [parse(item)]
-    return numbers
+        if _is_whole(key) and (match := _RANGE.fullmatch(item)):
+            first, last = map(int, match.groups())
+            if last < first:
+                raise UsageError(f"{assignment}: the range {item} is empty; give the smaller number first")
+            if len(items) + last - first >= MAX_VALUES:
+                raise UsageError(f"{assignment}: the range {item} is too long; give at most {MAX_VALUES:,} values")
+            items += range(first, last + 1)
+        else:
+            items.append(parse(item))
+    return items
 
 
 def assignment(key: str, value: Any) -> str:
@@ -90,12 +91,11 @@ def assignment(key: str, value: Any) -> str:
 
     Three or more whole numbers in a row are written as a range: `seed=0-4`.
     """
-    if _is_whole(key) and isinstance(value, list) and len(value) > 2:
-        first, last = value[0], value[-1]
-        if first >= 0 and value == list(range(first, last + 1)):
-            return f"{key}={first}-{last}"
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        value = ",".join(value)
+    if isinstance(value, list) and value:
+        if all(isinstance(item, str) for item in value):
+            value = ",".join(value)
+        elif len(value) > 2 and _is_whole(key) and value == list(range(value[0], value[-1] + 1)):
+            value = f"{value[0]}-{value[-1]}"
     return f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
 
 

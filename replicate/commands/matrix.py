@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from replicate.commands.common import File, Log, Resource, Select, print_next, select, select_finished
 from replicate.errors import UsageError
 from replicate.logging_options import Logging
-from replicate.options import Resources, Selection, command_line
+from replicate.options import Resources, Selection, Whole, command_line
 
 if TYPE_CHECKING:
     from replicate.run import Run
@@ -33,8 +35,6 @@ def matrix(
         check: Exit with code 1 if the runs contradict a claim of the paper.
         quiet: Print only how many runs are done at the end.
     """
-    from rich.console import Console
-
     from replicate.carry_out import carry_out
     from replicate.report.document import document
     from replicate.report.terminal import print_table
@@ -61,10 +61,10 @@ def matrix(
         print_table(doc, Console())
         again = "the same command, which resumes the runs"  # with all its options, such as --launcher
         print_next(again if code == STOPPED else command_line("table", file, selection))
-    contradicted = [claim["text"] for claim in doc["claims"] if claim["verdict"] == "contradicted"]
-    if check and contradicted:
+    if check and (contradicted := [claim["text"] for claim in doc["claims"] if claim["verdict"] == "contradicted"]):
         print(f"contradicted: {'; '.join(contradicted)}")
-    return code or int(check and bool(contradicted))
+        return code or 1
+    return code
 
 
 def run(
@@ -85,7 +85,7 @@ def verify(
     *,
     selection: Select = Selection(),
     sample: str = "3",
-    seed: int = 0,
+    seed: Whole = 0,
     resources: Resource = Resources(),
 ) -> int:
     """Run a sample of the finished runs again, and compare the results with the records.
@@ -99,8 +99,6 @@ def verify(
         sample: Number of finished runs to verify, or all (default: 3).
         seed: Seed of the choice of the sample (default: 0).
     """
-    from rich.console import Console
-
     from replicate.carry_out import carry_out
     from replicate.verify import rerun
 
@@ -133,8 +131,6 @@ def status(
             one line per change.
         json: Print the state once, as JSON for other programs.
     """
-    from rich.console import Console
-
     from replicate.live.screen import StatusView
     from replicate.live.status_json import status_json
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from replicate.commands.common import File, Select, print_next, select_finished, wrote
 from replicate.errors import UsageError
@@ -26,8 +27,6 @@ def table(file: File, /, *, selection: Select = Selection(), verbose: Verbose = 
         verbose: Print all of table.md: every cell with its interval, the claims, and errors.
         quiet: Print only which files were written.
     """
-    from rich.console import Console
-
     from replicate.report.document import document
     from replicate.report.render import markdown, write_table
     from replicate.report.terminal import print_table
@@ -91,8 +90,6 @@ def show(run_id: str, /, *, out: Path | None = None, data_dir: Path = DATA_DIR) 
         out: Output folder (default: look in those in results/local and in results).
         data_dir: Folder of the data sets, for the command that repeats the run (default: data).
     """
-    from rich.console import Console
-
     from replicate.report.show import find_run
     from replicate.report.show import show as show_run
 
@@ -107,8 +104,6 @@ def diff(a: Path, b: Path, /) -> int:
         a: Output folder, or an experiment file, whose runs in its default output folder are taken.
         b: Output folder or experiment file to compare with it.
     """
-    from rich.console import Console
-
     from replicate.report.diff import compare, read_table
 
     compare(read_table(a), read_table(b), Console())

@@ -10,12 +10,12 @@ from rich.text import Text
 
 from replicate.live.state import CellProgress, MatrixState
 from replicate.report.cell import axis_values
-from replicate.report.text import count, display_name
-from replicate.store.files import escape_control_chars
+from replicate.report.text import count, display_name, terminal_text
 
 HERE, ELSEWHERE = "▸", "▹"
 COLOURS = {HERE: "cyan", ELSEWHERE: "blue"}
 NOT_CHOSEN, NO_CELL = "·", "–"
+EMPTY = {NOT_CHOSEN: "not among the chosen runs", NO_CELL: "not in the experiment"}
 LEGEND = (
     f"{HERE} running, {ELSEWHERE} running elsewhere; 3/5: 3 of 5 done; %: progress or mean accuracy; "
     "n/c: did not converge; diverged: the loss was not finite"
@@ -30,9 +30,8 @@ def draw(state: MatrixState, title: str, notes: Sequence[str] = ()) -> Group:
         title: the first line.
         notes: lines below the totals.
     """
-    head = [_text(title, "bold"), *map(_text, (totals(state), *notes))]
-    grid, signs = _grid(state)
-    legend = _text("; ".join([LEGEND, *signs]), "dim")
+    head = [terminal_text(title, "bold"), *map(terminal_text, (totals(state), *notes))]
+    grid, legend = _grid(state)
     for text in (*head, legend):
         text.no_wrap, text.overflow = False, "fold"  # also while a line that is not wrapped is printed above
     return Group(*head, grid, legend, *([_running_runs(state)] if state.running else []))
@@ -80,33 +79,27 @@ def cell_text(cell: CellProgress) -> Text:
     return Text("\n").join(Text(*line) for line in lines or [("waiting", "dim")])
 
 
-def _text(text: str, style: str = "") -> Text:
-    return Text(escape_control_chars(text), style)
-
-
-def _grid(state: MatrixState) -> tuple[Table, list[str]]:
-    """Lay out the cells in the order of the experiment file. Return with it what the signs of empty cells mean."""
+def _grid(state: MatrixState) -> tuple[Table, Text]:
+    """Lay out the cells in the order of the experiment file. Return with them the legend."""
     spec, runs = state.experiment.table, state.runs.values()
     rows, columns = (axis_values(state.experiment, runs, axis) for axis in (spec.rows, spec.columns))
     # At least as wide as `3/5 92.1 %`, or as `diverged`, so that the columns do not move while they fill
     width = 10 if any(cell.expected > 1 for cell in state.cells.values()) else 8
     names = [spec.rows, *(display_name(column).ljust(width) for column in columns)]
-    head = [Column(_text(name), overflow="fold") for name in names]
+    head = [Column(terminal_text(name), overflow="fold") for name in names]
     table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    signs = dict[str, str]()
-    for row in rows:
-        texts = []
-        for column in columns:
-            if cell := state.cells.get((row, column)):
-                texts.append(cell_text(cell))
-            elif state.experiment.has_cell(row, column):
-                signs[NOT_CHOSEN] = "not among the chosen runs"
-                texts.append(Text(NOT_CHOSEN, "dim"))
-            else:
-                signs[NO_CELL] = "not in the experiment"
-                texts.append(Text(NO_CELL))
-        table.add_row(_text(display_name(row)), *texts)
-    return table, [f"{sign}: {meaning}" for sign, meaning in signs.items()]
+
+    def text(row: object, column: object) -> Text:
+        if cell := state.cells.get((row, column)):
+            return cell_text(cell)
+        return Text(NOT_CHOSEN, "dim") if state.experiment.has_cell(row, column) else Text(NO_CELL)
+
+    texts = {row: [text(row, column) for column in columns] for row in rows}
+    for row, cells in texts.items():
+        table.add_row(terminal_text(display_name(row)), *cells)
+    shown = {drawn.plain for cells in texts.values() for drawn in cells}
+    signs = [f"{sign}: {meaning}" for sign, meaning in EMPTY.items() if sign in shown]
+    return table, Text("; ".join([LEGEND, *signs]), "dim")
 
 
 def _running_runs(state: MatrixState) -> Table:
@@ -115,10 +108,10 @@ def _running_runs(state: MatrixState) -> Table:
     table = Table(*head, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for run_id, one in state.running.items():
         mark = ELSEWHERE if one.elsewhere else HERE
-        iterations = _text(one.stage or f"{one.iteration:,} of {one.iterations:,}")
+        iterations = terminal_text(one.stage or f"{one.iteration:,} of {one.iterations:,}")
         accuracy = "" if one.accuracy is None else f"{one.accuracy:.1f} %"
         left = duration(state.seconds_left[run_id]) if run_id in state.seconds_left else ""
-        place = _text(", ".join(filter(None, (one.device, one.holder))))
+        place = terminal_text(", ".join(filter(None, (one.device, one.holder))))
         place.no_wrap = True  # on a narrow terminal this column is cut, not the name of the run
-        table.add_row(_text(f"{mark} {run_id}", COLOURS[mark]), iterations, accuracy, left, place)
+        table.add_row(terminal_text(f"{mark} {run_id}", COLOURS[mark]), iterations, accuracy, left, place)
     return table

@@ -1,7 +1,7 @@
 """The other records of an output folder: what settings tell them from the runs that a command asks for."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,12 +55,9 @@ def other_records(out: Path, runs: Sequence[Run], finished: bool = False) -> lis
         if folder.run_id not in run_ids and (result := folder.record()) and (result.final or not finished):
             names = tuple(name for name, known in asked.items() if getattr(result.run, name) not in known)
             groups[names].append(result.run)
-    found = [
-        Others(len(group), {name: _in_order({getattr(run, name) for run in group}) for name in names})
-        for names, group in groups.items()
-    ]
+    found = []
+    for names, group in groups.items():
+        values = {name: {getattr(run, name) for run in group} for name in names}
+        in_order = {name: sorted(some, key=lambda value: (value is not None, value)) for name, some in values.items()}
+        found.append(Others(len(group), in_order))
     return sorted(found, key=lambda others: -others.number)
-
-
-def _in_order(values: Collection[Any]) -> list[Any]:
-    return sorted(values, key=lambda value: (value is not None, value))
