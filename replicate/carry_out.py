@@ -12,7 +12,7 @@ from rich.console import Console
 from replicate.data.folder import check_folder
 from replicate.live.screen import StatusView, display_for
 from replicate.live.state import Observation
-from replicate.logging_options import Logging, decided
+from replicate.logging_options import Logging, resolved
 from replicate.matrix.clusters import RayCluster, SlurmCluster, Work
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, stoppable
@@ -79,7 +79,7 @@ def carry_out(
         data_dir=data_dir.resolve(),
         threads=resources.threads_per_run,
         devices_per_run=resources.devices_per_run,
-        logging=decided(logging),
+        logging=resolved(logging),
         experiment=selected.experiment.name,
         checkpoint_seconds=resources.checkpoint_seconds,
         step=resources.step,

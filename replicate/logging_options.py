@@ -92,7 +92,7 @@ class Logging(WandbProject):
         return self.wandb_tags.split(",") if self.wandb_tags is not None else []
 
 
-def decided(options: Logging) -> Logging:
+def resolved(options: Logging) -> Logging:
     """The options with what this machine's environment says, which the workers of a cluster may not have.
 
     Raises:

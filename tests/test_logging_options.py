@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from replicate.errors import UsageError
-from replicate.logging_options import Logging, WandbProject, decided, default_wandb_mode, wandb_key_known
+from replicate.logging_options import Logging, WandbProject, default_wandb_mode, resolved, wandb_key_known
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_the_environment_names_project_and_entity_unless_the_options_do(monkeypa
 def test_workers_elsewhere_log_as_the_environment_of_the_command_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "ours")
     monkeypatch.setenv("WANDB_ENTITY", "team")
-    sent = [decided(Logging(wandb_tags="a")), decided(Logging(wandb="off")), decided(Logging(logger="csv"))]
+    sent = [resolved(Logging(wandb_tags="a")), resolved(Logging(wandb="off")), resolved(Logging(logger="csv"))]
     monkeypatch.setenv("WANDB_MODE", "online")  # of another machine
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     monkeypatch.delenv("WANDB_ENTITY")

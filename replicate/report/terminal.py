@@ -74,7 +74,7 @@ def _legend(doc: Document) -> str:
     if doc["summary"]["finished"] < doc["summary"]["expected"]:
         found.append("… 2/5: 2 of 5 runs have finished")
     if doc["pooled"]:
-        found.append("±: SD of a run")
+        found.append("±: SD")
     if doc["summary"]["published"].keys() & MARKS.keys():
-        found.append("✓ consistent, ▲ higher, ▼ lower")
+        found.append("✓ consistent, ours ▲ higher or ▼ lower")
     return "; ".join(found)

@@ -107,7 +107,8 @@ class WandbLogger(Logger):
             self._wandb_run.define_metric(axis)
         for metric in ("train/*", "test/*", "lr", *HISTOGRAMS.values()):
             self._wandb_run.define_metric(metric, step_metric="iteration")
-        return str(self._wandb_run.url) if logging.mode == "online" else None
+        url: str | None = self._wandb_run.url if logging.mode == "online" else None
+        return url
 
     def initialized(
         self, init: Sequence[Mapping[str, Any]], rows: Sequence[Row], snapshots: Sequence[Snapshot]
