@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke chaos test test-clusters lint format table3 table3-short table3-as-released pilot run table figures \
-	report status verify score collect sync dashboard doctor bench audit lock schema
+	report power status verify score collect sync dashboard doctor bench audit lock schema
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,8 +52,8 @@ endef
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET OUT WANDB LOGGER DETERMINISTIC"
-	@echo "  STEP, and EXPERIMENT for run, table, figures, report, status, verify, score, sync, dashboard; SAMPLE for verify;"
-	@echo "  DIRS for collect"
+	@echo "  STEP, and EXPERIMENT for run, table, figures, report, power, status, verify, score, sync, dashboard;"
+	@echo "  SAMPLE for verify; SD for power; DIRS for collect"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
 
@@ -124,6 +124,9 @@ figures: .venv/.installed  ## draw the figures of EXPERIMENT from the records in
 
 report: .venv/.installed  ## write OUT/report/index.html, a page with all results of EXPERIMENT
 	@$(REPLICATE) report experiments/$(EXPERIMENT).yaml $(SELECT)
+
+power: .venv/.installed  ## print how many seeds per cell would decide EXPERIMENT's claims, such as: make power SD=0.2
+	@$(REPLICATE) power experiments/$(EXPERIMENT).yaml $(SELECT) $(if $(SD),--sd $(SD))
 
 status: .venv/.installed  ## show which runs of EXPERIMENT are done, running and waiting
 	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)

@@ -49,6 +49,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "diff": results.diff,
     "verify": matrix.verify,
     "score": results.score,
+    "power": results.power,
     "collect": results.collect,
     "sync": tools.sync,
     "dashboard": tools.dashboard,

@@ -4,7 +4,7 @@ import difflib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +42,9 @@ class TableSpec:
     columns: Annotated[str, Field(description="field of a run that makes the columns")] = "activation"
     reference: Annotated[Path | None, Field(description="CSV file of published numbers")] = None
     claims: Annotated[Path | None, Field(description="YAML file of published claims")] = None
+    more_seeds: Annotated[
+        tuple[int, ...], Field(description="seeds that the table also has, in the cells where such runs have finished")
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, config=SECTION)
@@ -133,7 +136,8 @@ class Experiment:
             Override(one.when, {key: value for key, value in one.set.items() if key not in settings})
             for one in self.overrides
         )
-        changed = replace(self, grid=grid, run=shared, overrides=overrides)
+        table = replace(self.table, more_seeds=()) if "seed" in settings else self.table
+        changed = replace(self, grid=grid, run=shared, overrides=overrides, table=table)
         changed.runs()
         return changed
 
@@ -164,6 +168,13 @@ class Experiment:
         if len({run.run_id for run in runs}) < len(runs):
             raise UsageError("two runs of the grid have the same settings; an override undoes what an axis varies")
         return _only(runs, only or {})
+
+    def more_runs(self, runs: Collection[Run]) -> tuple[Run, ...]:
+        """The cells of some runs with the seeds of `table.more_seeds`."""
+        seeds, there = self.table.more_seeds, set(runs)
+        cells = dict.fromkeys(replace(run, seed=seeds[0]) for run in runs) if seeds else ()
+        more = (replace(cell, seed=seed) for seed in seeds for cell in cells)
+        return tuple(run for run in more if run not in there)
 
     def _grid_points(self) -> Iterator[dict[str, Any]]:
         """Yield the settings of every run of the grid, defaults included, before overrides and exclusions."""

@@ -119,6 +119,10 @@ class Run:
                 "with other iterations give other milestones, such as milestones=40,60 or milestones=[]"
             )
 
+    def has(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the run has these values of some of its fields."""
+        return all(getattr(self, name) == value for name, value in settings.items())
+
     @property
     def run_id(self) -> str:
         """Name of the run's folder, such as `lsuv-maxout-s0-3f9a1c2e`. It is the same if all settings are equal."""

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from replicate.errors import UsageError
-from replicate.experiment import Experiment, json_schema
+from replicate.experiment import Experiment, TableSpec, json_schema
 from replicate.run import Run
 from replicate.yamlfile import parse
 
@@ -45,6 +45,20 @@ def test_as_released_differs_in_two_cells() -> None:
     uniform, released = (Experiment.load(path).runs({"seed": 0}) for path in files)
     msra = Run("msra", "maxout", lr=0.001, momentum=0.5, milestones=[80_000], clip_norm=50)
     assert set(released) - set(uniform) == {msra, Run("xavier", "maxout", momentum=0.5)}
+
+
+def test_more_seeds() -> None:
+    experiment = Experiment(
+        name="a",
+        grid={"init": ("lsuv", "msra"), "seed": (0, 1)},
+        run={"activation": "relu"},
+        table=TableSpec(more_seeds=(1, 7)),
+    )
+    lsuv, msra = Run("lsuv", "relu", 7), Run("msra", "relu", 7)
+    assert experiment.more_runs(experiment.runs()) == (lsuv, msra)
+    assert experiment.more_runs(experiment.runs({"init": "msra"})) == (msra,)
+    assert experiment.with_settings({"lr": 0.5}).more_runs([lsuv]) == (Run("lsuv", "relu", 1),)
+    assert experiment.with_settings({"seed": [0]}).table.more_seeds == ()
 
 
 def test_expansion_by_hand(tmp_path: Path) -> None:

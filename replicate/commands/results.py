@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from replicate.commands.common import File, Select, print_next, select_finished, wrote
+from replicate.commands.common import File, Select, print_next, select, select_finished, wrote
 from replicate.errors import UsageError
-from replicate.options import DATA_DIR, Selection, command_line
+from replicate.options import DATA_DIR, Selection, Whole, command_line
 
 if TYPE_CHECKING:
     from replicate.store.measurements import Labels
@@ -121,6 +121,37 @@ def score(file: File, /, *, selection: Select = Selection()) -> int:
     selected, records = select_finished("score", file, selection)
     labels_of = cache(partial(load_test_labels, data_dir=selection.data_dir))
     return compare(selected.experiment, selected.runs, records, selected.out, labels_of)
+
+
+def power(
+    file: File,
+    /,
+    *,
+    selection: Select = Selection(),
+    sd: float | None = None,
+    seeds: tuple[Whole, ...] = (5, 10, 20, 30, 40),
+    tables: Whole = 300,
+) -> int:
+    """Print how likely each claim is decided, by the number of seeds per cell, if the published numbers are true.
+
+    Below a claim are the differences that decide it: those that are significant in fewer than three quarters of the
+    simulated tables with the fewest seeds.
+
+    Args:
+        sd: Standard deviation of one run in percentage points (default: as measured in the output folder).
+        seeds: Numbers of seeds per cell (default: 5 10 20 30 40).
+        tables: Number of simulated tables (default: 300).
+    """
+    from replicate.report.power import print_power
+
+    for name, values, most in (("--seeds", seeds, 1000), ("--tables", [tables], 100_000)):
+        if wrong := [value for value in values if not 1 <= value <= most]:
+            raise UsageError(f"{name} {wrong[0]} is out of range; give 1 to {most:,}")
+    if sd is not None and not 0 < sd <= 100:
+        raise UsageError(f"--sd {sd:g} is out of range; give percentage points, such as 0.2")
+    selected = select(file, selection)
+    print_power(selected.experiment, selected.runs, selected.records, sd, sorted({*seeds}), tables, Console())
+    return 0
 
 
 def collect(*folders: Path, out: Path) -> int:

@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -34,14 +34,17 @@ class Selected:
     def load(cls, file: Path, selection: Selection, shard: str | None = None) -> "Selected":
         """Load an experiment file, and narrow it by `--set`, `--only` and `--shard`."""
         experiment = Experiment.load(file).with_settings(assignments("--set", selection.set))
-        runs = experiment.runs(assignments("--only", selection.only))
+        only = assignments("--only", selection.only)
+        runs = experiment.runs(only)
+        if "seed" in only:
+            experiment = replace(experiment, table=replace(experiment.table, more_seeds=()))
         part = runs if shard is None else shard_of(shard, runs)
         return cls(experiment, part, selection.out or OUT / experiment.name)
 
     @property
     def records(self) -> Records:
-        """The records of the runs in the output folder."""
-        return collect(self.out, self.runs)
+        """The records of the runs in the output folder, and of those with more seeds that the table has."""
+        return collect(self.out, self.runs, self.experiment.more_runs(self.runs))
 
     def check_single(self) -> None:
         """Check that there is only one run.

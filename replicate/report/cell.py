@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from statistics import fmean, stdev
 from typing import Any, Self
 
@@ -150,6 +151,13 @@ def axis_values(experiment: Experiment, runs: Iterable[Run], axis: str) -> tuple
     """The values of an axis that occur among the runs, in the order of the experiment's grid."""
     present = dict.fromkeys(getattr(run, axis) for run in runs)
     return tuple(value for value in experiment.grid.get(axis, present) if value in present)
+
+
+def left_out(experiment: Experiment, table: Iterable[Cell]) -> list[Run]:
+    """One run of each cell of an experiment that is not in a table."""
+    axes = attrgetter(experiment.table.rows, experiment.table.columns)
+    there = {(cell.row, cell.column) for cell in table}
+    return list({axes(run): run for run in experiment.runs() if axes(run) not in there}.values())
 
 
 def differing_field(runs: Collection[Run], free: Container[str]) -> str | None:

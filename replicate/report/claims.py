@@ -1,7 +1,7 @@
 """Claims of the paper about its table: read from YAML, and judged by our cells."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +12,6 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from replicate.errors import UsageError, explain
-from replicate.experiment import matches
 from replicate.report.cell import Cell, differing_field
 from replicate.report.published import MIN_RUNS, made_to_train
 from replicate.report.statistics import LEVEL, Interval, clopper_pearson, holm, welch
@@ -51,6 +50,10 @@ class Claim:
         if any("seed" in pattern for pattern in (*self.cells, self.among or {})):
             raise UsageError("a cell holds all of its seeds, so leave seed out")
 
+    def concerns(self, run: Run) -> bool:
+        """Whether the claim is about the cell of a run, as one of its cells or as a rival."""
+        return any(run.has(pattern) for pattern in (*self.cells, *([] if self.among is None else [self.among])))
+
 
 _CLAIM = TypeAdapter(Claim)
 KEYS = {"": Claim.__dataclass_fields__, "cells": TYPES, "among": TYPES}
@@ -74,11 +77,19 @@ class Effect:
 
 
 class Judgement(NamedTuple):
-    """The verdict on a claim (`supported`, `contradicted` or `undecided`), the reason, and the effect."""
+    """The judgement of a claim.
+
+    Args:
+        verdict: `supported`, `contradicted` or `undecided`.
+        reason: for it.
+        effect: the size of what the claim is about; None if nothing is known of it.
+        not_significant: differences that leave it undecided, such as `LSUV × ReLU over Xavier × ReLU`.
+    """
 
     verdict: str
     reason: str
     effect: Effect | None = None
+    not_significant: tuple[str, ...] = ()
 
 
 class _UndecidedError(Exception):
@@ -125,8 +136,7 @@ def judge(claim: Claim, cells: Sequence[Cell], left_out: Sequence[Run] = ()) -> 
         cells: the cells of the table.
         left_out: settings of the experiment's cells that the table leaves out; a claim on one of them is undecided.
     """
-    patterns = claim.cells if claim.among is None else (*claim.cells, claim.among)
-    if any(matches(asdict(run), pattern) for run in left_out for pattern in patterns):
+    if any(map(claim.concerns, left_out)):
         return Judgement("undecided", "not all of its cells are in this table")
     try:
         if claim.kind == "never_converges":
@@ -171,26 +181,27 @@ def _ordered(claim: Claim, pairs: Sequence[tuple[Cell, Cell]]) -> Judgement:
     if few := _too_few(cells):
         return Judgement("undecided", few, effect)
     p_values = iter(holm([welch(upper.accuracies, lower.accuracies).p for upper, lower in measured]))
-    undecided: list[str] = []
+    undecided: dict[str, str] = {}
     for upper, lower in pairs:
         if upper.nc and lower.nc:
-            undecided.append(f"{upper.name} over {lower.name} (both n/c)")
+            undecided[f"{upper.name} over {lower.name}"] = "both n/c"
         elif upper.nc:
             return Judgement("contradicted", f"{upper.name} is n/c, {lower.name} is not", effect)
         elif not lower.nc:
             p = next(p_values)
             if p > 1 - LEVEL:
-                undecided.append(f"{upper.name} over {lower.name} (Holm p = {p:.2g})")
+                undecided[f"{upper.name} over {lower.name}"] = f"Holm p = {p:.2g}"
             elif (upper.mean or 0) < (lower.mean or 0):
                 return Judgement("contradicted", f"{lower.name} is above {upper.name} (Holm p = {p:.2g})", effect)
     if undecided:
-        return Judgement("undecided", f"not significant: {', '.join(undecided)}", effect)
+        listed = ", ".join(f"{pair} ({why})" for pair, why in undecided.items())
+        return Judgement("undecided", f"not significant: {listed}", effect, tuple(undecided))
     beaten = (", " if claim.kind == "best" else ", which is above ").join(lower.name for _, lower in pairs)
     return Judgement("supported", f"{pairs[0][0].name} is above {beaten}", effect)
 
 
 def _matching(cells: Sequence[Cell], *patterns: Settings) -> list[Cell]:
-    return [cell for cell in cells if any(matches(asdict(cell.run), pattern) for pattern in patterns)]
+    return [cell for cell in cells if any(map(cell.run.has, patterns))]
 
 
 def _only_cell(pattern: Settings, cells: Sequence[Cell]) -> Cell:

@@ -34,7 +34,7 @@ def read_table(path: Path) -> Document:
     if path.suffix in (".yaml", ".yml"):
         experiment = Experiment.load(path)
         out, runs = OUT / experiment.name, experiment.runs()
-        records = collect(out, runs)
+        records = collect(out, runs, experiment.more_runs(runs))
     else:
         experiment = Experiment(name="folder", grid={"init": tuple(INITS), "activation": tuple(ACTIVATIONS)})
         out, records = path, Records(*read_records(recorded(path)), others=0)

@@ -4,18 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import product
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from replicate.experiment import Experiment
-from replicate.report.cell import Cell, axis_values, cells
+from replicate.report.cell import Cell, axis_values, cells, left_out
 from replicate.report.claims import Claim, Judgement, judge, load_claims
-from replicate.report.published import Published, read_reference, recipe_note, verdict, why_not_comparable
-from replicate.report.statistics import LEVEL, Pooled, mean_interval, pooled
-from replicate.report.summary import departures, provenance, shared_protocol, summary
+from replicate.report.power import Truth, power, truths
+from replicate.report.published import MIN_RUNS, Published, read_reference, recipe_note, verdict, why_not_comparable
+from replicate.report.statistics import LEVEL, Spreads, mean_interval
+from replicate.report.summary import departures, provenance, shared_protocol, spreads_text, summary
 from replicate.report.text import cell_name, count, display_name, interval_text, published_number, signed
 from replicate.run import Run
 from replicate.store.run_folder import Records
@@ -31,7 +31,7 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
     Args:
         experiment: names the axes, the published numbers and the claims.
         runs: the runs of the table, all of the experiment's or some of them.
-        records: the records of these runs; there may be none.
+        records: the records of these runs; there may be none. If there are others, their runs are in the table too.
 
     Returns:
         A mapping with these keys; accuracies are test accuracies in %, differences percentage points.
@@ -39,7 +39,8 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
         - `schema`: 1. `experiment`: its name. `axes`: the two fields of a run that make the rows and the columns.
         - `rows`, `columns`: lists of `{value, title}`, in the table's order.
         - `protocol`: see `shared_protocol`.
-        - `level`: of every interval. `pooled`: `{sd, df}` over all converged cells, or None.
+        - `level`: of every interval. `pooled`: `{sd, df}` over all converged cells, or None. `spreads`: whether the
+          cells scatter `alike`, the `p` value (see `Spreads`), and `shown`, a sentence.
         - `reference`: whether published numbers are shown. `footnotes`: those of all cells.
         - `summary`, `provenance`: see the functions of these names.
         - `cells`: one mapping per row and column, row by row: `row`, `column`, `name`; the counts `expected`,
@@ -48,8 +49,9 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
           converged runs; `settings` of its runs, None where there are none; `run_ids` of its records; `published` (a
           number, `n/c` or None); `verdict`: `{word, reason, difference, half_width}`; `notes`; and `shown`, the same as
           text: `number`, `counts`, `progress`, `published`, `verdict`.
-        - `claims`: a list of `{id, text, kind, verdict, reason, effect, shown}`; `effect` is None or `{label, value,
-          unit, interval}`, `shown` is `{effect, interval}`.
+        - `claims`: a list of `{id, text, kind, verdict, reason, effect, not_significant, power, shown}`; `effect` is
+          None or `{label, value, unit, interval}`; `power` is that of an undecided claim with as many runs, in %;
+          `shown` is `{effect, interval, power}`.
         - `runs`: the records, `result.json`, in the order of the experiment.
         - `missing`: run_ids without a readable record. `unreadable`: list of `{file, reason}`. `others`: number of
           records in the folder that are not of this table.
@@ -59,15 +61,16 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
             or claims is wrong.
     """
     spec, results = experiment.table, records.results
+    runs = records.with_their_runs(runs)
     axes = (spec.rows, spec.columns)
     protocol = shared_protocol(runs, results.values(), axes)
     grid = {(cell.row, cell.column): cell for cell in cells(runs, results, *axes)}
     rows, columns = (axis_values(experiment, runs, axis) for axis in axes)
     published = read_reference(spec.reference, *axes) if spec.reference else {}
-    spread = pooled(grid.values())
+    spreads = Spreads.of(grid.values())
     usual = protocol["settings"]
-    laid_out = [_cell(key, grid.get(key), published.get(key), usual, spread) for key in product(rows, columns)]
-    claims = _claims(experiment, grid)
+    laid_out = [_cell(key, grid.get(key), published.get(key), usual, spreads) for key in product(rows, columns)]
+    claims = _claims(experiment, grid, truths(grid.values(), published, spreads))
     found = {
         "schema": 1,
         "experiment": experiment.name,
@@ -76,7 +79,8 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
         "columns": [{"value": column, "title": display_name(column)} for column in columns],
         "protocol": protocol,
         "level": LEVEL,
-        "pooled": spread,
+        "pooled": spreads.pooled._asdict() if spreads.pooled else None,
+        "spreads": {"p": spreads.p, "alike": spreads.alike, "shown": spreads_text(spreads)},
         "reference": bool(spec.reference),
         "footnotes": list(dict.fromkeys(note for cell in laid_out for note in cell["notes"])),
         "summary": summary(laid_out, claims, results.values()),
@@ -102,11 +106,11 @@ def _notes(cell: Cell, published: Published | None, usual: Mapping[str, Any]) ->
 
 
 def _cell(
-    key: Key, cell: Cell | None, published: Published | None, usual: Mapping[str, Any], spread: Pooled | None
+    key: Key, cell: Cell | None, published: Published | None, usual: Mapping[str, Any], spreads: Spreads
 ) -> Document:
     """Lay out one cell; `usual` are the settings of most cells."""
     row, column = key
-    judged = verdict(cell, published, spread)
+    judged = verdict(cell, published, spreads.judging(cell) if cell else None)
     return {
         "row": row,
         "column": column,
@@ -150,24 +154,35 @@ def number_and_counts(cell: Document) -> str:
     return f"{number} ({counts})" if counts else number
 
 
-def _claims(experiment: Experiment, grid: Mapping[Key, Cell]) -> list[Document]:
+def _claims(experiment: Experiment, grid: Mapping[Key, Cell], found: list[Truth]) -> list[Document]:
     spec = experiment.table
     if spec.claims is None:
         return []
-    whole = {attrgetter(spec.rows, spec.columns)(run): run for run in experiment.runs()}
-    left_out = [run for key, run in whole.items() if key not in grid]
-    return [_claim(claim, judge(claim, tuple(grid.values()), left_out)) for claim in load_claims(spec.claims)]
+    missing = left_out(experiment, grid.values())
+    unknown = not found and any(cell.n >= MIN_RUNS for cell in grid.values())  # fewer runs decide nothing
+    judged = [(claim, judge(claim, tuple(grid.values()), missing)) for claim in load_claims(spec.claims)]
+    return [
+        _claim(claim, one, None if unknown or one.verdict != "undecided" else power(claim, found, missing).decided)
+        for claim, one in judged
+    ]
 
 
-def _claim(claim: Claim, judgement: Judgement) -> Document:
+def _claim(claim: Claim, judgement: Judgement, decided: float | None) -> Document:
     effect = judgement.effect
-    shown = {"effect": "", "interval": ""}
+    shown = {"effect": "", "interval": "", "power": "" if decided is None else f"{decided:.0f} %"}
     if effect:
         share = effect.unit == "%"
         value = f"{effect.value:.1f}" if share else signed(effect.value)
         shown["effect"] = f"{value} {effect.unit}: {effect.label}"
         shown["interval"] = interval_text(effect.interval, with_sign=not share)
-    return {"id": claim.id, "text": claim.text, "kind": claim.kind, **judgement._asdict(), "shown": shown}
+    return {
+        "id": claim.id,
+        "text": claim.text,
+        "kind": claim.kind,
+        **judgement._asdict(),
+        "power": decided,
+        "shown": shown,
+    }
 
 
 def strict_json(doc: Document, indent: int | None = 1) -> str:

@@ -23,7 +23,9 @@ def description(doc: Document) -> list[str]:
     network += f" ({', '.join(fixed)})" if fixed else ""
     grid = f"{_axis(rows, doc['rows'])} and {_axis(columns, doc['columns'])}"
     cells = sum(cell["expected"] > 0 for cell in doc["cells"])
-    size = f"{count(cells, 'cell')}, {count(len(protocol['seeds']), 'seed')}"
+    numbers = sorted({cell["expected"] for cell in doc["cells"] if cell["expected"]})
+    seeds = f"{numbers[0]} to {numbers[-1]} seeds" if len(numbers) > 1 else count(numbers[0], "seed")
+    size = f"{count(cells, 'cell')}, {seeds}"
     runs = doc["summary"]["expected"]
     subject = f"Each of its {runs:,} runs" if runs > 1 else "Its run"
     return [
@@ -112,9 +114,16 @@ def _claims(doc: Document) -> str:
     parts = []
     for word, number in doc["summary"]["claims"].items():
         found = [claim for claim in doc["claims"] if claim["verdict"] == word]
-        why = {"contradicted": [claim["text"] for claim in found], "undecided": reasons(found)}.get(word)
+        whys = {"contradicted": [claim["text"] for claim in found], "undecided": [*reasons(found), *_power(found)]}
+        why = whys.get(word)
         parts.append(f"{number} {word}" + (f" ({'; '.join(why)})" if why else ""))
     return f"The paper's claims: {', '.join(parts)}" if parts else ""
+
+
+def _power(claims: Iterable[Document]) -> list[str]:
+    powers = sorted(claim["power"] for claim in claims if claim["power"])
+    ends = dict.fromkeys(f"{one:.0f}" for one in (powers[:1] + powers[-1:]))
+    return [f"power {' to '.join(ends)} %"] if powers else []
 
 
 def reasons(verdicts: Iterable[Document]) -> list[str]:

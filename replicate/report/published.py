@@ -4,16 +4,15 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from replicate.errors import UsageError
-from replicate.experiment import matches
 from replicate.report.cell import Cell
-from replicate.report.statistics import LEVEL, Pooled, prediction_half_width
+from replicate.report.statistics import LEVEL, Spread, prediction_half_width
 from replicate.report.text import count, display_name
 from replicate.run import Run, check_settings
 from replicate.store.files import read_bytes
@@ -104,7 +103,7 @@ def why_not_comparable(run: Run) -> str:
     if made_to_train(run):
         return "the released recipe for this cell was made so that it trains"
     recipe = RELEASED.get((run.init, run.activation), {})
-    allowed = recipe if matches(asdict(run), recipe) else {}
+    allowed = recipe if run.has(recipe) else {}
     # the paper's input_scale was not published: results/input_scale.md
     return "; ".join(
         f"{name} {display_name(value)} ({'inferred' if name == 'input_scale' else 'paper'}: {display_name(default)})"
@@ -116,14 +115,14 @@ def why_not_comparable(run: Run) -> str:
 def made_to_train(run: Run) -> bool:
     """Whether a run follows the released recipe of a cell that does not converge by the paper's protocol."""
     cell = (run.init, run.activation)
-    return cell in MADE_TO_TRAIN and matches(asdict(run), RELEASED[cell])
+    return cell in MADE_TO_TRAIN and run.has(RELEASED[cell])
 
 
 def recipe_note(run: Run) -> str | None:
     """A footnote for a cell whose run does not follow the recipe that the released code has for it; else None."""
     cell = (run.init, run.activation)
     recipe = RELEASED.get(cell, {})
-    if matches(asdict(run), recipe):
+    if run.has(recipe):
         return None
     settings = ", ".join(f"{name} {display_name(value)}" for name, value in recipe.items())
     made = ", made so that it trains" if cell in MADE_TO_TRAIN else ""
@@ -149,13 +148,13 @@ class Verdict:
     half_width: float | None = None
 
 
-def verdict(cell: Cell | None, published: Published | None, spread: Pooled | None) -> Verdict:
+def verdict(cell: Cell | None, published: Published | None, spread: Spread | None) -> Verdict:
     """Judge a published number: does it lie where one more run of ours would?
 
     Args:
         cell: our cell; None if the experiment has none.
         published: the paper's number, `n/c`, or None for a dash.
-        spread: standard deviation of a run, pooled over our table.
+        spread: by which the cell is judged; None if unknown.
     """
     if cell is None:
         return Verdict("", "not run")

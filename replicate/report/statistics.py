@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from scipy.special import bdtr, betaincinv, stdtr, stdtrit
+from scipy.special import bdtr, betaincinv, chdtrc, stdtr, stdtrit
 
 from replicate.report.cell import Tally
 
@@ -33,22 +33,73 @@ def mean_interval(cell: Tally) -> Interval | None:
     return Interval(cell.mean - half, cell.mean + half)
 
 
-@dataclass(frozen=True, slots=True)
-class Pooled:
-    """Standard deviation of one run, in percentage points, pooled over cells, and its degrees of freedom."""
+class Spread(NamedTuple):
+    """Standard deviation of one run, in percentage points, and its degrees of freedom."""
 
     sd: float
     df: int
 
 
-def pooled(cells: Iterable[Tally]) -> Pooled | None:
-    """Pool the standard deviation over the converged cells, df = Σ(n - 1); None if no cell has two converged runs."""
-    spread = [(cell.converged - 1, cell.sd) for cell in cells if cell.sd is not None]
-    df = sum(weight for weight, _ in spread)
-    return Pooled(math.sqrt(sum(weight * sd**2 for weight, sd in spread) / df), df) if df else None
+def spread_of(cell: Tally) -> Spread | None:
+    """The spread of the converged runs of one cell; None if it is n/c or has fewer than two of them."""
+    return None if cell.sd is None else Spread(cell.sd, cell.converged - 1)
 
 
-def prediction_half_width(spread: Pooled, n: int) -> float:
+def pooled(spreads: Sequence[Spread]) -> Spread | None:
+    """Pool spreads, df = Σ df; None if there are none."""
+    df = sum(spread.df for spread in spreads)
+    return Spread(math.sqrt(sum(spread.df * spread.sd**2 for spread in spreads) / df), df) if df else None
+
+
+def bartlett(spreads: Sequence[Spread]) -> float | None:
+    """P value of Bartlett's test (1937) that all spreads estimate the same one; None for fewer than two, or all 0.
+
+    With the few runs of a cell, the test of Brown and Forsythe (1974) seldom finds a difference: with five runs in each
+    of 18 cells, whose deviations go from 0.1 to 0.6, in about 20 % of tables, this one in about 95 %. Its weakness is
+    that it also rejects for runs that are not normally distributed. That does no harm here: then each cell is judged
+    by its own deviation, whose interval is wider, but as reliable.
+    """
+    total = pooled(spreads)
+    if len(spreads) < 2 or not total or not total.sd:
+        return None
+    if not all(spread.sd for spread in spreads):
+        return 0.0
+    excess = -2 * sum(spread.df * math.log(spread.sd / total.sd) for spread in spreads)
+    more_groups = len(spreads) - 1
+    correction = 1 + (sum(1 / spread.df for spread in spreads) - 1 / total.df) / (3 * more_groups)
+    return float(chdtrc(more_groups, excess / correction))
+
+
+@dataclass(frozen=True, slots=True)
+class Spreads:
+    """How much the runs of a table's cells scatter.
+
+    Args:
+        pooled: over all cells with two converged runs; None if there are none.
+        p: of Bartlett's test that all cells with three converged runs scatter alike; None if it cannot be tested.
+    """
+
+    pooled: Spread | None
+    p: float | None
+
+    @classmethod
+    def of(cls, cells: Iterable[Tally]) -> "Spreads":
+        """Pool and compare the spreads of cells."""
+        found = [spread for cell in cells if (spread := spread_of(cell))]
+        # two runs may well agree to the last image, and a spread of 0 would differ from all others
+        return cls(pooled(found), bartlett([spread for spread in found if spread.df > 1]))
+
+    @property
+    def alike(self) -> bool:
+        """Whether one spread, the pooled one, holds for all cells: the test does not reject it."""
+        return self.p is None or self.p > 1 - LEVEL
+
+    def judging(self, cell: Tally) -> Spread | None:
+        """The spread by which a cell is judged: the pooled one if the cells scatter alike, otherwise its own."""
+        return self.pooled if self.alike else spread_of(cell)
+
+
+def prediction_half_width(spread: Spread, n: int) -> float:
     """Half the 95 % prediction interval of one more run around the mean of n runs: t · s · √(1 + 1/n)."""
     return t_quantile(spread.df) * spread.sd * math.sqrt(1 + 1 / n)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from replicate.errors import UsageError
 from replicate.report.published import JUDGED, MIN_RUNS, expected_outside
+from replicate.report.statistics import Spreads
 from replicate.report.text import count, display_name
 from replicate.run import Run
 from replicate.store.result import Result
@@ -72,6 +73,18 @@ def departures(run: Run, settings: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} {display_name(value)}" for name, usual in settings.items() if (value := getattr(run, name)) != usual
     )
+
+
+def spreads_text(spreads: Spreads) -> str:
+    """Say whether the cells of a table scatter alike, and by what they are judged; empty if nothing is known."""
+    if spreads.pooled is None:
+        return ""
+    test = "" if spreads.p is None else f"Bartlett's test, p = {spreads.p:.2g}"
+    if not spreads.alike:
+        return f"The spreads of the cells differ ({test}), so each cell is judged by its own standard deviation."
+    alike = f", because their spreads do not differ significantly ({test})" if test else ""
+    sd = f"{spreads.pooled.sd:.2f} points with {count(spreads.pooled.df, 'degree')} of freedom"
+    return f"The standard deviation of a run is pooled over the cells{alike}: {sd}."
 
 
 def summary(cells: Collection[Section], claims: Iterable[Section], results: Iterable[Result]) -> Section:

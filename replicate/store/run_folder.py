@@ -66,11 +66,18 @@ class Records:
     bad: Mapping[Path, str]
     others: int
 
+    def with_their_runs(self, runs: Iterable[Run]) -> tuple[Run, ...]:
+        """These runs, and those of the records that are not among them."""
+        return tuple(dict.fromkeys([*runs, *(result.run for result in self.results.values())]))
 
-def collect(out: Path, runs: Iterable[Run]) -> Records:
-    """Read the records of these runs from an output folder."""
+
+def collect(out: Path, runs: Iterable[Run], more: Iterable[Run] = ()) -> Records:
+    """Read the records of these runs from an output folder, and those of `more` that have finished."""
     folders = {run.run_id: RunFolder.of(out, run) for run in runs}
-    return Records(*read_records(folders.values()), count_others(out, folders))
+    results, bad = read_records(folders.values())
+    further, _ = read_records(RunFolder.of(out, run) for run in more)
+    results |= {run_id: result for run_id, result in further.items() if result.final}
+    return Records(results, bad, count_others(out, {*folders, *results}))
 
 
 def read_records(folders: Iterable[RunFolder]) -> tuple[dict[str, Result], dict[Path, str]]:

@@ -15,13 +15,15 @@ from workers import SYNTHETIC, ended, put
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.matrix.display import Display
-from replicate.matrix.plan import check_shares, long_ones_first, shard_of, unfinished_runs
+from replicate.matrix.plan import Selected, check_shares, long_ones_first, shard_of, unfinished_runs
+from replicate.options import Selection
 from replicate.run import Run
 from replicate.store.run_folder import RunFolder, collect
 
 RUNS = [Run("lsuv", "relu", seed, dataset="synthetic") for seed in range(4)]
 HERE = {"synthetic": SYNTHETIC}
-TABLE3 = Experiment.load(Path(__file__).parents[2] / "experiments" / "table3.yaml").runs()
+FILE = Path(__file__).parents[2] / "experiments" / "table3.yaml"
+TABLE3 = Experiment.load(FILE).runs()
 # Runs of two lengths; few, because making all parts takes time with the square of their number.
 CUT = [replace(run, iterations=length) for run in TABLE3 if run.seed < 2 for length in (90_000, 100_000)]
 
@@ -45,6 +47,12 @@ def test_runs_without_a_result_are_unfinished(tmp_path: Path, display: Display) 
     assert paths[3].read_text() == "{"  # another command may be about to replace it: only its owner sets it aside
     with pytest.raises(UsageError, match=f"{RUNS[0].run_id}.*{SYNTHETIC}.*{'0' * 64}"):
         unfinished_runs(tmp_path, RUNS, {"synthetic": "0" * 64}, display)
+
+
+def test_more_seeds_are_not_added_to_chosen_ones() -> None:
+    assert Selected.load(FILE, Selection(only=("init=lsuv",))).experiment.table.more_seeds == tuple(range(5, 30))
+    for chosen in (Selection(only=("seed=0,1",)), Selection(set=("seed=0-2",))):
+        assert Selected.load(FILE, chosen).experiment.table.more_seeds == ()
 
 
 def test_a_run_that_has_too_few_images_for_its_devices_is_refused() -> None:

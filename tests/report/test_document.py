@@ -1,11 +1,15 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from made_up_records import ROOT, make_records, make_result
+from workers import put
 
 from replicate.experiment import Experiment
-from replicate.report.document import axis_values, document, strict_json
+from replicate.report.document import axis_values, document, number_and_counts, strict_json
+from replicate.report.findings import description
+from replicate.store.run_folder import RunFolder, collect
 
 
 def test_numbers_that_are_not_finite_are_null(small: Experiment) -> None:
@@ -29,6 +33,37 @@ def test_the_released_recipes_are_footnotes() -> None:
     notes = {cell["name"]: cell["notes"] for cell in cells if cell["notes"]}
     assert list(notes) == ["Xavier × maxout", "MSRA × maxout"]
     assert notes["Xavier × maxout"] == ["Trained with momentum 0.5, unlike the other cells."]
+
+
+def test_finished_runs_with_more_seeds_are_in_the_table_and_counted(small: Experiment, tmp_path: Path) -> None:
+    more = replace(small, table=replace(small.table, more_seeds=(2, 3, 4)))
+    asked = small.runs({"activation": "relu"})
+    made = [make_result(run, 92.0 + run.seed / 10) for run in (*asked, replace(asked[0], seed=3))]
+    made.append(make_result(replace(asked[0], seed=4), None, status="error"))
+    for result in made:
+        put(result, RunFolder.of(tmp_path, result.run).path)
+    records = collect(tmp_path, asked, more.more_runs(asked))
+    assert records.others == 1  # the error does not count
+    doc = document(more, asked, records)
+    cells = {cell["name"]: cell for cell in doc["cells"]}
+    assert cells["LSUV × ReLU"]["seeds"] == [0, 1, 2, 3]
+    assert cells["OrthoNorm-MSRA scaled × ReLU"]["seeds"] == [0, 1, 2]
+    assert number_and_counts(cells["LSUV × ReLU"]) == "92.2 ± 0.1 (n=4)"
+    assert "(2 cells, 3 to 4 seeds)" in description(doc)[1]
+    assert doc["missing"] == []
+
+
+def test_an_undecided_claim_has_its_power(small: Experiment) -> None:
+    claims = document(small, small.runs(), make_records(make_result(run, 92 + run.seed / 5) for run in small.runs()))
+    found = {claim["id"]: claim for claim in claims["claims"]}
+    undecided = found["lsuv-best-relu"]
+    assert undecided["not_significant"] == ["LSUV × ReLU over OrthoNorm-MSRA scaled × ReLU"]
+    assert 5 < undecided["power"] < 50  # 0.18 points apart in the paper, deviation 0.2, three runs each
+    assert undecided["shown"]["power"] == f"{undecided['power']:.0f} %"
+    assert found["xavier-best-tanh"]["power"] == 0  # not in this table
+    failed = document(small, small.runs(), make_records(make_result(run, 10.0) for run in small.runs()))
+    powers = {claim["id"]: claim["power"] for claim in failed["claims"]}
+    assert powers["lsuv-best-relu"] is None  # nobody knows the spread
 
 
 def test_axes_keep_the_order_of_the_grid(small: Experiment) -> None:

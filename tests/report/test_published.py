@@ -1,3 +1,4 @@
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,11 @@ from made_up_records import ROOT, make_cell
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.published import expected_outside, read_reference, recipe_note, verdict, why_not_comparable
-from replicate.report.statistics import Pooled, pooled
+from replicate.report.statistics import Spread, Spreads
 from replicate.run import Run
 
 # A pooled standard deviation of √3 with 3 degrees of freedom: ± 6.364893 around the mean of three runs
-SPREAD = Pooled(3**0.5, 3)
+SPREAD = Spread(3**0.5, 3)
 THREE = (50.0, 48.0, 52.0)
 
 
@@ -113,10 +114,28 @@ def test_one_in_twenty_is_outside_by_chance() -> None:
     verdicts = []
     for _ in range(200):
         table = [make_cell("lsuv", "relu", [chance.gauss(90, 0.3) for _ in range(5)]) for _ in range(17)]
-        spread = pooled(table)
+        spread = Spreads.of(table).pooled
         verdicts += [verdict(cell, chance.gauss(90, 0.3), spread) for cell in table]
     outside = sum(judged.word != "consistent" for judged in verdicts)
     others = [verdict(table[0], number, spread) for number in ("n/c", None)]  # not judged by an interval
     # 3,400 numbers: 170 expected, a standard deviation of about 13
     assert expected_outside(verdicts + others) == pytest.approx(170)
     assert abs(outside - 170) < 50
+
+
+def test_one_in_twenty_is_outside_also_where_spreads_differ() -> None:
+    """Each of 18 cells has its own deviation, from 0.1 to 0.6. How often is a published number outside its interval?"""
+    chance, tables = random.Random(0), 400
+    deviations = [0.1 + 0.5 * cell / 17 for cell in range(18)]
+    outside, outside_pooled = [0] * 18, [0] * 18
+    for _ in range(tables):
+        table = [make_cell("lsuv", "relu", [chance.gauss(90, sd) for _ in range(5)]) for sd in deviations]
+        spreads = Spreads.of(table)
+        for index, (cell, sd) in enumerate(zip(table, deviations, strict=True)):
+            published = chance.gauss(90, sd)
+            outside[index] += verdict(cell, published, spreads.judging(cell)).word != "consistent"
+            outside_pooled[index] += verdict(cell, published, spreads.pooled).word != "consistent"
+    # 20 of 400 expected, a standard deviation of 4.4; with the pooled deviation 0 for the narrow cells, 80 for the wide
+    assert 6 <= min(outside) <= max(outside) <= 36
+    assert (min(outside_pooled), max(outside_pooled) > 60) == (0, True)
+    assert abs(sum(outside) - 18 * 20) < 4 * math.sqrt(18 * 20 * 0.95)

@@ -1,6 +1,7 @@
 import math
 import random
 from math import comb
+from statistics import stdev
 
 import pytest
 from hypothesis import assume, given
@@ -8,7 +9,17 @@ from hypothesis import strategies as st
 from made_up_records import make_cell
 from scipy import stats
 
-from replicate.report.statistics import clopper_pearson, holm, mcnemar, mean_interval, pooled, welch
+from replicate.report.statistics import (
+    Spread,
+    Spreads,
+    bartlett,
+    clopper_pearson,
+    holm,
+    mcnemar,
+    mean_interval,
+    spread_of,
+    welch,
+)
 
 # in %, of 10,000 test images
 accuracies = st.lists(st.integers(0, 10_000).map(lambda right: right / 100), min_size=2, max_size=6)
@@ -28,10 +39,32 @@ def test_pooled_sd_by_hand() -> None:
         make_cell("msra", "relu", (50.0,)),
         make_cell("msra", "sigmoid", (50.0, 80.0), failed=3),  # n/c
     ]
-    spread = pooled(table)
-    assert spread is not None
-    assert (spread.sd, spread.df) == pytest.approx((math.sqrt((2 * 4 + 1 * 1) / 3), 3))
-    assert pooled(table[2:]) is None
+    assert Spreads.of(table).pooled == pytest.approx((math.sqrt((2 * 4 + 1 * 1) / 3), 3))
+    assert Spreads.of(table[2:]) == Spreads(None, None)
+
+
+@given(st.lists(accuracies.filter(lambda sample: len({*sample}) > 1), min_size=2, max_size=6))
+def test_bartlett_agrees_with_scipy(samples: list[list[float]]) -> None:
+    spreads = [Spread(stdev(sample), len(sample) - 1) for sample in samples]
+    assert bartlett(spreads) == pytest.approx(stats.bartlett(*samples).pvalue, rel=1e-6, abs=1e-12)
+
+
+def test_bartlett_without_spread_or_without_cells() -> None:
+    assert bartlett([Spread(0.0, 4), Spread(0.1, 4)]) == 0
+    assert bartlett([Spread(0.0, 4), Spread(0.0, 4)]) is None
+    assert bartlett([Spread(0.1, 4)]) is None
+
+
+def test_cells_that_scatter_alike_are_judged_by_the_pooled_spread() -> None:
+    wide = make_cell("lsuv", "relu", (90.0, 92.0, 94.0, 91.0))
+    narrow, equal = make_cell("xavier", "relu", (90.0, 90.1, 90.2, 90.15)), make_cell("msra", "relu", (90.0, 90.0))
+    alike, unlike = Spreads.of([wide, make_cell("msra", "tanh", (50.0, 51.0, 53.0))]), Spreads.of([wide, narrow])
+    assert alike.alike
+    assert alike.judging(wide) == alike.pooled != spread_of(wide)
+    assert not unlike.alike
+    assert unlike.judging(wide) == spread_of(wide)
+    assert unlike.judging(make_cell("msra", "relu", (90.0,))) is None
+    assert Spreads.of([wide, equal]).p is None  # two runs that agree are no evidence
 
 
 @given(st.integers(1, 60), st.data())
