@@ -24,6 +24,7 @@ from cyclopts import (
 from replicate import __version__
 from replicate.commands import matrix, results, tools
 from replicate.errors import WANTED, UsageError, synonym, transient_kind, unknown
+from replicate.isolation import isolate
 
 MAX_MESSAGE = 2000  # characters of a message, which may repeat the content of a file
 
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 done (n/c and diverged are results), 1 some runs ended in an error, 2 wrong usage, 3 stopped
         early with runs left, 141 nobody reads the output any more.
     """
+    isolate()
     terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
         return _call(sys.argv[1:] if arguments is None else arguments)

@@ -30,7 +30,9 @@ def commit(root: Path = ROOT) -> tuple[str, bool | None]:
 def _git(root: Path, *arguments: str) -> str:
     # A run may be killed at any moment, and `git status` could leave a lock on the index.
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    # Git sets GIT_DIR and the like for its hooks; they name another repository.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=kept).stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from replicate.errors import KILLED, UsageError, transient_kind
+from replicate.isolation import isolate
 from replicate.names import resolve
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two: warnings of SLURM, submitit
@@ -60,10 +61,14 @@ class LocalLauncher:
 
     def __init__(self, preload: str) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([preload])
+        self._context.set_forkserver_preload(["replicate.matrix.preload"])
+        self._preload = preload
         self._running: dict[str, tuple[BaseProcess, Connection]] = {}
+        self._not_started: list[Ended] = []
 
     def __enter__(self) -> "LocalLauncher":
+        isolate()
+        os.environ["REPLICATE_PRELOAD"] = self._preload
         # SLURM sends its signals to all processes of a job. The server must survive them, or the scheduler would take
         # the runs for dead. A new program keeps ignoring the signals that were ignored when it started.
         with _handled_by(signal.SIG_IGN):
@@ -88,12 +93,19 @@ class LocalLauncher:
         ours, theirs = self._context.Pipe(duplex=False)
         details = (task, function, arguments, dict(environment), log, theirs)
         process = self._context.Process(target=_child, args=details)
-        process.start()
+        try:
+            process.start()
+            self._running[task] = (process, ours)
+        except (EOFError, OSError) as error:  # the server has died, after it has printed why, if it could
+            problem = f"cannot load {self._preload}: the process that loads it died ({error or type(error).__name__})"
+            self._not_started.append(Ended(task, UsageError(problem)))
         theirs.close()  # so that the pipe ends when the process does
-        self._running[task] = (process, ours)
 
     def events(self, timeout: float) -> Iterator[Progress | Ended]:
         """Yield the events of the tasks, waiting at most `timeout` seconds for the first one."""
+        if self._not_started:
+            yield self._not_started.pop()
+            return
         tasks = {pipe: (task, process) for task, (process, pipe) in self._running.items()}
         for pipe in wait(list(tasks), timeout):
             assert isinstance(pipe, Connection)
@@ -146,6 +158,10 @@ def _child(
             os._exit(1)
 
     try:
+        from replicate.matrix import preload  # which the server has imported, and nobody else may
+
+        if preload.failure:
+            raise UsageError(preload.failure)
         event = Ended(task, resolve(function)(*arguments, send))
     except Exception as error:
         with contextlib.suppress(OSError):

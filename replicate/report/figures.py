@@ -49,7 +49,9 @@ def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] =
     number = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else f"{runs[0]}"
     header = f"{doc['protocol']['shown']['summary']}; runs per cell: {number}."
     first = [note for note in (doc["protocol"]["warning"], header) if note]
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not the user's settings: figures look the same everywhere
+        mpl.rcParams.update(STYLE)
         measured = charts["layers"]
         initial = ("variance after initialisation", "variance of the pre-activation")
         gradients = ("gradients through the layers", "L2 norm of the gradient")

@@ -2,10 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from slurm_cluster import wait
 
 from replicate.errors import KILLED
 from replicate.matrix.local import SIGNALS, LocalLauncher, Progress, stoppable, tail
@@ -28,12 +29,42 @@ def test_the_event_describes_how_a_task_has_ended(launcher: LocalLauncher, tmp_p
     assert tail(tmp_path / "none") == ""
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import torch_of_another_version", "ModuleNotFoundError: No module named 'torch_of_another_version'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit('no licence')", "SystemExit: no licence"),
+        ("import os; os.abort()", "the process that loads it died ("),
+    ],
+)
+def test_what_prevents_the_preload_is_the_end_of_every_task(tmp_path: Path, code: str, message: str) -> None:
+    """In a process of its own, because a process has one server."""
+    (tmp_path / "broken_library.py").write_text(code)
+    words = [sys.executable, __file__, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert [line.startswith(f"cannot load broken_library: {message}") for line in done.stdout.splitlines()] == [
+        True
+    ] * 2
+
+
+def end_of_two_tasks(log: Path) -> None:
+    with LocalLauncher(preload="broken_library") as launcher:
+        for task in ("a", "b"):
+            launcher.start(task, "os:getpid", (), os.environ, log / task)
+            (end,) = launcher.events(timeout=60)
+            print(end.value)
+
+
 def test_no_process_is_left_after_stop(launcher: LocalLauncher, tmp_path: Path) -> None:
     launcher.start("endless", "workers:endless", (tmp_path / "pid",), os.environ, tmp_path / "log")
     assert list(launcher.events(timeout=300)) == [Progress("endless", (0, 0))]
     process = Path("/proc") / (tmp_path / "pid").read_text()
     assert process.exists()
     launcher.stop()
+    from slurm_cluster import wait
+
     wait(lambda: not process.exists(), "its parent, the server, to collect it")
 
 
@@ -47,3 +78,7 @@ def test_a_signal_sets_the_flags_of_nested_stoppables(number: int) -> None:
         assert inner()
         assert outer()
     assert signal.getsignal(number) is before
+
+
+if __name__ == "__main__":
+    end_of_two_tasks(Path(sys.argv[1]))

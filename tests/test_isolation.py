@@ -1,0 +1,72 @@
+"""Commands in surroundings that were made for other programs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMOKE = str(ROOT / "experiments" / "smoke.yaml")
+ONE = ["--only", "init=lsuv", "activation=tanh", "--set", "iterations=2", "milestones=[]", "lsuv_max_iter=1"]
+REPLICATE = str(Path(sys.executable).with_name("replicate"))
+MODULES = ("torchmetrics", "matplotlib", "yaml", "rich", "pydantic", "click", "replicate", "random", "numpy", "wandb")
+
+
+@pytest.fixture
+def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with modules that note that they were imported, and variables of a notebook and of a hook."""
+    here, long = tmp_path / "here", tmp_path / ("x" * 120)
+    long.mkdir()
+    for name in MODULES:
+        (here / name).mkdir(parents=True)
+        (here / name / "__init__.py").write_text(f"print('{name}', file=open({str(tmp_path / 'imported')!r}, 'a'))")
+    (here / "matplotlibrc").write_text("figure.facecolor: red\nsavefig.dpi: 7\nnonsense\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-repository"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "no-index"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep)
+    return tmp_path
+
+
+def call(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_a_matrix_and_its_figures_in_odd_surroundings(traps: Path) -> None:
+    out = ["--out", str(traps / "out")]
+    done = call(REPLICATE, "matrix", SMOKE, *ONE, *out, "--devices", "cpu", "--wandb", "offline")
+    assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr
+    for command in (["figures"], ["sync", "--dry-run"]):
+        followed = call(REPLICATE, command[0], SMOKE, *ONE, *out, *command[1:])
+        assert followed.returncode == 0, followed.stderr
+    assert not (traps / "imported").exists(), (traps / "imported").read_text()
+    picture = traps / "out" / "figures" / "curves.png"
+    odd = picture.read_bytes()
+    os.chdir(traps)  # away from its matplotlibrc
+    assert call(REPLICATE, "figures", SMOKE, *ONE, *out).returncode == 0
+    assert picture.read_bytes() == odd
+    (record,) = traps.glob("out/runs/*/result.json")
+    head = subprocess.check_output(
+        ["git", "-C", ROOT, "rev-parse", "HEAD"], text=True, env={"PATH": os.environ["PATH"]}
+    )
+    assert head.strip() in record.read_text()
+    # torch's cache of compiled kernels stays
+    assert {path.name.partition("_")[0] for path in (traps / ("x" * 120)).iterdir()} <= {"torchinductor"}
+
+
+def test_a_checkout_that_is_not_installed_runs_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here another checkout is installed."""
+    checkout, imported = tmp_path / "checkout", tmp_path / "imported"
+    shutil.copytree(ROOT / "replicate", checkout / "replicate")
+    with (checkout / "replicate" / "training" / "train.py").open("a") as file:
+        file.write(f"\nprint('train', file=open({str(imported)!r}, 'a'))\n")
+    monkeypatch.chdir(checkout)
+    out = ["--out", str(tmp_path / "out"), "--devices", "cpu", "--wandb", "off"]
+    done = call(sys.executable, "-m", "replicate", "matrix", SMOKE, *ONE, *out)
+    assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr
+    assert imported.read_text().split() == ["train"]
