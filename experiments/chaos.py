@@ -26,7 +26,7 @@ from script import make_app, run_app
 from replicate import cli, provenance
 from replicate.errors import unknown
 from replicate.experiment import Experiment
-from replicate.matrix.resources import cores
+from replicate.matrix.limits import cores
 from replicate.run import Run
 from replicate.store.files import write_atomically
 from replicate.store.run_folder import collect

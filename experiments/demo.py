@@ -25,7 +25,7 @@ from rich.table import Table
 from script import make_app, make_folder, run_app
 
 from replicate.errors import UsageError, unknown
-from replicate.matrix.resources import cores
+from replicate.matrix.limits import cores
 
 app = make_app("demo", __doc__)
 

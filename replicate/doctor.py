@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.text import Text
 
@@ -18,8 +17,9 @@ from replicate import nvidia_mps, provenance
 from replicate.data import available
 from replicate.errors import CUDA, MEMORY
 from replicate.logging_options import default_wandb_mode, wandb_key_known
+from replicate.matrix.limits import RUN_MEMORY, cores, free_memory
 from replicate.matrix.local import Ended, LocalLauncher
-from replicate.matrix.resources import cores, make_slots
+from replicate.matrix.resources import make_slots
 from replicate.matrix.scheduler import WORKER
 from replicate.matrix.task import PRELOAD, TRAIN, Failed, GraphFailed, Task, outcome_of
 from replicate.options import Options
@@ -30,7 +30,6 @@ from replicate.store.result import Result
 
 SECONDS = 180.0  # for all devices together; one that hangs must not block us
 MIN_DISK = 2**30  # bytes: the records and checkpoints of a table, or CIFAR-10 unpacked
-MIN_MEMORY = 2 * 2**30  # bytes for one run on the CPU or a GPU: a guess, from a run on a CPU that took 1.3 GiB
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("·", "dim")}
 TRACEBACK = "`replicate matrix experiments/smoke.yaml --only init=lsuv activation=maxout` shows the whole traceback"
 FIXES = {
@@ -157,7 +156,7 @@ def hardware(found: Mapping[str, Any]) -> Iterator[Finding]:
     for number, (name, free, total, error) in enumerate(found["gpus"]):
         text = f"gpu {number}: {name}, {error or f'{_gib(free)} free of {_gib(total)}'}"
         fix = "nvidia-smi shows its state and who uses it; choose other GPUs with --devices"
-        yield _space("devices", text, free, MIN_MEMORY, fix)
+        yield _space("devices", text, free, RUN_MEMORY, fix)
     if not found["gpus"] and shutil.which("nvidia-smi"):
         build = f"for CUDA {found['cuda']}, which the driver must support" if found["cuda"] else "without CUDA"
         fix = f"if `nvidia-smi -L` lists GPUs, unset CUDA_VISIBLE_DEVICES; this torch was built {build}"
@@ -168,8 +167,8 @@ def hardware(found: Mapping[str, Any]) -> Iterator[Finding]:
         fix = f"if you use --per-device 2 or more, start it before the runs: {nvidia_mps.PROGRAM} -d"
         yield Finding("devices", "NVIDIA's MPS is not running: runs on the same GPU take turns", None, fix)
     text = f"cpu: {provenance.cpu_name()}, {found['capability']}, {cores()} threads"
-    free = psutil.virtual_memory().available
-    yield _space("devices", f"{text}, {_gib(free)} of memory free", free, MIN_MEMORY, "end other programs")
+    free = free_memory()
+    yield _space("devices", f"{text}, {_gib(free)} of memory free", free, RUN_MEMORY, "end other programs")
 
 
 def tiny_run(device: str) -> Run:

@@ -1,5 +1,6 @@
 """Keeps settings that the shell has for other programs away from this process and from those that it starts."""
 
+import io
 import os
 import sys
 import tempfile
@@ -19,6 +20,11 @@ def isolate() -> None:
     if ROOT in (sys.path[0], sys.path[-1]) and ROOT not in paths:
         paths.insert(0, ROOT)  # `python -m replicate` in a checkout; another one may be installed
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    # A terminal or file that is not UTF-8 lacks characters such as ±.
+    os.environ["PYTHONIOENCODING"] = f"{os.environ.get('PYTHONIOENCODING', '').partition(':')[0]}:replace"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # Notebooks export a backend that only they can load; Lightning loads matplotlib.
     os.environ["MPLBACKEND"] = "agg"
     if len(tempfile.gettempdir()) > LONGEST:

@@ -2,10 +2,7 @@
 
 import contextlib
 import os
-import tempfile
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
 
 from replicate.errors import GraphError
 from replicate.matrix.task import EXIT_LEASE_LOST, GraphFailed, State, Task, TaskOutcome, recorded_result
@@ -27,29 +24,13 @@ def run_task(task: Task, send: Progress) -> TaskOutcome:
     lease = task.acquire(task.token, task.expired_token)
     if lease is None:
         return State.ELSEWHERE
-    with lease, lease.heartbeat(lambda: os._exit(EXIT_LEASE_LOST)), _temporary_files_in(lease.staging_dir):
+    with lease, lease.heartbeat(lambda: os._exit(EXIT_LEASE_LOST)), lease.temporary_files():
         try:
             return _train(task, lease, send)
         except OSError:
             if lease.held:
                 raise
             return State.ELSEWHERE  # the lease was taken over
-
-
-@contextlib.contextmanager
-def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Let this process put its temporary files into the lease's folder, which goes with the lease.
-
-    W&B makes five folders, which it would leave: a forked process ends without the clean-up of Python's exit. Only
-    torch's cache of compiled kernels stays where the next run finds it.
-    """
-    before = tempfile.tempdir
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")))
-    tempfile.tempdir = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
 
 
 def make_logger(run: Run, options: Options, lease: Lease) -> Logger:

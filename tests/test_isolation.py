@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_up_records import fill
+
+from replicate.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
 SMOKE = str(ROOT / "experiments" / "smoke.yaml")
@@ -29,8 +32,14 @@ def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-repository"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "no-index"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep)
+    as_in_a_shell(monkeypatch)
     return tmp_path
+
+
+def as_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what earlier tests have set in this process."""
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +68,20 @@ def test_a_matrix_and_its_figures_in_odd_surroundings(traps: Path) -> None:
     assert {path.name.partition("_")[0] for path in (traps / ("x" * 120)).iterdir()} <= {"torchinductor"}
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+def test_characters_that_the_output_lacks_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    fill(tmp_path, Experiment.load(SMOKE).runs()[:4], points=2)
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    for command in ("status", "table", "doctor"):
+        words = [command, "--out", str(tmp_path)] if command == "doctor" else [command, SMOKE, "--out", str(tmp_path)]
+        done = subprocess.run([REPLICATE, *words], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (b"?" in done.stdout) or encoding not in ("latin-1", "ascii")
+        assert done.stderr == b""
+
+
 def test_a_checkout_that_is_not_installed_runs_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here another checkout is installed."""
     checkout, imported = tmp_path / "checkout", tmp_path / "imported"
@@ -66,6 +89,7 @@ def test_a_checkout_that_is_not_installed_runs_its_own_code(tmp_path: Path, monk
     with (checkout / "replicate" / "training" / "train.py").open("a") as file:
         file.write(f"\nprint('train', file=open({str(imported)!r}, 'a'))\n")
     monkeypatch.chdir(checkout)
+    as_in_a_shell(monkeypatch)
     out = ["--out", str(tmp_path / "out"), "--devices", "cpu", "--wandb", "off"]
     done = call(sys.executable, "-m", "replicate", "matrix", SMOKE, *ONE, *out)
     assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr

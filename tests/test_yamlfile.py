@@ -22,6 +22,22 @@ def test_plain_data_is_read_with_its_aliases() -> None:
     assert parse("") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("010", 10), ("08", 8), ("0o17", 15), ("0x1F", 31), ("-7", -7), ("+7", 7), ("0", 0), ("00", 0)),
+        *(("5e-4", 5e-4), (".5", 0.5), ("1.", 1.0), ("1e3", 1000.0), ("-.inf", float("-inf"))),
+        *(("true", True), ("False", False), ("null", None), ("~", None), ("", None)),
+        # text, which a field of another type refuses
+        *((text, text) for text in ("1:30", "1_000", "0b11", "yes", "no", "On", "off", "y", "2001-01-01", "1e", "0o8")),
+    ],
+)
+def test_numbers_and_words_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    found = parse(f"a: {text}")["a"]
+    assert (found, type(found)) == (value, type(value))
+    assert parse(text) == value
+
+
 def test_a_bomb_of_aliases_is_refused() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]  # 9**30 values
@@ -36,7 +52,9 @@ def test_a_bomb_of_aliases_is_refused() -> None:
 OBJECT = "!!python/object/apply:os.system [echo]"
 
 
-@pytest.mark.parametrize("text", [OBJECT, "[" * 50_000, "!!int x", "2001-99-99", "{[1]: 2}", f"a: {'9' * 5000}"])
+@pytest.mark.parametrize(
+    "text", [OBJECT, "[" * 50_000, "!!int x", "!!timestamp 2001-99-99", "{[1]: 2}", f"a: {'9' * 5000}"]
+)
 def test_whatever_is_wrong_it_is_an_error_of_yaml(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         parse(text)

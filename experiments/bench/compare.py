@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from replicate import provenance
 from replicate.matrix.display import Display
+from replicate.matrix.limits import cores
 from replicate.matrix.local import LocalLauncher, Progress, tail
-from replicate.matrix.resources import cores
 from replicate.options import Options
 from replicate.run import Run
 

@@ -145,7 +145,7 @@ def _child(
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         # Not truncated: it may belong to another process, which only the task can find out.
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError:  # a full disk; the task may still be able to report it
         output = os.open(os.devnull, os.O_WRONLY)
     os.dup2(output, 1)

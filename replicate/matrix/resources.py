@@ -2,13 +2,13 @@
 
 import glob
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from replicate.errors import MEMORY, UsageError
+from replicate.matrix.limits import RUN_MEMORY, cores, free_memory
 
 START_SECONDS = 10.0  # until a start has been measured: a guess for a small machine
 END_SECONDS = 3.0  # to write a checkpoint and end a process
@@ -37,7 +37,8 @@ def make_slots(
     Args:
         devices: `auto` (all NVIDIA GPUs, or else the CPU), `cpu`, or GPU numbers such as `0,1`, as this process counts
             them.
-        per_device: runs at a time on each device; None: 1 on a GPU; on the CPU, as many as have enough cores.
+        per_device: runs at a time on each device; None: 1 on a GPU; on the CPU, as many as
+            have enough cores and memory.
         threads: CPU threads of each process of a run.
         gpus: GPUs that torch sees.
         visible: CUDA_VISIBLE_DEVICES of this process, which numbers its GPUs; None if it is not set.
@@ -51,7 +52,8 @@ def make_slots(
     """
     if devices == "cpu" or (devices == "auto" and gpus == 0):
         # No GPU is visible to a run on the CPU.
-        count = per_device or max(1, cores() // (threads * per_run))
+        fitting = min(cores() // threads, free_memory() // RUN_MEMORY) // per_run
+        count = per_device or max(1, fitting)
         return [Slot("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})] * count
     numbers = range(gpus) if devices == "auto" else [int(number) for number in devices.split(",")]
     if absent := [number for number in numbers if number >= gpus]:
@@ -74,11 +76,6 @@ def may_have_gpu() -> bool:
     The names are those of Linux, of Jetson boards and of Windows' subsystem for Linux.
     """
     return any(map(glob.glob, ("/dev/nvidia*", "/proc/driver/nvidia", "/dev/nvhost*", "/dev/dxg")))
-
-
-def cores() -> int:
-    """Count the cores that this process may use, or all cores where the system does not tell (macOS)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Deadline:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -50,17 +51,18 @@ def write_atomically(path: Path, content: str | Buffer, staging_dir: Path | None
     Raises:
         OSError: the file cannot be written, or the staging folder is gone; what was there before is unchanged.
     """
-    handle, temporary = tempfile.mkstemp(dir=staging_dir or path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    temporary = (staging_dir or path.parent) / f".{path.name}-{secrets.token_hex(8)}.tmp"
+    # not by tempfile, whose files only their owner can read: the user's umask decides
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error says what is wrong
-            Path(temporary).unlink()
+            temporary.unlink()
         raise
     with contextlib.suppress(OSError):  # so that a power loss does not undo the rename; some systems cannot do this
         folder = os.open(path.parent, os.O_RDONLY)

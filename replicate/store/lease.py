@@ -24,6 +24,7 @@ import itertools
 import os
 import secrets
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -119,6 +120,22 @@ class Lease(contextlib.AbstractContextManager["Lease", None]):
             except OSError:  # a full disk: the time stamp is a heartbeat, too, and takes no room
                 with contextlib.suppress(OSError):
                     os.utime(self.staging_dir / OWNER)
+
+    @contextlib.contextmanager
+    def temporary_files(self) -> Iterator[None]:
+        """Within, this process puts its temporary files next to the lease, with which they go.
+
+        W&B makes five folders, which it would leave: a forked process ends without the clean-up of Python's exit. Only
+        torch's cache of compiled kernels stays where the next run finds it.
+        """
+        before = tempfile.tempdir
+        cache = Path(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+        tempfile.tempdir = str(self.staging_dir)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
     def sweep(self) -> None:
         """Remove what killed processes have left next to the lease, once the run is finished."""

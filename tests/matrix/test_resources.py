@@ -3,7 +3,9 @@
 import pytest
 
 from replicate.errors import UsageError
-from replicate.matrix.resources import END_SECONDS, START_SECONDS, Deadline, RetryPolicy, cores, make_slots
+from replicate.matrix import resources
+from replicate.matrix.limits import RUN_MEMORY
+from replicate.matrix.resources import END_SECONDS, START_SECONDS, Deadline, RetryPolicy, make_slots
 
 GPUS = make_slots("0,1", 3, 1, gpus=2)
 CPU = make_slots("cpu", 2, 1, gpus=0)
@@ -26,10 +28,17 @@ def test_each_slot_sees_its_own_gpus_only(
     assert slots[1].name == ("gpu 2+3" if per_run == 2 else "gpu 1")
 
 
-def test_the_cpu_has_a_slot_for_every_run_that_fits() -> None:
-    assert len(make_slots("cpu", None, 1, 4)) == cores()
-    assert len(make_slots("cpu", None, 1, 0, per_run=2)) == max(1, cores() // 2)
-    assert len(make_slots("cpu", None, 2 * cores(), 0)) == 1
+def test_the_cpu_has_a_slot_for_every_run_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "cores", lambda: 8)
+    monkeypatch.setattr(resources, "free_memory", lambda: 100 * RUN_MEMORY)
+    assert len(make_slots("cpu", None, 1, 4)) == 8
+    assert len(make_slots("cpu", None, 3, 4)) == 2
+    assert len(make_slots("cpu", None, 1, 0, per_run=3)) == 2
+    assert len(make_slots("cpu", None, 16, 0)) == 1
+    monkeypatch.setattr(resources, "free_memory", lambda: 5 * RUN_MEMORY)
+    assert len(make_slots("cpu", None, 1, 0)) == 5
+    assert len(make_slots("cpu", None, 1, 0, per_run=2)) == 2
+    assert len(make_slots("cpu", 7, 1, 0)) == 7
     assert len(make_slots("auto", 3, 1, gpus=0)) == 3
     (slot,) = make_slots("cpu", 1, 1, gpus=4)
     assert (slot.device, slot.environment["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")

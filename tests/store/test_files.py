@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from replicate.errors import UsageError
-from replicate.store.files import escape_control_chars, prepare_output_folder, read_bytes
+from replicate.store.files import escape_control_chars, prepare_output_folder, read_bytes, write_atomically
 
 
 def test_only_plain_files_are_read(tmp_path: Path) -> None:
@@ -34,3 +34,13 @@ def test_an_output_folder_is_created_or_refused_and_may_be_a_link(tmp_path: Path
 def test_text_that_a_terminal_obeys_or_hides() -> None:
     assert escape_control_chars("plain – ünïcode 図 ± 'q'") == "plain – ünïcode 図 ± 'q'"
     assert escape_control_chars("a\x1b[2Jb\r\n\t\u202e\x9b\udc80") == r"a\x1b[2Jb\r\n\t\u202e\x9b\udc80"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_decides_who_can_read(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "file", "content")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
