@@ -21,8 +21,7 @@ SEED ?= 0
 space := $(subst ,, )
 SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),seed=$(subst $(space),$(comma),$(strip $(SEEDS)))) $(SET)
 comma := ,
-home = $(patsubst ~/%,$(HOME)/%,$(1))
-FOLDERS = --data-dir "$(call home,$(DATA_DIR))" $(if $(OUT),--out "$(call home,$(OUT))")
+FOLDERS = --data-dir "$(DATA_DIR)" $(if $(OUT),--out "$(OUT)")
 SELECT = $(FOLDERS) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
 MIRROR = $(if $(WANDB),--wandb $(WANDB)) $(if $(LOGGER),--logger $(LOGGER))
 RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic) $(if $(STEP),--step $(STEP)) \
@@ -71,7 +70,7 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 	@touch $@
 
 demo: .venv/.installed  ## draw what an initialisation does to a deep net (about a minute); writes results/local/demo
-	@$(BIN)/python experiments/demo.py $(if $(OUT),--out "$(call home,$(OUT))")
+	@$(BIN)/python experiments/demo.py $(if $(OUT),--out "$(OUT)")
 
 smoke: .venv/.installed  ## run the whole grid at toy size (about a minute) to check the installation
 	$(call whole,smoke,$(if $(WANDB),,--wandb off),table3)
@@ -140,7 +139,7 @@ score: .venv/.installed  ## compute EXPERIMENT's table from stored predictions, 
 
 collect: .venv/.installed  ## merge output folders into OUT, such as: make collect DIRS="a b" OUT=results/local/table3
 	$(if $(OUT),,$(error collect needs OUT, the folder to merge into, such as: make collect DIRS="a b" OUT=results/local/all))
-	$(REPLICATE) collect $(DIRS) --out "$(call home,$(OUT))"
+	$(REPLICATE) collect $(DIRS) --out "$(OUT)"
 
 sync: .venv/.installed  ## upload what EXPERIMENT logged offline to Weights & Biases, with a report job
 	@$(REPLICATE) sync experiments/$(EXPERIMENT).yaml $(SELECT)
@@ -152,7 +151,7 @@ doctor: .venv/.installed  ## check devices, disk, data and W&B, and suggest fixe
 	@$(REPLICATE) doctor $(FOLDERS)
 
 bench: .venv/.installed  ## measure the speed of training and of a plain Lightning loop
-	$(BIN)/python experiments/bench --devices $(DEVICES) $(if $(OUT),--out "$(call home,$(OUT))")
+	$(BIN)/python experiments/bench --devices $(DEVICES) $(if $(OUT),--out "$(OUT)")
 
 audit: .venv/.installed  ## check the locked dependencies for known vulnerabilities
 	@$(BIN)/python .ci/audit.py

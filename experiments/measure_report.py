@@ -33,7 +33,7 @@ def main(seeds: int) -> None:
         start = time.perf_counter()
         doc = document(experiment, runs, collect(out, runs))
         command = partial(matrix_command, Path("experiments/table3.yaml"), Selection(), out)
-        page, _ = write_report(doc, out, command, lambda dataset: None)
+        page, _ = write_report(doc, out, out / "report", command, lambda dataset: None)
         print(f"{len(runs)} runs: built in {time.perf_counter() - start:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
         with chromium.browser() as browser:
             for _ in range(5):

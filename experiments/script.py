@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 
-from replicate.cli import check_not_empty
+from replicate.cli import checked_words
 from replicate.errors import UsageError
 
 
@@ -54,8 +54,7 @@ def run_app(app: App, words: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if words is None else words
     try:
-        check_not_empty(given)
-        return app(given, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        return app(checked_words(given), exit_on_error=False, print_error=False, result_action="return_value") or 0
     except (CycloptsError, UsageError) as error:
         print(f"{app.name[0]}: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The command line: the options of every command, and the exit codes."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -90,8 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _call(words: list[str]) -> int:
     try:
-        check_not_empty(words)
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(checked_words(words), exit_on_error=False, print_error=False, result_action="return_value")
         return (code or 0) if words else 2  # no code: the help or the version was shown
     except (UsageError, CycloptsError) as error:
         return _refuse(_sentence(error))
@@ -101,16 +101,21 @@ def _call(words: list[str]) -> int:
         return _refuse(f"cannot write {error.filename or 'a file'}: {error.strerror}; make room, or give another --out")
 
 
-def check_not_empty(words: Iterable[str]) -> None:
-    """Refuse an empty word: somebody forgot to set a variable, and as a folder it would mean the current one.
+def checked_words(words: Iterable[str]) -> list[str]:
+    """Check the words of a command line, and replace `~/` where the shell leaves it, as in `--out=~/x`.
+
+    An empty word is refused: somebody forgot to set a variable, and as a folder it would mean the current one.
 
     Raises:
         UsageError: a word is empty, or an option such as `--out=`.
     """
-    for before, word in pairwise(["", *words]):
+    home = os.path.expanduser("~")
+    given = [re.sub(r"^(--[\w-]+=)?~(?=/|$)", lambda option: (option[1] or "") + home, word) for word in words]
+    for before, word in pairwise(["", *given]):
         if not word.strip() or (word.startswith("--") and word.endswith("=")):
             option = word[:-1] if word.strip() else before if before.startswith("--") else "an argument"
             raise UsageError(f"{option} is empty; give it a value, or leave it out")
+    return given
 
 
 def _sentence(error: UsageError | CycloptsError) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from replicate import nvidia_mps, provenance
 from replicate.data import available
-from replicate.errors import CUDA, MEMORY
+from replicate.errors import CUDA, MEMORY, UsageError
 from replicate.logging_options import default_wandb_mode, wandb_key_known
 from replicate.matrix.limits import RUN_MEMORY, cores, free_memory
 from replicate.matrix.local import Ended, LocalLauncher
@@ -118,9 +118,14 @@ def data(data_dir: Path) -> Iterator[Finding]:
 
 def wandb() -> Iterator[Finding]:
     """Report how runs are logged to Weights & Biases; the key itself is never shown."""
+    try:
+        mode = default_wandb_mode()
+    except UsageError as error:
+        yield Finding("W&B", str(error), False, "unset WANDB_MODE, or use --wandb")
+        return
     known = wandb_key_known()
     fix = "" if known else "`wandb login`, for `--wandb online` or to run `make sync` later"
-    yield Finding("W&B", f"logging is {default_wandb_mode()}; API key {'found' if known else 'not found'}", None, fix)
+    yield Finding("W&B", f"logging is {mode}; API key {'found' if known else 'not found'}", None, fix)
 
 
 def devices(launcher: LocalLauncher, train: str = TRAIN) -> Iterator[Finding]:

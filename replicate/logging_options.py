@@ -12,12 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from replicate.errors import UsageError
+from replicate.errors import UsageError, unknown
 
 WandbMode = Literal["off", "offline", "online"]
 WANDB_PROJECT = "lsuv-replication"
 # W&B's own words, in the environment variable WANDB_MODE
-WANDB_WORDS: Mapping[str, WandbMode] = {"disabled": "off", "dryrun": "offline", "online": "online"}
+WANDB_WORDS: Mapping[str, WandbMode] = {
+    "disabled": "off",
+    "dryrun": "offline",
+    "offline": "offline",
+    "online": "online",
+    "run": "online",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +113,16 @@ def default_wandb_mode() -> WandbMode:
     """How runs are mirrored to Weights & Biases if nobody says: as WANDB_MODE says, else offline.
 
     A key that happens to be on the machine is not used unasked. Without the package wandb, the mode is off.
+
+    Raises:
+        UsageError: WANDB_MODE is no mode.
     """
     if importlib.util.find_spec("wandb") is None:
         return "off"
-    return WANDB_WORDS.get(os.environ.get("WANDB_MODE", ""), "offline")
+    word = os.environ.get("WANDB_MODE") or "offline"
+    if word.lower() not in WANDB_WORDS:
+        raise unknown("WANDB_MODE", word, WANDB_WORDS)
+    return WANDB_WORDS[word.lower()]
 
 
 def wandb_key_known() -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from command_lines import parse
+from permissions import read_only
 from workers import ended, put, record
 
 from replicate import carry_out
-from replicate.cli import COMMANDS, main
+from replicate.cli import COMMANDS, checked_words, main
 from replicate.experiment import Experiment
 from replicate.options import Options, Selection
 from replicate.store.lease import acquire
@@ -103,7 +104,7 @@ def test_what_cannot_be_written_is_one_line_and_exit_code_2(capsys: Output, out:
     (out / "report").write_text("not a folder")
     assert main(["report", SMOKE, "--out", str(out)]) == 2
     assert (
-        f"replicate: cannot write {out}/report: File exists; make room, or give another --out\n"
+        f"replicate: cannot write to {out}/report: File exists; give another folder with --to\n"
         == capsys.readouterr().err
     )
 
@@ -199,6 +200,24 @@ def test_a_command_says_what_it_finds_and_writes(
     for name in written:
         assert name in line or len(written) == 1
         assert (out / name).stat().st_size > 0
+
+
+def test_results_in_a_folder_that_cannot_be_written(
+    capsys: Output, out: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    words = [SMOKE, "--out", str(out), "--only", "activation=tanh"]
+    there = tmp_path_factory.mktemp("there")
+    with read_only(out):
+        for command, folder in (("table", ""), ("figures", "/figures"), ("report", "/report")):
+            assert main([command, *words]) == 2
+            printed, problem = capsys.readouterr()
+            assert ("50.0" in printed) == (command == "table")
+            assert problem == (
+                f"replicate: cannot write to {out}{folder}: Permission denied; give another folder with --to\n"
+            )
+            assert main([command, *words, "--to", str(there)]) == 0
+            assert f"wrote {there}{folder}/" in capsys.readouterr().out
+    assert sorted(path.name for path in there.iterdir())[:2] == ["figures", "report"]
 
 
 def test_a_quiet_table_only_names_its_files(capsys: Output, out: Path) -> None:
@@ -353,6 +372,13 @@ def test_words_of_a_command_line() -> None:
     _, arguments = parse(["matrix", SMOKE, *words, "--slurm.gpus-per-node=2", "--launcher", "slurm"])
     assert arguments["selection"] == Selection(out=Path("here"), set=("seed=0", "lr=1", "width=2"))
     assert arguments["resources"].slurm == {"gpus-per-node": "2"}
+
+
+def test_the_home_folder_is_known_where_the_shell_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", r"/home\1")
+    words = ["--out=~/x", "~", "~/a b", "--set", "dataset=~/c", "~other/x", "--to", "a~/b"]
+    expected = [r"--out=/home\1/x", r"/home\1", r"/home\1/a b", "--set", "dataset=~/c", "~other/x", "--to", "a~/b"]
+    assert checked_words(words) == expected
 
 
 def test_a_reader_that_has_read_enough_is_no_error() -> None:

@@ -64,7 +64,7 @@ def test_a_matrix_and_its_figures_in_odd_surroundings(traps: Path) -> None:
         ["git", "-C", ROOT, "rev-parse", "HEAD"], text=True, env={"PATH": os.environ["PATH"]}
     )
     assert head.strip() in record.read_text()
-    # torch's cache of compiled kernels stays
+    # a folder that torch makes when it is imported, and uses for all programs
     assert {path.name.partition("_")[0] for path in (traps / ("x" * 120)).iterdir()} <= {"torchinductor"}
 
 

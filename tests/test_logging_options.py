@@ -22,9 +22,12 @@ def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_wandb_is_offline_by_default_and_off_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "secret")  # a key that happens to be on the machine is not used unasked
     assert default_wandb_mode() == "offline"
-    for said, mode in (("online", "online"), ("disabled", "off"), ("dryrun", "offline"), ("nonsense", "offline")):
+    for said, mode in (("online", "online"), ("disabled", "off"), ("dryrun", "offline"), ("Offline", "offline")):
         monkeypatch.setenv("WANDB_MODE", said)
         assert default_wandb_mode() == mode
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    with pytest.raises(UsageError, match=r"unknown WANDB_MODE 'onlin'.*choose from: disabled, dryrun, offline, online"):
+        default_wandb_mode()
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert default_wandb_mode() == "off"
 

@@ -1,6 +1,8 @@
 """What the commands share: their common parameters, the runs that these select, and commands to paste."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from replicate.matrix.plan import Selected
     from replicate.store.run_folder import Records
 
+To = Annotated[Path | None, Parameter(help="Folder for the files (default: the output folder).")]
 File = Annotated[Path, Parameter(help="Experiment file, such as experiments/table3.yaml.")]
 Select = Annotated[Selection, Parameter(name="*", group=Group("Selection", sort_key=1))]
 Resource = Annotated[Resources, Parameter(name="*", group=Group("Resources", sort_key=2))]
@@ -59,6 +62,22 @@ def select_finished(command: str, file: Path, selection: Selection) -> "tuple[Se
     if others:
         problem += f", but {others[0]}"
     raise UsageError(f"{problem}; to carry out the runs: {command_line('matrix', file, selection)}")
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[Path]:
+    """Make a folder, and write to it within.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except BrokenPipeError:  # of a reader of our output
+        raise
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}; give another folder with --to") from None
 
 
 def print_next(command: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from replicate.commands.common import File, Select, print_next, select, select_finished, wrote
+from replicate.commands.common import File, Select, To, print_next, select, select_finished, writing_to, wrote
 from replicate.errors import UsageError
 from replicate.options import DATA_DIR, Selection, Whole, command_line
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Verbose = Annotated[bool, Parameter(name=("--verbose", "-v"))]
 
 
-def table(file: File, /, *, selection: Select = Selection(), verbose: Verbose = False, quiet: bool = False) -> int:
+def table(
+    file: File, /, *, selection: Select = Selection(), to: To = None, verbose: Verbose = False, quiet: bool = False
+) -> int:
     """Write the accuracy table next to the published one (table.md, .tex, .csv, .json, and runs.csv), and print it.
 
     In GitHub Actions, table.md is added to the summary of the job.
@@ -33,11 +35,12 @@ def table(file: File, /, *, selection: Select = Selection(), verbose: Verbose = 
 
     selected, records = select_finished("table", file, selection)
     doc = document(selected.experiment, selected.runs, records)
-    paths = write_table(doc, selected.out)
     if verbose:
         print(markdown(doc))
     elif not quiet:
         print_table(doc, Console())
+    with writing_to(to or selected.out) as folder:
+        paths = write_table(doc, folder)
     wrote(paths)
     if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
@@ -51,17 +54,19 @@ def table(file: File, /, *, selection: Select = Selection(), verbose: Verbose = 
     return 0
 
 
-def figures(file: File, /, *, selection: Select = Selection()) -> int:
-    """Draw accuracies, learning curves and layer statistics into OUT/figures, as PDF and PNG."""
+def figures(file: File, /, *, selection: Select = Selection(), to: To = None) -> int:
+    """Draw accuracies, learning curves and layer statistics, as PDF and PNG, into the folder figures in OUT."""
     from replicate.report.document import document
     from replicate.report.figures import draw
 
     selected, records = select_finished("figures", file, selection)
     doc = document(selected.experiment, selected.runs, records)
-    return wrote(draw(doc, selected.out, selected.out / "figures", print))
+    with writing_to((to or selected.out) / "figures") as folder:
+        paths = draw(doc, selected.out, folder, print)
+    return wrote(paths)
 
 
-def report(file: File, /, *, selection: Select = Selection()) -> int:
+def report(file: File, /, *, selection: Select = Selection(), to: To = None) -> int:
     """Write OUT/report/index.html, a page with all results, which opens without a network."""
     from replicate.data import labels_at_hand
     from replicate.report.document import document
@@ -79,7 +84,9 @@ def report(file: File, /, *, selection: Select = Selection()) -> int:
 
     doc = document(selected.experiment, selected.runs, records)
     command = partial(matrix_command, file, selection, selected.out)
-    return wrote(write_report(doc, selected.out, command, labels_of))
+    with writing_to((to or selected.out) / "report") as folder:
+        paths = write_report(doc, selected.out, folder, command, labels_of)
+    return wrote(paths)
 
 
 def show(run_id: str, /, *, out: Path | None = None, data_dir: Path = DATA_DIR) -> int:

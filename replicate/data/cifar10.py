@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from replicate.data.cache import folder_lock
+from replicate.data import cache
 from replicate.data.dataset import SIDE, Dataset, Progress, fingerprint
 from replicate.errors import UsageError
 from replicate.store.files import read_bytes
@@ -40,7 +40,8 @@ def is_local(data_dir: Path) -> bool:
 def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Dataset:
     """Read CIFAR-10; unpack or download it first if it is missing.
 
-    A folder `cifar-10-batches-py` or an archive `cifar-10-python.tar.gz` that is in `data_dir` already is used. The
+    A folder `cifar-10-batches-py` or an archive `cifar-10-python.tar.gz` that is in `data_dir` already is used; the
+    archive is unpacked there or, if nothing can be written there, in the cache. The
     fingerprint is over the lines `train/data_batch_1 sha256(bytes)` to `test/test_batch sha256(bytes)`, one per file
     that contains images.
 
@@ -52,13 +53,9 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
     Raises:
         UsageError: the download failed, or a file is missing or is not the official one.
     """
-    folder = data_dir / FOLDER
     lines, batches = [], []
     try:
-        if not folder.is_dir():
-            with folder_lock(data_dir):
-                if not folder.is_dir():  # another process may have been faster
-                    _install(data_dir)
+        folder = _unpacked(data_dir)
         classes = pickle.loads(_read(folder / META, META_MD5), encoding="latin1")["label_names"]
         for name, md5 in BATCHES.items():
             content = _read(folder / Path(name).name, md5)
@@ -80,19 +77,37 @@ def _read(path: Path, md5: str) -> bytes:
     return content
 
 
-def _install(data_dir: Path) -> None:
-    """Put the folder into `data_dir`, and the archive if it is missing; each appears only when it is complete."""
+def _unpacked(data_dir: Path) -> Path:
+    archive = data_dir / ARCHIVE
+    try:
+        return _in_place(archive, data_dir)
+    except OSError:
+        if not archive.is_file():
+            raise
+        return _in_place(archive, cache.folder())  # `data_dir` cannot be written
+
+
+def _in_place(archive: Path, place: Path) -> Path:
+    folder = place / FOLDER
+    if not folder.is_dir():
+        with cache.folder_lock(place):
+            if not folder.is_dir():  # another process may have been faster
+                _install(archive, place)
+    return folder
+
+
+def _install(archive: Path, place: Path) -> None:
+    """Put the folder into a place, and the archive if it is missing; each appears only when it is complete."""
     from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
-    archive = data_dir / ARCHIVE
-    with tempfile.TemporaryDirectory(dir=data_dir, prefix=".cifar10-") as temporary:
+    with tempfile.TemporaryDirectory(dir=place, prefix=".cifar10-") as temporary:
         if not archive.exists():
             try:
                 download_url(URL, temporary, ARCHIVE, ARCHIVE_MD5)  # its progress bar goes to stderr
             except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: the MD5 is wrong
                 raise UsageError(
                     f"cannot download CIFAR-10 from {URL} ({' '.join(str(error).split())}): put {ARCHIVE} or "
-                    f"the folder {FOLDER} into {data_dir}, name the folder that holds it with --data-dir, or use other "
+                    f"the folder {FOLDER} into {place}, name the folder that holds it with --data-dir, or use other "
                     "data with --set dataset=synthetic or --set dataset=folder:NAME"
                 ) from None
             os.replace(Path(temporary, ARCHIVE), archive)
@@ -100,7 +115,7 @@ def _install(data_dir: Path) -> None:
             raise UsageError(f"{archive} is not the official archive; delete it and try again")
         extract_archive(archive, temporary)
         try:
-            os.rename(Path(temporary, FOLDER), data_dir / FOLDER)
+            os.rename(Path(temporary, FOLDER), place / FOLDER)
         except OSError:
-            if not (data_dir / FOLDER).is_dir():  # where folders cannot be locked, another process may have been faster
+            if not (place / FOLDER).is_dir():  # where folders cannot be locked, another process may have been faster
                 raise

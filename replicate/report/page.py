@@ -62,8 +62,10 @@ def _typed(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def write_report(doc: Document, out: Path, command: Callable[..., str], labels_of: LabelsOf) -> list[Path]:
-    """Write `out/report/index.html`, the page, and `out/report/report.json`, which has the same content as data.
+def write_report(
+    doc: Document, out: Path, folder: Path, command: Callable[..., str], labels_of: LabelsOf
+) -> list[Path]:
+    """Write `index.html`, the page, and `report.json`, which has the same content as data.
 
     `report.json` is the mapping of `replicate.report.document` with these additions: `charts` (see `page_charts`);
     `mcnemar`, a list from `compare_pairs`; `command`, which repeats all runs; and, for each of `cells`, `command` and
@@ -72,6 +74,7 @@ def write_report(doc: Document, out: Path, command: Callable[..., str], labels_o
     Args:
         doc: of the table to report on, which may hold no record. The additions are made in it.
         out: the output folder, which also holds the curves, the measurements of the layers and the predictions.
+        folder: for both files; it is created if needed.
         command: `matrix_command` as the report was asked for; its keyword `fixed` is left open.
         labels_of: test labels of a data set; None if they are not available.
     """
@@ -86,7 +89,6 @@ def write_report(doc: Document, out: Path, command: Callable[..., str], labels_o
     doc["charts"] = page_charts(doc, charts)
     doc["mcnemar"] = compare_pairs(doc, answers)
     doc["command"] = command()
-    folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"index.html": render_page(doc), "report.json": strict_json(doc, indent=None)}
     return [write_atomically(folder / name, text) for name, text in texts.items()]

@@ -125,12 +125,9 @@ class Lease(contextlib.AbstractContextManager["Lease", None]):
     def temporary_files(self) -> Iterator[None]:
         """Within, this process puts its temporary files next to the lease, with which they go.
 
-        W&B makes five folders, which it would leave: a forked process ends without the clean-up of Python's exit. Only
-        torch's cache of compiled kernels stays where the next run finds it.
+        W&B makes five folders, which it would leave: a forked process ends without the clean-up of Python's exit.
         """
         before = tempfile.tempdir
-        cache = Path(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
         tempfile.tempdir = str(self.staging_dir)
         try:
             yield

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from permissions import read_only
 from torchvision.datasets import CIFAR10
 
 from replicate.data import cifar10
@@ -93,6 +94,19 @@ def test_what_is_there_is_used_without_a_download(
     check(load("cifar10", tmp_path))
     assert set(os.listdir(tmp_path)) == {FOLDER, name}
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_archive_in_a_folder_that_cannot_be_written_is_unpacked_in_the_cache(
+    tmp_path: Path, release: Path, cache_dir: Path
+) -> None:
+    data_dir = tmp_path / "shared"
+    data_dir.mkdir()
+    shutil.copy(release / ARCHIVE, data_dir)
+    with read_only(data_dir):
+        for _ in range(2):
+            check(load("cifar10", data_dir))
+    assert os.listdir(data_dir) == [ARCHIVE]
+    assert FOLDER in os.listdir(cache_dir)
 
 
 def test_several_at_once_download_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ from replicate.store.run_folder import RunFolder
 def write(doc: Document, out: Path, labels: Labels | None = LABELS) -> tuple[str, str]:
     """Write a report; return the page and report.json."""
     command = partial(page.matrix_command, Path("experiments/small.yaml"), Selection(), Path("results/small"))
-    html, data = page.write_report(doc, out, command, lambda dataset: labels)
+    html, data = page.write_report(doc, out, out / "report", command, lambda dataset: labels)
     return html.read_text(encoding="utf-8"), data.read_text(encoding="utf-8")
 
 
@@ -209,7 +209,13 @@ def test_the_commands_on_the_page_run_when_pasted(monkeypatch: pytest.MonkeyPatc
     selection = Selection(set=settings, only=("init=lsuv,xavier", "width=0.25"), data_dir=data_dir)
     selected = Selected.load(file, selection)
     doc = document(selected.experiment, selected.runs, make_records(()))
-    page.write_report(doc, tmp_path, partial(page.matrix_command, file, selection, tmp_path), lambda dataset: None)
+    page.write_report(
+        doc,
+        tmp_path,
+        tmp_path / "report",
+        partial(page.matrix_command, file, selection, tmp_path),
+        lambda dataset: None,
+    )
     html = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     commands = [unescape(code) for code in re.findall(r'<div class="command"><code>(.*?)</code>', html)]
 
