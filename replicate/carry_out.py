@@ -26,7 +26,7 @@ from replicate.run import Run
 from replicate.store.files import prepare_output_folder
 from replicate.store.lease import release
 from replicate.store.result import Result
-from replicate.store.run_folder import RunFolder
+from replicate.store.run_folder import RunFolder, collect
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def carry_out(
     )
     request = Request(selected, resources, options)
     runs, deadline, console = selected.runs, Deadline(resources.seconds), Console(quiet=quiet)
-    todo = unfinished(runs, selected.records.results)
+    todo = unfinished(runs, collect(options.out, runs).results)
     _check_without_torch(request, todo)
     if todo:  # a folder whose runs are all done need not be writable
         prepare_output_folder(options.out, [run.run_id for run in runs])
@@ -156,7 +156,7 @@ def _watch_workers(
 ) -> MatrixSummary:
     """Submit workers for `todo` runs, and show the state of the runs until none is left or a signal comes."""
     resources, selected, out = request.resources, request.selected, request.options.out
-    retried = {name: result for name, result in selected.records.results.items() if not result.final}
+    retried = {name: result for name, result in collect(out, selected.runs).results.items() if not result.final}
     # A node may show a worker more cores and GPUs than it was given, so the worker gets numbers.
     needs_gpu = resources.devices == "auto" and cluster.device == "cuda"
     devices = "cpu" if resources.devices == "auto" and not needs_gpu else resources.devices
@@ -186,6 +186,11 @@ def _watch_workers(
                 StatusView(selected.experiment, selected.runs, out, console).watch(tend)
         finally:
             cluster.stop()
-    results = selected.records.results
-    left = len(unfinished(selected.runs, results, retried))
-    return MatrixSummary(len(selected.runs) - left - sum(result.final for result in results.values()), left)
+    return summary(selected.runs, out, retried)
+
+
+def summary(runs: Sequence[Run], out: Path, retried: Mapping[str, Result]) -> MatrixSummary:
+    """Sum up runs by their records. A run in `retried` that still has the same record is unfinished."""
+    results = collect(out, runs).results
+    left = len(unfinished(runs, results, retried))
+    return MatrixSummary(len(runs) - left - sum(result.final for result in results.values()), left)

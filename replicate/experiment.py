@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
@@ -43,7 +43,8 @@ class TableSpec:
     reference: Annotated[Path | None, Field(description="CSV file of published numbers")] = None
     claims: Annotated[Path | None, Field(description="YAML file of published claims")] = None
     more_seeds: Annotated[
-        tuple[int, ...], Field(description="seeds that the table also has, in the cells where such runs have finished")
+        tuple[Annotated[int, Strict(), Field(ge=0)], ...],
+        Field(description="further seeds; the table includes their runs as far as there are any"),
     ] = ()
 
 
@@ -81,6 +82,8 @@ class Experiment:
         for key in ("rows", "columns"):
             if (axis := getattr(self.table, key)) not in (*self.grid, "init", "activation"):
                 raise unknown(f"axis in table.{key}", axis, self.grid)
+            if axis == "seed" and self.table.more_seeds:
+                raise UsageError(f"table.{key} is seed, so more_seeds has no cells to add to; remove one of them")
 
     @classmethod
     def load(cls, path: str | Path) -> "Experiment":
@@ -171,9 +174,8 @@ class Experiment:
 
     def more_runs(self, runs: Collection[Run]) -> tuple[Run, ...]:
         """The cells of some runs with the seeds of `table.more_seeds`."""
-        seeds, there = self.table.more_seeds, set(runs)
-        cells = dict.fromkeys(replace(run, seed=seeds[0]) for run in runs) if seeds else ()
-        more = (replace(cell, seed=seed) for seed in seeds for cell in cells)
+        there, cells = {*runs}, dict.fromkeys(replace(run, seed=0) for run in runs)
+        more = (replace(cell, seed=seed) for seed in self.table.more_seeds for cell in cells)
         return tuple(run for run in more if run not in there)
 
     def _grid_points(self) -> Iterator[dict[str, Any]]:
@@ -231,10 +233,7 @@ def _other_files(path: Path) -> str:
 
 
 def _find(experiment: Path, name: Path) -> Path:
-    """Find a file that an experiment file names, relative to the nearest folder above that has it.
-
-    An absolute name, one with `..`, and one relative to the file system's root are not files of the project.
-    """
+    """Find a file of the project that an experiment file names, relative to the nearest folder above that has it."""
     if name.is_absolute() or ".." in name.parts:
         raise UsageError(f"table names '{name}', which leads out of the project; give a name such as results/a.csv")
     for folder in experiment.resolve().parents[:-1]:
@@ -247,7 +246,7 @@ _EXPERIMENT = TypeAdapter(Experiment)
 # section -> its keys, for the message about an unknown key
 KEYS: Mapping[str, tuple[str, ...]] = {
     "": ("name", "grid", "exclude", "run", "overrides", "table"),
-    "table": ("rows", "columns", "reference", "claims"),
+    "table": ("rows", "columns", "reference", "claims", "more_seeds"),
     "overrides": ("when", "set"),
     **dict.fromkeys(("grid", "run", "exclude", "when", "set"), tuple(TYPES)),
 }

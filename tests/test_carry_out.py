@@ -9,13 +9,14 @@ import pytest
 from workers import ended, put
 
 from replicate import carry_out
-from replicate.carry_out import Request, work
+from replicate.carry_out import Request, summary, work
 from replicate.cli import main
 from replicate.experiment import Experiment
 from replicate.matrix.plan import Selected
 from replicate.matrix.resources import may_have_gpu
 from replicate.matrix.scheduler import MatrixSummary
 from replicate.options import Options, Resources
+from replicate.run import Run
 from replicate.store.run_folder import RunFolder
 
 SMOKE = str(Path(__file__).parents[1] / "experiments" / "smoke.yaml")
@@ -58,6 +59,14 @@ def test_no_job_is_written_through_a_link(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "slurm").symlink_to(tmp_path / "elsewhere")
     assert main(["matrix", SMOKE, "--launcher", "slurm", "--out", str(tmp_path)]) == 2
     assert "is a symbolic link" in capsys.readouterr().err
+
+
+def test_the_records_of_other_seeds_do_not_count_in_the_summary(tmp_path: Path) -> None:
+    runs = [Run("lsuv", "relu", seed) for seed in range(9)]
+    made = [ended(runs[0]), ended(runs[1], "error"), ended(runs[2], "error"), *map(ended, runs[4:])]
+    for result in made:
+        put(result, RunFolder.of(tmp_path, result.run).path)
+    assert summary(runs[:4], tmp_path, {runs[2].run_id: made[2]}) == MatrixSummary(errors=1, unfinished=2)
 
 
 def test_a_late_worker_retries_earlier_errors_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,23 @@ def test_diff_of_an_experiment_file_takes_its_runs_only(
     assert "A: results/local/smoke: 1 finished run, " in capsys.readouterr().out
 
 
+def test_more_seeds_are_in_the_table_and_in_a_comparison(
+    capsys: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = Path(SMOKE).read_text().partition("\ntable:")[0].replace("name: smoke", "name: more")
+    Path("more.yaml").write_text(f"{text}\ntable:\n  more_seeds: [3, 7]\n")
+    for seed in (0, 3, 8):
+        run = replace(LSUV, seed=seed)
+        put(record(run, Options(tmp_path)), RunFolder.of(Path("results/local/more"), run).path)
+    assert main(["table", "more.yaml", "--verbose", "--only", "activation=tanh"]) == 0
+    assert "51.5 ± 2.1 (n=2)" in capsys.readouterr().out
+    assert main(["table", "more.yaml", "--verbose", "--only", "activation=tanh", "seed=0"]) == 0
+    assert "50.0 (n=1)" in capsys.readouterr().out
+    assert main(["diff", "more.yaml", "more.yaml"]) == 0
+    assert "2 finished runs" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_completion_in_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -139,7 +139,7 @@ def power(
     seeds: tuple[Whole, ...] = (5, 10, 20, 30, 40),
     tables: Whole = 300,
 ) -> int:
-    """Print how likely each claim is decided, by the number of seeds per cell, if the published numbers are true.
+    """Print how likely each claim is decided, by the number of seeds per cell, if the cells differ as published.
 
     Below a claim are the differences that decide it: those that are significant in fewer than three quarters of the
     simulated tables with the fewest seeds.

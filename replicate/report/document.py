@@ -12,8 +12,8 @@ from pydantic_core import to_jsonable_python
 from replicate.experiment import Experiment
 from replicate.report.cell import Cell, axis_values, cells, left_out
 from replicate.report.claims import Claim, Judgement, judge, load_claims
-from replicate.report.power import Truth, power, truths
-from replicate.report.published import MIN_RUNS, Published, read_reference, recipe_note, verdict, why_not_comparable
+from replicate.report.power import Power, Truth, power, truths
+from replicate.report.published import Published, read_reference, recipe_note, verdict, why_not_comparable
 from replicate.report.statistics import LEVEL, Spreads, mean_interval
 from replicate.report.summary import departures, provenance, shared_protocol, spreads_text, summary
 from replicate.report.text import cell_name, count, display_name, interval_text, published_number, signed
@@ -50,18 +50,18 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
           number, `n/c` or None); `verdict`: `{word, reason, difference, half_width}`; `notes`; and `shown`, the same as
           text: `number`, `counts`, `progress`, `published`, `verdict`.
         - `claims`: a list of `{id, text, kind, verdict, reason, effect, not_significant, power, shown}`; `effect` is
-          None or `{label, value, unit, interval}`; `power` is that of an undecided claim with as many runs, in %;
+          None or `{label, value, unit, interval}`; `power` is that of an undecided claim with this many runs, in %;
           `shown` is `{effect, interval, power}`.
         - `runs`: the records, `result.json`, in the order of the experiment.
         - `missing`: run_ids without a readable record. `unreadable`: list of `{file, reason}`. `others`: number of
-          records in the folder that are not of this table.
+          records in the folder that are not of this table. `more_runs`: number of its runs with `more_seeds`.
 
     Raises:
         UsageError: the records were made on different data sets, a cell mixes settings, or a file of published numbers
             or claims is wrong.
     """
     spec, results = experiment.table, records.results
-    runs = records.with_their_runs(runs)
+    asked, runs = len(runs), records.with_their_runs(runs)
     axes = (spec.rows, spec.columns)
     protocol = shared_protocol(runs, results.values(), axes)
     grid = {(cell.row, cell.column): cell for cell in cells(runs, results, *axes)}
@@ -70,8 +70,9 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
     spreads = Spreads.of(grid.values())
     usual = protocol["settings"]
     laid_out = [_cell(key, grid.get(key), published.get(key), usual, spreads) for key in product(rows, columns)]
-    claims = _claims(experiment, grid, truths(grid.values(), published, spreads))
-    found = {
+    found = [] if protocol["warning"] else truths(grid.values(), published, spreads)
+    claims = _claims(experiment, grid, found)
+    laid = {
         "schema": 1,
         "experiment": experiment.name,
         "axes": axes,
@@ -90,9 +91,10 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
         "missing": [run.run_id for run in runs if run.run_id not in results],
         "unreadable": unreadable(records.bad),
         "others": records.others,
+        "more_runs": len(runs) - asked,
         "provenance": provenance(results.values()),
     }
-    plain: Document = to_jsonable_python(found, inf_nan_mode="null")
+    plain: Document = to_jsonable_python(laid, inf_nan_mode="null")
     return plain
 
 
@@ -159,16 +161,15 @@ def _claims(experiment: Experiment, grid: Mapping[Key, Cell], found: list[Truth]
     if spec.claims is None:
         return []
     missing = left_out(experiment, grid.values())
-    unknown = not found and any(cell.n >= MIN_RUNS for cell in grid.values())  # fewer runs decide nothing
     judged = [(claim, judge(claim, tuple(grid.values()), missing)) for claim in load_claims(spec.claims)]
     return [
-        _claim(claim, one, None if unknown or one.verdict != "undecided" else power(claim, found, missing).decided)
+        _claim(claim, one, power(claim, found, missing) if one.verdict == "undecided" else None)
         for claim, one in judged
     ]
 
 
-def _claim(claim: Claim, judgement: Judgement, decided: float | None) -> Document:
-    effect = judgement.effect
+def _claim(claim: Claim, judgement: Judgement, chance: Power | None) -> Document:
+    effect, decided = judgement.effect, chance.decided if chance else None
     shown = {"effect": "", "interval": "", "power": "" if decided is None else f"{decided:.0f} %"}
     if effect:
         share = effect.unit == "%"

@@ -121,7 +121,8 @@ def _claims(doc: Document) -> str:
 
 
 def _power(claims: Iterable[Document]) -> list[str]:
-    powers = sorted(claim["power"] for claim in claims if claim["power"])
+    """The power of claims that have enough runs to be decided."""
+    powers = sorted(claim["power"] for claim in claims if claim["not_significant"] and claim["power"] is not None)
     ends = dict.fromkeys(f"{one:.0f}" for one in (powers[:1] + powers[-1:]))
     return [f"power {' to '.join(ends)} %"] if powers else []
 

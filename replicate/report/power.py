@@ -15,7 +15,7 @@ from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.cell import Cell, cells, left_out
 from replicate.report.claims import Claim, judge, load_claims
-from replicate.report.published import Published, read_reference
+from replicate.report.published import MIN_RUNS, Published, read_reference
 from replicate.report.statistics import Spread, Spreads
 from replicate.report.summary import spreads_text
 from replicate.report.text import terminal_text
@@ -23,7 +23,7 @@ from replicate.run import Run
 from replicate.store.run_folder import Records
 
 TABLES = 300  # so that a power of 50 % has a standard error of 3 points
-OFTEN = 25.0  # %; a difference that is not significant more often than this decides what comes of the claim
+OFTEN = 25.0  # %; a difference that misses significance in more tables than this is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,21 @@ def truths(table: Iterable[Cell], published: Mapping[tuple[Any, Any], Published]
     Args:
         table: its cells. Those without a published number are left out.
         published: (row value, column value) -> number.
-        spreads: of the cells. A cell that has none of its own gets the pooled one; without that, there are no truths.
+        spreads: of the cells. A cell that has none of its own gets the pooled one; without that, there are no truths,
+            unless no cell has enough runs to be judged.
     """
+    all_cells = list(table)
+    # fewer runs decide nothing, whatever their spread
+    default = Spread(0.0, 0) if all(cell.finished < MIN_RUNS for cell in all_cells) else None
     return [
         Truth(cell, published[cell.row, cell.column], spread.sd, cell.finished)
-        for cell in table
-        if (cell.row, cell.column) in published and (spread := spreads.judging(cell) or spreads.pooled)
+        for cell in all_cells
+        if (cell.row, cell.column) in published and (spread := spreads.judging(cell) or spreads.pooled or default)
     ]
 
 
 class Power(NamedTuple):
-    """What comes of a claim in simulated tables.
+    """How a claim fares in simulated tables.
 
     Args:
         decided: in how many % of the tables the claim is `supported` or `contradicted`.
@@ -77,7 +81,7 @@ class Power(NamedTuple):
     not_significant: Mapping[str, float]
 
 
-def power(claim: Claim, truths: Iterable[Truth], without: Sequence[Run] = (), tables: int = TABLES) -> Power:
+def power(claim: Claim, truths: Iterable[Truth], without: Sequence[Run] = (), tables: int = TABLES) -> Power | None:
     """Judge a claim on simulated tables; the same arguments give the same power.
 
     Args:
@@ -85,10 +89,15 @@ def power(claim: Claim, truths: Iterable[Truth], without: Sequence[Run] = (), ta
         truths: of the cells of the table.
         without: runs of the cells that the table leaves out, as in `judge`.
         tables: number of tables.
+
+    Returns:
+        None if no table can decide the claim, because it needs cells that the table does not have.
     """
     concerned = [truth for truth in truths if claim.concerns(truth.cell.run)]
+    if not concerned or any(map(claim.concerns, without)):
+        return None
     chance = random.Random(0)
-    judged = [judge(claim, [truth.draw(chance) for truth in concerned], without) for _ in range(tables)]
+    judged = [judge(claim, [truth.draw(chance) for truth in concerned]) for _ in range(tables)]
     decided = sum(judgement.verdict != "undecided" for judgement in judged)
     differences = Counter(name for judgement in judged for name in judgement.not_significant)
     return Power(100 * decided / tables, {name: 100 * number / tables for name, number in differences.items()})
@@ -133,16 +142,21 @@ def print_power(
     powers = iter([power(claim, case, missing, tables) for claim, case in steps])
     head = [Column("seeds per cell"), *(Column(f"{number:,}", justify="right") for number in seeds)]
     grid = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    named = 0
     for claim in claims:
-        by_seeds = [next(powers) for _ in seeds]
-        grid.add_row(terminal_text(claim.text, "bold"), *(f"{one.decided:.0f}" for one in by_seeds))
-        for name in [name for name, often in by_seeds[0].not_significant.items() if often > OFTEN]:
-            shares = (f"{100 - one.not_significant.get(name, 0):.0f}" for one in by_seeds)
+        by_seeds = {number: next(powers) for number in seeds}
+        shares = ("–" if one is None else f"{one.decided:.0f}" for one in by_seeds.values())
+        grid.add_row(terminal_text(claim.text, "bold"), *shares)
+        known = {number: one.not_significant for number, one in by_seeds.items() if one and number >= MIN_RUNS}
+        for name in [name for name, often in next(iter(known.values()), {}).items() if often > OFTEN]:
+            shares = (f"{100 - known[number].get(name, 0):.0f}" if number in known else "0" for number in seeds)
             grid.add_row(terminal_text(f"  {name}", "dim"), *(terminal_text(share, "dim") for share in shares))
-    title = f"{experiment.name}: chance in % that a claim is decided, if the published numbers are true"
+            named += 1
+    title = f"{experiment.name}: chance in % that a claim is decided if the cells differ as the published numbers do"
     source = spreads_text(spreads) if sd is None else f"The standard deviation of a run is {sd:g} points, as given."
     console.print(
         terminal_text(title, "bold"), terminal_text(f"{source} {tables:,} simulated tables.", "dim"), grid, sep="\n"
     )
-    hint = "Below a claim: the differences that decide it, with the chance that they are significant."
-    console.print(terminal_text(hint, "dim"))
+    if named:
+        hint = "Below a claim: the differences that decide it, with the chance that they are significant."
+        console.print(terminal_text(hint, "dim"))

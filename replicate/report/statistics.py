@@ -56,8 +56,8 @@ def bartlett(spreads: Sequence[Spread]) -> float | None:
 
     With the few runs of a cell, the test of Brown and Forsythe (1974) seldom finds a difference: with five runs in each
     of 18 cells, whose deviations go from 0.1 to 0.6, in about 20 % of tables, this one in about 95 %. Its weakness is
-    that it also rejects for runs that are not normally distributed. That does no harm here: then each cell is judged
-    by its own deviation, whose interval is wider, but as reliable.
+    that it also rejects for runs that are not normally distributed. Then each cell is judged by its own deviation,
+    which misses 7 to 8 % of skewed or heavy-tailed runs, where the pooled one misses 4 to 5 %.
     """
     total = pooled(spreads)
     if len(spreads) < 2 or not total or not total.sd:
@@ -75,8 +75,8 @@ class Spreads:
     """How much the runs of a table's cells scatter.
 
     Args:
-        pooled: over all cells with two converged runs; None if there are none.
-        p: of Bartlett's test that all cells with three converged runs scatter alike; None if it cannot be tested.
+        pooled: over all cells with at least two converged runs; None if there are none.
+        p: of Bartlett's test that all cells with at least three converged runs scatter alike; None: too few.
     """
 
     pooled: Spread | None

@@ -72,12 +72,9 @@ class Records:
 
 
 def collect(out: Path, runs: Iterable[Run], more: Iterable[Run] = ()) -> Records:
-    """Read the records of these runs from an output folder, and those of `more` that have finished."""
-    folders = {run.run_id: RunFolder.of(out, run) for run in runs}
-    results, bad = read_records(folders.values())
-    further, _ = read_records(RunFolder.of(out, run) for run in more)
-    results |= {run_id: result for run_id, result in further.items() if result.final}
-    return Records(results, bad, count_others(out, {*folders, *results}))
+    """Read the records of these runs from an output folder, and those of `more` that there are."""
+    folders = {run.run_id: RunFolder.of(out, run) for run in (*runs, *more)}
+    return Records(*read_records(folders.values()), count_others(out, folders))
 
 
 def read_records(folders: Iterable[RunFolder]) -> tuple[dict[str, Result], dict[Path, str]]:
