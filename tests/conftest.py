@@ -2,7 +2,9 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.pop("GITHUB_STEP_SUMMARY", None)  # in CI, the tables of tests do not belong in the job's summary
@@ -14,3 +16,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # On a loaded machine any example may take a second.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Undo after each test what a command changes in the environment of its process, such as PYTHONSAFEPATH."""
+    before = dict(os.environ)
+    yield
+    for name in ("PYTHONSAFEPATH", "PYTHONPATH", "PYTHONIOENCODING", "MPLBACKEND", "REPLICATE_PRELOAD"):
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]

@@ -32,14 +32,7 @@ def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-repository"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "no-index"))
-    as_in_a_shell(monkeypatch)
     return tmp_path
-
-
-def as_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo what earlier tests have set in this process."""
-    for name in ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONIOENCODING"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +82,6 @@ def test_a_checkout_that_is_not_installed_runs_its_own_code(tmp_path: Path, monk
     with (checkout / "replicate" / "training" / "train.py").open("a") as file:
         file.write(f"\nprint('train', file=open({str(imported)!r}, 'a'))\n")
     monkeypatch.chdir(checkout)
-    as_in_a_shell(monkeypatch)
     out = ["--out", str(tmp_path / "out"), "--devices", "cpu", "--wandb", "off"]
     done = call(sys.executable, "-m", "replicate", "matrix", SMOKE, *ONE, *out)
     assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr
