@@ -74,7 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
         early with runs left, 141 nobody reads the output any more.
     """
     isolate()
-    terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, signal.default_int_handler)  # like Ctrl-C
     try:
         return _call(sys.argv[1:] if arguments is None else arguments)
     except (BrokenPipeError, SystemExit) as error:  # `| head` has read enough; Rich makes a SystemExit of it
@@ -86,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("replicate: stopped", file=sys.stderr)
         return 3
     finally:
-        signal.signal(signal.SIGTERM, terminate)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _call(words: list[str]) -> int:

@@ -40,6 +40,12 @@ def leave(code: int, send: Send) -> None:
     os._exit(code)
 
 
+def silent(path: Path, send: Callable[..., None]) -> None:
+    """Write the process id to a file and report nothing."""
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
 def endless(path: Path, send: Send) -> None:
     """Write the process id to a file and run for ever, ignoring SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

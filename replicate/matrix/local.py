@@ -2,9 +2,11 @@
 
 import contextlib
 import math
+import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +20,8 @@ from replicate.errors import KILLED, UsageError, transient_kind
 from replicate.isolation import isolate
 from replicate.names import resolve
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two: warnings of SLURM, submitit
+# A closed terminal sends SIGHUP; SLURM and submitit warn by the last two.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 STOP_SECONDS = 60.0  # between asking a process to save its state and end, and killing it
 
 
@@ -138,8 +141,9 @@ def _child(
     task: str, function: str, arguments: tuple[Any, ...], environment: dict[str, str], log: Path, pipe: Connection
 ) -> None:
     for number in SIGNALS:
-        # A terminal sends Ctrl-C to the whole process group; the parent decides what happens to the runs then.
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+        # A terminal sends these two to the whole process group; the parent decides what happens to the runs then.
+        signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP) else signal.SIG_DFL)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     try:
@@ -173,14 +177,22 @@ def _child(
         pipe.send(event)
 
 
+def _end_with_the_parent() -> None:
+    """End this process when the one that started its task has ended, even by a kill; nobody wants its result."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
     """Within, the SIGNALS interrupt nothing; the yielded function tells whether one has come.
 
     Within another `stoppable`, both functions count the same signals, so that none is lost between the two.
     """
-    outer = signal.getsignal(SIGNALS[0])
-    flag = outer if isinstance(outer, _Flag) else _Flag()
+    outer = [handler for number in SIGNALS if isinstance(handler := signal.getsignal(number), _Flag)]
+    flag = outer[0] if outer else _Flag()
     with _handled_by(flag):
         yield lambda: flag.raised
 
@@ -196,7 +208,9 @@ class _Flag:
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    # What was ignored at the start stays ignored: SIGHUP by nohup, SIGINT of what a script runs in the background.
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

@@ -2,11 +2,26 @@
 
 import importlib
 import os
+import threading
 import traceback
 
+_loaded, _parent = threading.Event(), os.getppid()
+
+
+def _end_with_the_parent() -> None:
+    """End the server if its parent ends while it loads the module, which may take long. Later, it notices by itself."""
+    while not _loaded.wait(0.5):
+        if os.getppid() != _parent:
+            os._exit(1)
+
+
+_watch = threading.Thread(target=_end_with_the_parent)
+_watch.start()
 failure = ""  # the first error; a second import in the same process may hide it behind another one
 try:
     importlib.import_module(os.environ["REPLICATE_PRELOAD"])
 except BaseException as error:  # the server must live to report it
     traceback.print_exc()
     failure = f"cannot load {os.environ['REPLICATE_PRELOAD']}: {type(error).__name__}: {error}"
+_loaded.set()
+_watch.join()  # no thread may run when the server forks

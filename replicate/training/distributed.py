@@ -212,8 +212,8 @@ def _rank(index: int, reports: "SimpleQueue[Any]", port: int, function: Function
     """Be one of the other ranks, until rank 0 ends this process, or ends itself."""
     rank, size = index + 1, options.devices_per_run
     try:
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # until CheckpointOnSignal does
-            signal.signal(one, signal.SIG_IGN)
+        for one in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # until CheckpointOnSignal does
+            signal.signal(signal.Signals[one], signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         store = TCPStore(HOST, port, size, is_master=False, timeout=TIMEOUT)
         store.set(f"ready {rank}", "")

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from slurm_cluster import wait
 
 from replicate.errors import KILLED
 from replicate.matrix.local import SIGNALS, LocalLauncher, Progress, stoppable, tail
@@ -42,7 +44,7 @@ def test_what_prevents_the_preload_is_the_end_of_every_task(tmp_path: Path, code
     """In a process of its own, because a process has one server."""
     (tmp_path / "broken_library.py").write_text(code)
     words = [sys.executable, __file__, str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
     assert [line.startswith(f"cannot load broken_library: {message}") for line in done.stdout.splitlines()] == [
         True
@@ -57,13 +59,27 @@ def end_of_two_tasks(log: Path) -> None:
             print(end.value)
 
 
+def test_a_task_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Also if it reports nothing that its parent could fail to receive."""
+    words = [sys.executable, __file__, str(tmp_path), "killed"]
+    parent = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
+    wait((tmp_path / "pid").exists, "the task")
+    wait(lambda: (tmp_path / "pid").read_text() != "", "its number")
+    task = Path("/proc", (tmp_path / "pid").read_text())
+    assert task.exists()
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 3
+    while task.exists():
+        assert time.monotonic() < end
+
+
 def test_no_process_is_left_after_stop(launcher: LocalLauncher, tmp_path: Path) -> None:
     launcher.start("endless", "workers:endless", (tmp_path / "pid",), os.environ, tmp_path / "log")
     assert list(launcher.events(timeout=300)) == [Progress("endless", (0, 0))]
     process = Path("/proc") / (tmp_path / "pid").read_text()
     assert process.exists()
     launcher.stop()
-    from slurm_cluster import wait
 
     wait(lambda: not process.exists(), "its parent, the server, to collect it")
 
@@ -80,5 +96,11 @@ def test_a_signal_sets_the_flags_of_nested_stoppables(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
+def wait_for_a_silent_task(folder: Path) -> None:
+    with LocalLauncher(preload="json") as launcher:
+        launcher.start("silent", "workers:silent", (folder / "pid",), os.environ, folder / "log")
+        list(launcher.events(timeout=60))
+
+
 if __name__ == "__main__":
-    end_of_two_tasks(Path(sys.argv[1]))
+    (end_of_two_tasks if sys.argv[2:] == [] else wait_for_a_silent_task)(Path(sys.argv[1]))
