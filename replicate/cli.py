@@ -22,7 +22,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from replicate import __version__
+from replicate import __version__, streams
 from replicate.commands import matrix, results, tools
 from replicate.errors import WANTED, UsageError, synonym, transient_kind, unknown
 from replicate.isolation import isolate
@@ -74,23 +74,28 @@ def main(arguments: list[str] | None = None) -> int:
         early with runs left, 141 nobody reads the output any more.
     """
     isolate()
+    streams.prepare()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, signal.default_int_handler)  # like Ctrl-C
     try:
-        return _call(sys.argv[1:] if arguments is None else arguments)
-    except (BrokenPipeError, SystemExit) as error:  # `| head` has read enough; Rich makes a SystemExit of it
-        if BrokenPipeError not in (type(error), type(error.__context__)):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would fail again when it flushes
-        return 128 + signal.SIGPIPE
+        with streams.patient_output() as error:
+            code = _call(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler stops them
         print("replicate: stopped", file=sys.stderr)
         return 3
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    match error():
+        case None:
+            return code
+        case BrokenPipeError():  # `| head` has read enough
+            return 128 + signal.SIGPIPE
+        case lost:
+            print(f"replicate: cannot write the output: {lost.strerror}", file=sys.stderr)
+            return max(1, code)
 
 
 def _call(words: list[str]) -> int:

@@ -1,6 +1,5 @@
 """Keeps settings that the shell has for other programs away from this process and from those that it starts."""
 
-import io
 import os
 import sys
 import tempfile
@@ -22,9 +21,6 @@ def isolate() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     # A terminal or file that is not UTF-8 lacks characters such as ±.
     os.environ["PYTHONIOENCODING"] = f"{os.environ.get('PYTHONIOENCODING', '').partition(':')[0]}:replace"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
     # Notebooks export a backend that only they can load; Lightning loads matplotlib.
     os.environ["MPLBACKEND"] = "agg"
     if len(tempfile.gettempdir()) > LONGEST:

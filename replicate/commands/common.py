@@ -74,8 +74,6 @@ def writing_to(folder: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
-    except BrokenPipeError:  # of a reader of our output
-        raise
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}; give another folder with --to") from None
 

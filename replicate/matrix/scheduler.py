@@ -64,8 +64,8 @@ class Scheduler:
     """Carries out runs, each in a process of its own. A run that fails does not stop the others.
 
     If another command works on a run, wait for it, and take the run over if that command dies. A signal (SIGINT,
-    SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) or the deadline stops cleanly: no further run starts, the running ones save checkpoints
-    and end, and the next call resumes them.
+    SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) or the deadline stops cleanly: no further run starts, the running ones save
+    checkpoints and end, and the next call resumes them.
 
     Args:
         launcher: starts the processes.
