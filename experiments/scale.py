@@ -26,7 +26,7 @@ from replicate.experiment import Experiment
 from replicate.matrix.display import Display
 from replicate.matrix.local import Ended, LocalLauncher
 from replicate.matrix.plan import survey, unfinished_runs
-from replicate.matrix.resources import Slot, make_slots
+from replicate.matrix.resources import Deadline, Slot, make_slots
 from replicate.matrix.scheduler import Scheduler
 from replicate.matrix.task import PRELOAD, Task
 from replicate.options import Options
@@ -180,7 +180,7 @@ def workers(*, windows: int = 3, runs: int = 4, iterations: int = 100) -> None:
     many = [replace(first, seed=seed) for seed in range(runs)]
     quiet = []
     with LocalLauncher(preload=PRELOAD) as launcher, Display(Console(file=StringIO())) as display:
-        survey(launcher, many, Path("data"), display)  # starts the server and generates the images
+        survey(launcher, many, Path("data"), display, Deadline())  # starts the server and generates the images
         for window in range(1, windows + 1):
             (one, idle), (two, _) = (_timed(launcher, many, count, display) for count in (1, 2))
             quiet += [one / two] if idle >= 0.9 else []

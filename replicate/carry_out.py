@@ -1,5 +1,6 @@
 """Carries out the runs of an experiment: on this machine, or by workers on a cluster that the command watches."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from replicate.logging_options import Logging, resolved
 from replicate.matrix.clusters import RayCluster, SlurmCluster, Work
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, stoppable
-from replicate.matrix.plan import Selected, check_shares, survey, unfinished, unfinished_runs
+from replicate.matrix.plan import Selected, TimeUpError, check_shares, survey, unfinished, unfinished_runs
 from replicate.matrix.resources import Deadline, Slot, make_slots, may_have_gpu
 from replicate.matrix.scheduler import MatrixSummary, Scheduler
 from replicate.matrix.submit import Workers
@@ -92,8 +93,13 @@ def carry_out(
     if todo:  # a folder whose runs are all done need not be writable
         prepare_output_folder(options.out, [run.run_id for run in runs])
     cluster = _connect(resources, options.out)
-    with LocalLauncher(PRELOAD) as launcher, display_for(console, selected.experiment, runs, options.out) as display:
-        found = survey(launcher, runs, options.data_dir, display)
+    summary = MatrixSummary(errors=0, unfinished=len(todo))
+    with (
+        contextlib.suppress(TimeUpError),
+        LocalLauncher(PRELOAD) as launcher,
+        display_for(console, selected.experiment, runs, options.out) as display,
+    ):
+        found = survey(launcher, runs, options.data_dir, display, deadline)
         check(found.fingerprints)
         slots = [] if cluster else request.slots(found.gpus)
         todo = unfinished_runs(options.out, runs, found.fingerprints, display)
@@ -120,7 +126,7 @@ def work(request: Request, needs_gpu: bool, retried: Mapping[str, Result], secon
     """
     options, runs, deadline = request.options, request.selected.runs, Deadline(seconds)
     with LocalLauncher(PRELOAD) as launcher, Display(Console()) as display:
-        found = survey(launcher, runs, options.data_dir, display)
+        found = survey(launcher, runs, options.data_dir, display, Deadline())
         if needs_gpu and not found.gpus:
             raise RuntimeError(f"torch finds no GPU on {socket.gethostname()}, although the worker asked for one")
         slots = request.slots(found.gpus)
@@ -186,10 +192,10 @@ def _watch_workers(
                 StatusView(selected.experiment, selected.runs, out, console).watch(tend)
         finally:
             cluster.stop()
-    return summary(selected.runs, out, retried)
+    return sum_up(selected.runs, out, retried)
 
 
-def summary(runs: Sequence[Run], out: Path, retried: Mapping[str, Result]) -> MatrixSummary:
+def sum_up(runs: Sequence[Run], out: Path, retried: Mapping[str, Result]) -> MatrixSummary:
     """Sum up runs by their records. A run in `retried` that still has the same record is unfinished."""
     results = collect(out, runs).results
     left = len(unfinished(runs, results, retried))

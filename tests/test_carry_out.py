@@ -9,7 +9,7 @@ import pytest
 from workers import ended, put
 
 from replicate import carry_out
-from replicate.carry_out import Request, summary, work
+from replicate.carry_out import Request, sum_up, work
 from replicate.cli import main
 from replicate.experiment import Experiment
 from replicate.matrix.plan import Selected
@@ -61,12 +61,19 @@ def test_no_job_is_written_through_a_link(tmp_path: Path, capsys: pytest.Capture
     assert "is a symbolic link" in capsys.readouterr().err
 
 
+def test_the_time_limit_counts_from_the_start_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["matrix", SMOKE, "--out", str(tmp_path), "--devices", "cpu", "--time-limit", "1s"]) == 3
+    assert "time limit reached; the same command continues\n0 of 23 runs are done" in capsys.readouterr().out
+
+
 def test_the_records_of_other_seeds_do_not_count_in_the_summary(tmp_path: Path) -> None:
     runs = [Run("lsuv", "relu", seed) for seed in range(9)]
     made = [ended(runs[0]), ended(runs[1], "error"), ended(runs[2], "error"), *map(ended, runs[4:])]
     for result in made:
         put(result, RunFolder.of(tmp_path, result.run).path)
-    assert summary(runs[:4], tmp_path, {runs[2].run_id: made[2]}) == MatrixSummary(errors=1, unfinished=2)
+    assert sum_up(runs[:4], tmp_path, {runs[2].run_id: made[2]}) == MatrixSummary(errors=1, unfinished=2)
 
 
 def test_a_late_worker_retries_earlier_errors_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from replicate.errors import UsageError, unknown
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher
 from replicate.matrix.plan import survey
-from replicate.matrix.resources import make_slots
+from replicate.matrix.resources import Deadline, make_slots
 from replicate.matrix.task import PRELOAD
 from replicate.names import ACTIVATIONS as ALL_ACTIVATIONS
 from replicate.options import Options, Resources
@@ -67,7 +67,7 @@ def bench(
     Resources(devices=devices)  # refuses what is no device
     make_folder(out)
     with LocalLauncher(preload=PRELOAD) as launcher, Display(Console()) as display:
-        gpus = survey(launcher, [], Path(), display).gpus
+        gpus = survey(launcher, [], Path(), display, Deadline()).gpus
         slot = make_slots(devices, 1, 1, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))[0]
         small = slot.device == "cpu"
         run = Run(

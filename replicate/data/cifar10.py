@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import socket
 import tempfile
 from http.client import HTTPException
 from pathlib import Path
@@ -29,6 +30,7 @@ BATCHES = {
     "test/test_batch": "40351d587109b95175f43aff81a1287e",
 }
 
+SILENT_SECONDS = 60.0  # of a server, after which a download fails
 MAX_BYTES = 50_000_000  # of a file of 10,000 images, which has 31,000,000
 
 
@@ -102,7 +104,9 @@ def _install(archive: Path, place: Path) -> None:
 
     with tempfile.TemporaryDirectory(dir=place, prefix=".cifar10-") as temporary:
         if not archive.exists():
+            before = socket.getdefaulttimeout()
             try:
+                socket.setdefaulttimeout(SILENT_SECONDS)  # for torchvision has none
                 download_url(URL, temporary, ARCHIVE, ARCHIVE_MD5)  # its progress bar goes to stderr
             except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: the MD5 is wrong
                 raise UsageError(
@@ -110,6 +114,8 @@ def _install(archive: Path, place: Path) -> None:
                     f"the folder {FOLDER} into {place}, name the folder that holds it with --data-dir, or use other "
                     "data with --set dataset=synthetic or --set dataset=folder:NAME"
                 ) from None
+            finally:
+                socket.setdefaulttimeout(before)
             os.replace(Path(temporary, ARCHIVE), archive)
         elif not check_integrity(archive, ARCHIVE_MD5):
             raise UsageError(f"{archive} is not the official archive; delete it and try again")

@@ -12,6 +12,7 @@ from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, Progress, tail
+from replicate.matrix.resources import Deadline
 from replicate.options import OUT, Selection
 from replicate.run import Run
 from replicate.store.result import Result
@@ -73,11 +74,18 @@ class Survey:
     test_images: Mapping[str, int]
 
 
-def survey(launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display: Display) -> Survey:
-    """Let a process that may load torch look for the devices and the data.
+class TimeUpError(Exception):
+    """The time limit was reached before a run could start."""
+
+
+def survey(
+    launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display: Display, deadline: Deadline
+) -> Survey:
+    """Let a process that may load torch look for the devices and the data, and download these if they are missing.
 
     Raises:
         UsageError: unknown or unreadable data.
+        TimeUpError: it takes too long.
     """
     names = sorted({run.dataset for run in runs})
     display.note(f"looking for devices and data: {', '.join(names)}")
@@ -85,6 +93,9 @@ def survey(launcher: LocalLauncher, runs: Sequence[Run], data_dir: Path, display
         log = Path(folder) / "log"
         launcher.start("survey", "replicate.training.environment:survey", (names, data_dir), os.environ, log)
         while True:
+            if deadline.expired():
+                display.note("time limit reached; the same command continues")
+                raise TimeUpError
             for event in launcher.events(timeout=1.0):
                 if isinstance(event, Progress):
                     display.reading(*event.values)

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -39,9 +41,13 @@ def survey(
         UsageError: unknown or unreadable data set, or a download that failed.
     """
     fingerprints, test_images = {}, {}
-    for name in datasets:
-        dataset = load(name, data_dir, progress)
-        fingerprints[name], test_images[name] = dataset.fingerprint, len(dataset.test_labels)
+    terminate = signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that an incomplete download is removed
+    try:
+        for name in datasets:
+            dataset = load(name, data_dir, progress)
+            fingerprints[name], test_images[name] = dataset.fingerprint, len(dataset.test_labels)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
     return {"gpus": torch.cuda.device_count(), "fingerprints": fingerprints, "test_images": test_images}
 
 

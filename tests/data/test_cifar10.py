@@ -1,10 +1,15 @@
 """CIFAR-10, on a small release in the same format."""
 
+import contextlib
 import hashlib
 import os
 import pickle
 import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -128,6 +133,56 @@ def test_a_failed_download_is_one_line_that_names_the_ways_out(
         load("cifar10", tmp_path)
     for way in (f"put {ARCHIVE} or the folder {FOLDER} into {tmp_path}", "--data-dir", "=synthetic", "=folder:NAME"):
         assert way in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that promises the archive, sends a part of it, and then nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.recv(10_000)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000))
+                    connections.append(connection)
+
+        connections: list[socket.socket] = []
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/{ARCHIVE}"
+        monkeypatch.setattr(cifar10, "URL", url)
+        yield url
+        server.shutdown(socket.SHUT_RDWR)
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.usefixtures("silent_server")
+def test_a_download_that_stands_still_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar10, "SILENT_SECONDS", 0.2)
+    with pytest.raises(UsageError, match=r"cannot download CIFAR-10 from http.* \(.*timed out.*\): put"):
+        load("cifar10", tmp_path)
+    assert os.listdir(tmp_path) == []
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_download_that_is_stopped_leaves_nothing(tmp_path: Path, silent_server: str) -> None:
+    code = f"""
+from pathlib import Path
+from replicate.data import cifar10
+from replicate.training.environment import survey
+cifar10.URL = {silent_server!r}
+survey(["cifar10"], Path({str(tmp_path)!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob(".cifar10-*/*")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate()
     assert os.listdir(tmp_path) == []
 
 
