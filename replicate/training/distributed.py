@@ -30,6 +30,7 @@ HOST = "127.0.0.1"
 METHOD = "spawn"  # fresh processes: rank 0 has threads, and perhaps CUDA
 # Gradients use the device's own backend; everything that is exchanged less often is on the CPU.
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+CONNECT_TIMEOUT = timedelta(seconds=30)  # to another process of this machine
 TIMEOUT = timedelta(minutes=30)  # one rank may initialise, load or log for this long while the others wait
 REASON_SECONDS = 5.0  # from an error in the process group to the report of the rank that caused it
 # Gloo notices at once that a rank has died. NCCL does not: rank 0 is killed after the first time, the others after the
@@ -131,7 +132,7 @@ def launch_ranks(run: Run, options: Options, function: Function) -> Iterator[Sin
         yield SingleProcess()
         return
     # Port 0: the system picks a free one, and nobody can take it before it is used.
-    store = TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    store = _store(0, size, is_master=True, wait_for_workers=False)
     others = _Others(size, (store.port, function, run, options))
     try:
         while not store.check([f"ready {rank}" for rank in range(1, size)]):
@@ -149,12 +150,23 @@ def launch_ranks(run: Run, options: Options, function: Function) -> Iterator[Sin
             dist.destroy_process_group()
 
 
+def _store(port: int, size: int, **settings: bool) -> TCPStore:
+    """Make or join the store through which the ranks find each other."""
+    try:
+        store = TCPStore(HOST, port, size, timeout=CONNECT_TIMEOUT, **settings)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(f"the processes of the run cannot connect to each other at {HOST}: {reason}") from None
+    store.set_timeout(TIMEOUT)
+    return store
+
+
 def join_group(store: TCPStore, device: str, rank: int, size: int) -> None:
     """Make this process a rank of the process group of one machine, and select its own GPU."""
     if device == "cuda":
         torch.cuda.set_device(rank)
-    # Gloo would look up the host's name, which need not lead back to this machine.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    # Gloo would look up the host's name, which need not lead back to this machine. The user's variable is for several.
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     dist.init_process_group(BACKENDS[device], store=store, rank=rank, world_size=size, timeout=TIMEOUT)
 
 
@@ -215,7 +227,7 @@ def _rank(index: int, reports: "SimpleQueue[Any]", port: int, function: Function
         for one in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # until CheckpointOnSignal does
             signal.signal(signal.Signals[one], signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        store = TCPStore(HOST, port, size, is_master=False, timeout=TIMEOUT)
+        store = _store(port, size, is_master=False)
         store.set(f"ready {rank}", "")
         join_group(store, options.device, rank, size)
         function(ProcessGroup(rank, size, run.batch_size), run, options)

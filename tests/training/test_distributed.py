@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,16 @@ def test_rank_0_is_killed_if_it_does_not_notice(context: Any, run: Run, options:
     assert exit_code == -signal.SIGKILL
 
 
-def test_a_matrix_of_such_runs(tmp_path: Path) -> None:
+def test_processes_that_cannot_connect_say_so(run: Run, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "HOST", "192.0.2.1")  # an address of documentation, which nobody has
+    monkeypatch.setattr(distributed, "CONNECT_TIMEOUT", timedelta(seconds=1))
+    result = train_run(run, replace(options, devices_per_run=2))
+    assert result.status == "error"
+    assert "the processes of the run cannot connect to each other at 192.0.2.1: " in result.error.splitlines()[-1]
+
+
+def test_a_matrix_of_such_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")  # set for runs on several machines
     file = tmp_path / "several.yaml"
     file.write_text(
         "name: several\ngrid: {init: [xavier], activation: [relu]}\n"
