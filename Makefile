@@ -18,13 +18,15 @@ INIT ?= lsuv
 ACTIVATION ?= relu
 SEED ?= 0
 
+# Whether a variable says yes, such as DETERMINISTIC=1; DETERMINISTIC=0 says no.
+on = $(or $(filter 1 yes true on,$($(1))),$(if $(filter-out 0 no false off,$($(1))),$(error $(1)=$($(1)) is unknown; choose from: 1, yes, true, on, 0, no, false, off)))
 space := $(subst ,, )
 SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),seed=$(subst $(space),$(comma),$(strip $(SEEDS)))) $(SET)
 comma := ,
 FOLDERS = --data-dir "$(DATA_DIR)" $(if $(OUT),--out "$(OUT)")
 SELECT = $(FOLDERS) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
 MIRROR = $(if $(WANDB),--wandb $(WANDB)) $(if $(LOGGER),--logger $(LOGGER))
-RESOURCES = --devices $(DEVICES) $(if $(DETERMINISTIC),--deterministic) $(if $(STEP),--step $(STEP)) \
+RESOURCES = --devices $(DEVICES) $(if $(call on,DETERMINISTIC),--deterministic) $(if $(STEP),--step $(STEP)) \
 	$(if $(DEVICES_PER_RUN),--devices-per-run $(DEVICES_PER_RUN))
 EACH = $(if $(PER_DEVICE),--per-device $(PER_DEVICE))
 

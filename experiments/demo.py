@@ -15,9 +15,7 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from demo_nets import ACTIVATIONS, CLASSES, INITS, Training, train
 from rich.console import Console
 from rich.progress import track
@@ -25,6 +23,7 @@ from rich.table import Table
 from script import make_app, make_folder, run_app
 
 from replicate.errors import UsageError, unknown
+from replicate.isolation import isolate
 from replicate.matrix.limits import cores
 
 app = make_app("demo", __doc__)
@@ -70,6 +69,10 @@ def finding(found: pd.DataFrame) -> str:
 
 def picture(trainings: list[Training], found: pd.DataFrame, activation: str, path: Path) -> None:
     """Draw the variances and losses of one activation, and the accuracies of all."""
+    import matplotlib.pyplot as plt  # here, after `isolate`
+    import seaborn as sns
+
+    plt.rcdefaults()  # not the user's settings
     sns.set_theme(context="notebook", style="whitegrid")
     shown = [one for one in trainings if one.activation == activation]
     variances = pd.DataFrame([
@@ -147,6 +150,7 @@ def demo(
         if number is not None and number < 1:
             raise UsageError(f"--{name} must be at least 1, not {number}")
     console = Console()
+    isolate()
     make_folder(out)
     with ProcessPoolExecutor(processes or cores(), get_context("spawn")) as pool:
         waiting = [pool.submit(train, *one, depth, iterations) for one in product(ACTIVATIONS, INITS, range(seeds))]

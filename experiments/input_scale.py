@@ -19,10 +19,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from first_iterations import LAST, first_iterations
 from highway_nets import SCALES, draw_all
@@ -32,6 +30,7 @@ from script import make_app, run_app
 
 from replicate import provenance
 from replicate.data import load
+from replicate.isolation import isolate
 from replicate.store.files import write_atomically
 
 LOGS = {10: 2.49712, 100: 5.71903}  # classes of the data set -> test loss in nats at iteration 0, in the logs
@@ -87,6 +86,11 @@ def interval(log_likelihood: NDArray[np.float64]) -> tuple[float, float, float]:
 
 def figure(losses: pd.DataFrame, likelihoods: dict[int, NDArray[np.float64]], path: Path) -> None:
     """Plot the losses and the likelihoods over the scale."""
+    isolate()
+    import matplotlib.pyplot as plt  # here, after `isolate`
+    import seaborn as sns
+
+    plt.rcdefaults()  # not the user's settings
     sns.set_theme(context="paper", style="whitegrid")
     _, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     colours = dict(zip(LOGS, sns.color_palette("colorblind"), strict=False))

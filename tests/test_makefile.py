@@ -37,6 +37,14 @@ def test_smoke_is_logged_at_wandb_only_if_asked_for() -> None:
         assert f"{option} " in command
 
 
+def test_words_for_on_and_off() -> None:
+    for word, given in {"1": True, "yes": True, "on": True, "0": False, "no": False, "false": False, "": False}.items():
+        command = make("--dry-run", "pilot", f"DETERMINISTIC={word}").stdout
+        assert ("--deterministic" in command) == given
+    wrong = make("--dry-run", "pilot", "DETERMINISTIC=maybe")
+    assert "DETERMINISTIC=maybe is unknown; choose from: 1, yes, true, on, 0, no, false, off" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "result", "printed"),
     [
