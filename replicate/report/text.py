@@ -45,7 +45,7 @@ def snapshot_name(iteration: int) -> str:
 
 def decimal(value: float | None) -> str:
     """A number with two decimals; empty for None."""
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{value:.2f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
