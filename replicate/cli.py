@@ -1,5 +1,6 @@
 """The command line: the options of every command, and the exit codes."""
 
+import contextlib
 import os
 import re
 import signal
@@ -25,7 +26,7 @@ from cyclopts import (
 from replicate import __version__, streams
 from replicate.commands import matrix, results, tools
 from replicate.errors import WANTED, UsageError, synonym, transient_kind, unknown
-from replicate.isolation import isolate
+from replicate.isolation import isolated
 
 MAX_MESSAGE = 2000  # characters of a message, which may repeat the content of a file
 
@@ -73,17 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 done (n/c and diverged are results), 1 some runs ended in an error, 2 wrong usage, 3 stopped
         early with runs left, 141 nobody reads the output any more.
     """
-    isolate()
     streams.prepare()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, signal.default_int_handler)  # like Ctrl-C
     try:
-        with streams.patient_output() as error:
+        with isolated(), streams.patient_output() as error:
             code = _call(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # before or after the runs; while they run, the scheduler stops them
-        print("replicate: stopped", file=sys.stderr)
+        _say("stopped")
         return 3
     finally:
         for number, handler in before.items():
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         case BrokenPipeError():  # `| head` has read enough
             return 128 + signal.SIGPIPE
         case lost:
-            print(f"replicate: cannot write the output: {lost.strerror}", file=sys.stderr)
+            _say(f"cannot write the output: {lost.strerror}")
             return max(1, code)
 
 
@@ -119,7 +119,7 @@ def checked_words(words: Iterable[str]) -> list[str]:
         UsageError: a word is empty, or an option such as `--out=`.
     """
     home = os.path.expanduser("~")
-    given = [re.sub(r"^(--[\w-]+=)?~(?=/|$)", lambda option: (option[1] or "") + home, word) for word in words]
+    given = [re.sub(r"^(--[\w.-]+=)?~(?=/|$)", lambda option: (option[1] or "") + home, word) for word in words]
     for before, word in pairwise(["", *given]):
         if not word.strip() or (word.startswith("--") and word.endswith("=")):
             option = word[:-1] if word.strip() else before if before.startswith("--") else "an argument"
@@ -163,5 +163,10 @@ def _sentence(error: UsageError | CycloptsError) -> str:
 def _refuse(message: str) -> int:
     from replicate.store.files import escape_control_chars
 
-    print(f"replicate: {escape_control_chars(message[:MAX_MESSAGE])}", file=sys.stderr)
+    _say(escape_control_chars(message[:MAX_MESSAGE]))
     return 2
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # of a terminal that was closed
+        print(f"replicate: {message}", file=sys.stderr)

@@ -23,6 +23,7 @@ WANDB_WORDS: Mapping[str, WandbMode] = {
     "offline": "offline",
     "online": "online",
     "run": "online",
+    "shared": "online",
 }
 
 

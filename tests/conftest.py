@@ -23,7 +23,7 @@ def own_environment() -> Iterator[None]:
     """Undo after each test what a command changes in the environment of its process, such as PYTHONSAFEPATH."""
     before = dict(os.environ)
     yield
-    for name in ("PYTHONSAFEPATH", "PYTHONPATH", "PYTHONIOENCODING", "MPLBACKEND", "REPLICATE_PRELOAD"):
+    for name in ("PYTHONSAFEPATH", "PYTHONPATH", "PYTHONIOENCODING", "MPLBACKEND", "MATPLOTLIBRC"):
         os.environ.pop(name, None)
         if name in before:
             os.environ[name] = before[name]

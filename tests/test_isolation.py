@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from made_up_records import fill
 
+from replicate.cli import main
 from replicate.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,7 @@ def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in MODULES:
         (here / name).mkdir(parents=True)
         (here / name / "__init__.py").write_text(f"print('{name}', file=open({str(tmp_path / 'imported')!r}, 'a'))")
-    (here / "matplotlibrc").write_text("figure.facecolor: red\nsavefig.dpi: 7\nnonsense\n")
+    (here / "matplotlibrc").write_bytes(b"# gr\xfc\xdfe\nfigure.facecolor: red\nsavefig.dpi: 7\nnonsense\n")
     monkeypatch.chdir(here)
     monkeypatch.setenv("TMPDIR", str(long))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
@@ -45,7 +46,7 @@ def test_a_matrix_and_its_figures_in_odd_surroundings(traps: Path) -> None:
     assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr
     for command in (["figures"], ["sync", "--dry-run"]):
         followed = call(REPLICATE, command[0], SMOKE, *ONE, *out, *command[1:])
-        assert followed.returncode == 0, followed.stderr
+        assert (followed.returncode, followed.stderr) == (0, "")
     assert not (traps / "imported").exists(), (traps / "imported").read_text()
     picture = traps / "out" / "figures" / "curves.png"
     odd = picture.read_bytes()
@@ -75,6 +76,20 @@ def test_characters_that_the_output_lacks_are_replaced(
         assert done.stderr == b""
 
 
+def test_a_command_in_a_process_changes_nothing_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    before = dict(os.environ)
+    assert main(["list"]) == 0
+    assert dict(os.environ) == before
+
+
+def test_a_command_needs_no_folder_for_temporary_files(tmp_path: Path) -> None:
+    script = 'ulimit -f 0; exec "$@"'
+    done = call("bash", "-c", script, "bash", REPLICATE, "status", SMOKE, "--out", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_checkout_that_is_not_installed_runs_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here another checkout is installed."""
     checkout, imported = tmp_path / "checkout", tmp_path / "imported"
@@ -82,7 +97,11 @@ def test_a_checkout_that_is_not_installed_runs_its_own_code(tmp_path: Path, monk
     with (checkout / "replicate" / "training" / "train.py").open("a") as file:
         file.write(f"\nprint('train', file=open({str(imported)!r}, 'a'))\n")
     monkeypatch.chdir(checkout)
+    code = "import sys; from replicate.cli import main; main(sys.argv[1:])"
     out = ["--out", str(tmp_path / "out"), "--devices", "cpu", "--wandb", "off"]
-    done = call(sys.executable, "-m", "replicate", "matrix", SMOKE, *ONE, *out)
-    assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr
-    assert imported.read_text().split() == ["train"]
+    for program in (["-m", "replicate"], ["-c", code]):
+        done = call(sys.executable, *program, "matrix", SMOKE, *ONE, *out)
+        assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr
+        assert imported.read_text().split() == ["train"]
+        imported.unlink()
+        shutil.rmtree(tmp_path / "out")

@@ -1,6 +1,8 @@
 """What is left when a command is interrupted, hung up or killed, by real processes."""
 
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -86,6 +88,26 @@ def test_nothing_outlives_a_scheduler_that_was_killed_and_a_hangup_saves_a_check
     assert "the same command resumes them" in out
     assert not list(tmp_path.glob("runs/*/claim"))
     wait_for(lambda: not session(hung_up.pid), "end of all processes", 3.0)
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        words = ["matrix", SMOKE, *LONG, "--out", str(tmp_path), "--devices", "cpu", "--wandb", "off"]
+        os.execv(REPLICATE, [REPLICATE, *words, "--checkpoint-seconds", "0.2"])
+    try:
+        end = time.monotonic() + 120
+        while not checkpoints(tmp_path):
+            assert time.monotonic() < end
+            if select.select([terminal], [], [], 0.05)[0]:
+                os.read(terminal, 100_000)  # or its buffer would fill up
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 3
+        assert not list(tmp_path.glob("runs/*/claim"))
+    finally:
+        for one in session(pid):
+            one.kill()
 
 
 def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(

@@ -1,6 +1,8 @@
 """The commands that read finished runs."""
 
 import os
+import shlex
+from contextlib import chdir
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,14 +52,15 @@ def table(
             problem = f"cannot write the summary of the job, GITHUB_STEP_SUMMARY={job_summary}: {error.strerror}"
             raise UsageError(f"{problem}; unset the variable, or make the folder") from None
     if not quiet:
-        print_next(command_line("report", file, selection))
+        print_next(command_line("report", file, selection) + (f" --to {shlex.quote(str(to))}" if to else ""))
     return 0
 
 
 def figures(file: File, /, *, selection: Select = Selection(), to: To = None) -> int:
     """Draw accuracies, learning curves and layer statistics, as PDF and PNG, into the folder figures in OUT."""
-    from replicate.report.document import document
-    from replicate.report.figures import draw
+    with chdir("/"):  # matplotlib reads a file of the current folder when it is imported
+        from replicate.report.document import document
+        from replicate.report.figures import draw
 
     selected, records = select_finished("figures", file, selection)
     doc = document(selected.experiment, selected.runs, records)

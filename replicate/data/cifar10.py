@@ -42,10 +42,9 @@ def is_local(data_dir: Path) -> bool:
 def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Dataset:
     """Read CIFAR-10; unpack or download it first if it is missing.
 
-    A folder `cifar-10-batches-py` or an archive `cifar-10-python.tar.gz` that is in `data_dir` already is used; the
-    archive is unpacked there or, if nothing can be written there, in the cache. The
-    fingerprint is over the lines `train/data_batch_1 sha256(bytes)` to `test/test_batch sha256(bytes)`, one per file
-    that contains images.
+    A folder `cifar-10-batches-py` or an archive `cifar-10-python.tar.gz` that is in `data_dir` already is used. Where
+    nothing can be written there, the archive is unpacked in the cache. The fingerprint is over the lines
+    `train/data_batch_1 sha256(bytes)` to `test/test_batch sha256(bytes)`, one per file that contains images.
 
     Args:
         dataset: not used; all data sets are loaded with the same arguments.

@@ -181,8 +181,10 @@ class StatusView:
             seen = self._monitor.look()
             state = MatrixState(self._experiment, self._monitor.runs, seen, meter.update(seen.progress))
             yield state
-            if (keep_watching is not None and not keep_watching(seen)) or getattr(sys.stdout, "error", None):
-                return  # the latter: nobody can read it any more
+            if keep_watching is not None and not keep_watching(seen):
+                return
+            if keep_watching is None and getattr(sys.stdout, "error", None):
+                return  # nobody can read it any more
             over = not state.total.running and not state.total.waiting
             # A run that ended in an error may be tried again at once, so two looks must agree.
             if keep_watching is None and over and (was_over or not state.total.errors):

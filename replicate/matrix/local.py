@@ -72,10 +72,13 @@ class LocalLauncher:
     def __enter__(self) -> "LocalLauncher":
         isolate()
         os.environ["REPLICATE_PRELOAD"] = self._preload
-        # SLURM sends its signals to all processes of a job. The server must survive them, or the scheduler would take
-        # the runs for dead. A new program keeps ignoring the signals that were ignored when it started.
-        with _handled_by(signal.SIG_IGN):
+        # Signals wait until the server has started, which inherits that and then ignores them (`preload`): SLURM sends
+        # its signals to all processes of a job, and without the server the scheduler would take the runs for dead.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
             multiprocessing.forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -182,6 +185,8 @@ def _end_with_the_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
+    for rank in multiprocessing.active_children():  # one that is loading torch would notice too late
+        rank.kill()
     os._exit(1)
 
 

@@ -2,9 +2,13 @@
 
 import importlib
 import os
+import signal
 import threading
 import traceback
 
+for _number in signal.pthread_sigmask(signal.SIG_BLOCK, ()):  # `LocalLauncher` has blocked them
+    signal.signal(_number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 _loaded, _parent = threading.Event(), os.getppid()
 
 
@@ -19,6 +23,7 @@ _watch = threading.Thread(target=_end_with_the_parent)
 _watch.start()
 failure = ""  # the first error; a second import in the same process may hide it behind another one
 try:
+    os.chdir("/")  # matplotlib reads a file of the current folder when it is imported; tasks return to theirs
     importlib.import_module(os.environ["REPLICATE_PRELOAD"])
 except BaseException as error:  # the server must live to report it
     traceback.print_exc()

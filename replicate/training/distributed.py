@@ -134,11 +134,20 @@ def launch_ranks(run: Run, options: Options, function: Function) -> Iterator[Sin
     # Port 0: the system picks a free one, and nobody can take it before it is used.
     store = _store(0, size, is_master=True, wait_for_workers=False)
     others = _Others(size, (store.port, function, run, options))
+
+    def stop(*_: object) -> None:
+        """End the others too: one that is loading torch would notice too late."""
+        others.end()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    terminate = signal.signal(signal.SIGTERM, stop)  # until CheckpointOnSignal does
     try:
         while not store.check([f"ready {rank}" for rank in range(1, size)]):
             if others.failed.wait(0.05):
                 raise RuntimeError("a rank failed before it was ready")
         join_group(store, options.device, 0, size)
+        signal.signal(signal.SIGTERM, terminate)
         yield ProcessGroup(0, size, run.batch_size)
     except RuntimeError as error:  # as Gloo and NCCL raise it; the rank that has died is the reason
         if others.failed.wait(REASON_SECONDS) and others.failure is not None:

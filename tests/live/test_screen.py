@@ -1,6 +1,7 @@
 """The terminal: of the command that runs a matrix, and of `status`."""
 
 import os
+import sys
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -103,7 +104,9 @@ def three(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return {tmp_path / "runs" / run.run_id: run for run in runs}
 
 
-def test_watch_prints_one_line_per_change(experiment: Experiment, tmp_path: Path, three: dict[Path, Run]) -> None:
+def test_watch_prints_one_line_per_change(
+    experiment: Experiment, tmp_path: Path, three: dict[Path, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, third = three
     owner, token = Owner("gpu 1", 100, iteration=50), "t" * 16
 
@@ -117,6 +120,9 @@ def test_watch_prints_one_line_per_change(experiment: Experiment, tmp_path: Path
 
     put(ended(three[first], accuracy=90.0), first)
     console, after_each_look = Console(file=StringIO()), events()
+    monkeypatch.setattr(
+        sys.stdout, "error", OSError(), raising=False
+    )  # whoever tends workers continues without readers
     view = StatusView(experiment, list(three.values()), tmp_path, console)
     assert view.watch(lambda seen: next(after_each_look, False) is not False) == 0
     place = f"gpu 1 (process {os.getpid()} on {owner.host})"

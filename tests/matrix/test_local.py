@@ -74,6 +74,12 @@ def test_a_task_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         assert time.monotonic() < end
 
 
+def test_a_signal_that_comes_while_the_server_starts_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with stoppable() as stopped, LocalLauncher(preload="json"):
+        assert stopped()
+
+
 def test_no_process_is_left_after_stop(launcher: LocalLauncher, tmp_path: Path) -> None:
     launcher.start("endless", "workers:endless", (tmp_path / "pid",), os.environ, tmp_path / "log")
     assert list(launcher.events(timeout=300)) == [Progress("endless", (0, 0))]
