@@ -51,7 +51,7 @@ def test_a_matrix_and_its_figures_in_odd_surroundings(traps: Path) -> None:
     picture = traps / "out" / "figures" / "curves.png"
     odd = picture.read_bytes()
     os.chdir(traps)  # away from its matplotlibrc
-    assert call(REPLICATE, "figures", SMOKE, *ONE, *out).returncode == 0
+    assert main(["figures", SMOKE, *ONE, *out]) == 0
     assert picture.read_bytes() == odd
     (record,) = traps.glob("out/runs/*/result.json")
     head = subprocess.check_output(
@@ -62,18 +62,17 @@ def test_a_matrix_and_its_figures_in_odd_surroundings(traps: Path) -> None:
     assert {path.name.partition("_")[0] for path in (traps / ("x" * 120)).iterdir()} <= {"torchinductor"}
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize(("encoding", "commands"), [("ascii", ["status", "table", "doctor"]), ("latin-1", ["table"])])
 def test_characters_that_the_output_lacks_are_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, commands: list[str]
 ) -> None:
     fill(tmp_path, Experiment.load(SMOKE).runs()[:4], points=2)
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
-    for command in ("status", "table", "doctor"):
-        words = [command, "--out", str(tmp_path)] if command == "doctor" else [command, SMOKE, "--out", str(tmp_path)]
+    for command in commands:
+        words = [command, *([] if command == "doctor" else [SMOKE]), "--out", str(tmp_path)]
         done = subprocess.run([REPLICATE, *words], capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert (b"?" in done.stdout) or encoding not in ("latin-1", "ascii")
-        assert done.stderr == b""
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"?" in done.stdout
 
 
 def test_a_command_in_a_process_changes_nothing_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +96,14 @@ def test_a_checkout_that_is_not_installed_runs_its_own_code(tmp_path: Path, monk
     with (checkout / "replicate" / "training" / "train.py").open("a") as file:
         file.write(f"\nprint('train', file=open({str(imported)!r}, 'a'))\n")
     monkeypatch.chdir(checkout)
-    code = "import sys; from replicate.cli import main; main(sys.argv[1:])"
     out = ["--out", str(tmp_path / "out"), "--devices", "cpu", "--wandb", "off"]
-    for program in (["-m", "replicate"], ["-c", code]):
-        done = call(sys.executable, *program, "matrix", SMOKE, *ONE, *out)
-        assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr
-        assert imported.read_text().split() == ["train"]
-        imported.unlink()
-        shutil.rmtree(tmp_path / "out")
+    done = call(sys.executable, "-m", "replicate", "matrix", SMOKE, *ONE, *out)
+    assert "1 of 1 run is done, 0 with an error" in done.stdout, done.stdout + done.stderr
+    assert imported.read_text().split() == ["train"]
+    # in a session of Python as well, where the current folder is an empty name; not where packages are installed
+    code = "import os, replicate.isolation as one; one.isolate(); print(os.environ['PYTHONPATH'])"
+    assert call(sys.executable, "-c", code).stdout == f"{checkout}\n"
+    packages = tmp_path / "site-packages"
+    shutil.copytree(ROOT / "replicate", packages / "replicate")
+    code = f"import sys; sys.path.append({str(packages)!r}); sys.path.pop(0); sys.meta_path.pop(); {code}"
+    assert call(sys.executable, "-c", code).stdout == "\n"

@@ -120,9 +120,8 @@ def test_watch_prints_one_line_per_change(
 
     put(ended(three[first], accuracy=90.0), first)
     console, after_each_look = Console(file=StringIO()), events()
-    monkeypatch.setattr(
-        sys.stdout, "error", OSError(), raising=False
-    )  # whoever tends workers continues without readers
+    # whoever tends workers continues without a reader
+    monkeypatch.setattr(sys.stdout, "error", OSError(), raising=False)
     view = StatusView(experiment, list(three.values()), tmp_path, console)
     assert view.watch(lambda seen: next(after_each_look, False) is not False) == 0
     place = f"gpu 1 (process {os.getpid()} on {owner.host})"
