@@ -37,7 +37,7 @@ def isolate() -> None:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """`isolate` until the end of the block, for a process that goes on with something else."""
+    """`isolate` until the end of the block, for a process that then does something else."""
     before = {name: os.environ.get(name) for name in VARIABLES}
     try:
         isolate()

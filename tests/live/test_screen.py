@@ -120,7 +120,7 @@ def test_watch_prints_one_line_per_change(
 
     put(ended(three[first], accuracy=90.0), first)
     console, after_each_look = Console(file=StringIO()), events()
-    # whoever tends workers continues without a reader
+    # a command that tends workers continues without a reader
     monkeypatch.setattr(sys.stdout, "error", OSError(), raising=False)
     view = StatusView(experiment, list(three.values()), tmp_path, console)
     assert view.watch(lambda seen: next(after_each_look, False) is not False) == 0
