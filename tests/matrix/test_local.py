@@ -13,6 +13,13 @@ from slurm_cluster import wait
 from replicate.errors import KILLED
 from replicate.matrix.local import SIGNALS, LocalLauncher, Progress, stoppable, tail
 
+TESTS = Path(__file__).parents[1]
+
+
+def with_path(*folders: Path) -> dict[str, str]:
+    """The environment, with folders where Python looks for modules first."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])}
+
 
 def test_the_event_describes_how_a_task_has_ended(launcher: LocalLauncher, tmp_path: Path) -> None:
     launcher.start("raises", "workers:fail", ("no luck",), os.environ, tmp_path / "log")
@@ -44,7 +51,7 @@ def test_what_prevents_the_preload_is_the_end_of_every_task(tmp_path: Path, code
     """In a process of its own, because a process has one server."""
     (tmp_path / "broken_library.py").write_text(code)
     words = [sys.executable, __file__, str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
+    environment = with_path(tmp_path, TESTS)
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
     assert [line.startswith(f"cannot load broken_library: {message}") for line in done.stdout.splitlines()] == [
         True
@@ -62,7 +69,7 @@ def end_of_two_tasks(log: Path) -> None:
 def test_a_task_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     """Also if it reports nothing that its parent could fail to receive."""
     words = [sys.executable, __file__, str(tmp_path), "killed"]
-    parent = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
+    parent = subprocess.Popen(words, env=with_path(TESTS))
     wait((tmp_path / "pid").exists, "the task")
     wait(lambda: (tmp_path / "pid").read_text() != "", "its number")
     task = Path("/proc", (tmp_path / "pid").read_text())
