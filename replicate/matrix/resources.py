@@ -37,8 +37,8 @@ def make_slots(
     Args:
         devices: `auto` (all NVIDIA GPUs, or else the CPU), `cpu`, or GPU numbers such as `0,1`, as this process counts
             them.
-        per_device: runs at a time on each device; None: 1 on a GPU; on the CPU, as many as
-            have enough cores and memory.
+        per_device: runs at a time on each device; None: 1 on a GPU; on the CPU, as many as have enough cores and
+            memory.
         threads: CPU threads of each process of a run.
         gpus: GPUs that torch sees.
         visible: CUDA_VISIBLE_DEVICES of this process, which numbers its GPUs; None if it is not set.

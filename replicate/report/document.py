@@ -70,9 +70,9 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
     spreads = Spreads.of(grid.values())
     usual = protocol["settings"]
     laid_out = [_cell(key, grid.get(key), published.get(key), usual, spreads) for key in product(rows, columns)]
-    found = [] if protocol["warning"] else truths(grid.values(), published, spreads)
-    claims = _claims(experiment, grid, found)
-    laid = {
+    assumed = [] if protocol["warning"] else truths(grid.values(), published, spreads)
+    claims = _claims(experiment, grid, assumed)
+    found = {
         "schema": 1,
         "experiment": experiment.name,
         "axes": axes,
@@ -94,7 +94,7 @@ def document(experiment: Experiment, runs: tuple[Run, ...], records: Records) ->
         "more_runs": len(runs) - asked,
         "provenance": provenance(results.values()),
     }
-    plain: Document = to_jsonable_python(laid, inf_nan_mode="null")
+    plain: Document = to_jsonable_python(found, inf_nan_mode="null")
     return plain
 
 
@@ -156,14 +156,14 @@ def number_and_counts(cell: Document) -> str:
     return f"{number} ({counts})" if counts else number
 
 
-def _claims(experiment: Experiment, grid: Mapping[Key, Cell], found: list[Truth]) -> list[Document]:
+def _claims(experiment: Experiment, grid: Mapping[Key, Cell], assumed: list[Truth]) -> list[Document]:
     spec = experiment.table
     if spec.claims is None:
         return []
     missing = left_out(experiment, grid.values())
     judged = [(claim, judge(claim, tuple(grid.values()), missing)) for claim in load_claims(spec.claims)]
     return [
-        _claim(claim, one, power(claim, found, missing) if one.verdict == "undecided" else None)
+        _claim(claim, one, power(claim, assumed, missing) if one.verdict == "undecided" else None)
         for claim, one in judged
     ]
 

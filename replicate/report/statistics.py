@@ -57,7 +57,7 @@ def bartlett(spreads: Sequence[Spread]) -> float | None:
     With the few runs of a cell, the test of Brown and Forsythe (1974) seldom finds a difference: with five runs in each
     of 18 cells, whose deviations go from 0.1 to 0.6, in about 20 % of tables, this one in about 95 %. Its weakness is
     that it also rejects for runs that are not normally distributed. Then each cell is judged by its own deviation,
-    which misses 7 to 8 % of skewed or heavy-tailed runs, where the pooled one misses 4 to 5 %.
+    which misses 6 to 8 % of skewed or heavy-tailed runs, where the pooled one misses 4 to 5 %.
     """
     total = pooled(spreads)
     if len(spreads) < 2 or not total or not total.sd:
