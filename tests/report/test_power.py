@@ -55,17 +55,17 @@ def error(first: float, tables: int, second: float, others: int) -> float:
 @pytest.mark.parametrize(("sd", "runs"), INDEPENDENT)
 def test_power_agrees_with_independent_simulations(sd: float, runs: int) -> None:
     for name, many, few in zip(FOUR, *INDEPENDENT[sd, runs], strict=True):
-        ours = decided(claims()[name], paper(sd, runs), tables=600)
-        assert abs(ours - many) < error(ours, 600, many, 20_000)
-        assert abs(ours - few) < error(ours, 600, few, 300)
+        ours = decided(claims()[name], paper(sd, runs), tables=300)
+        assert abs(ours - many) < error(ours, 300, many, 20_000)
+        assert abs(ours - few) < error(ours, 300, few, 300)
 
 
 def test_power_with_more_seeds_in_the_cells_that_decide() -> None:
     more = {(run.init, run.activation) for run in Experiment.load(ROOT / "experiments" / "table3-deciding.yaml").runs()}
     mixed = [replace(truth, runs=30 if (truth.cell.row, truth.cell.column) in more else 5) for truth in paper(0.2, 5)]
     for name, many in zip(FOUR, (86, 93, 63, 99), strict=True):
-        ours = decided(claims()[name], mixed, tables=600)
-        assert abs(ours - many) < error(ours, 600, many, 20_000)
+        ours = decided(claims()[name], mixed, tables=300)
+        assert abs(ours - many) < error(ours, 300, many, 20_000)
 
 
 def test_the_ten_deciding_cells() -> None:
