@@ -126,7 +126,7 @@ def simulate(runs: Sequence[Run], slots: int, seconds: Callable[[Run], float]) -
     fleet = VirtualFleet(seconds)
     places = [Slot(f"gpu {number}", "cuda", {}) for number in range(slots)]
     with tempfile.TemporaryDirectory() as folder, Display(Console(file=StringIO())) as display:
-        options = Options(Path(folder), commit=("unknown", None))
+        options = Options(Path(folder))
         todo = unfinished_runs(options.out, runs, {"synthetic": FINGERPRINT}, display)
         outcome = Scheduler(cast(LocalLauncher, fleet), places, options, display).run(runs, todo)
     fleet.charge()

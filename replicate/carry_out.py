@@ -25,7 +25,7 @@ from replicate.matrix.task import PRELOAD
 from replicate.options import MAX_WORKERS, Options, Resources
 from replicate.run import Run
 from replicate.store.files import prepare_output_folder
-from replicate.store.lease import release
+from replicate.store.lease import remove_expired
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder, collect
 
@@ -175,10 +175,15 @@ def _watch_workers(
 
     workers = Workers(cluster, make_work, count, resources.retries, deadline, note)
 
+    noted: set[str] = set()
+
     def tend(seen: Observation) -> bool:
-        for run_id, token in seen.expired.items():
+        for run_id, lease in seen.expired.items():
             # Otherwise each worker would have to watch the lease for two minutes.
-            release(RunFolder(out / "runs" / run_id), token)
+            kept = remove_expired(RunFolder(out / "runs" / run_id), lease) if lease.expired else lease
+            if kept is not None and run_id not in noted:
+                noted.add(run_id)
+                note(f"{run_id} cannot be carried out: {kept.problem}")
         if stopped():
             note("stopping: the workers' runs save checkpoints; the same command resumes them")
             return False

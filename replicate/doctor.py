@@ -145,7 +145,7 @@ def devices(launcher: LocalLauncher, train: str = TRAIN) -> Iterator[Finding]:
         tasks, gpus = {}, len(probed.value["gpus"])
         slots = make_slots("auto", 1, 1, gpus, os.environ.get("CUDA_VISIBLE_DEVICES")) if gpus else []
         for slot in [*slots, *make_slots("cpu", 1, 1, gpus)]:
-            options = Options(Path(folder, slot.name), Path(folder), slot.device, commit=("unknown", None))
+            options = Options(Path(folder, slot.name), Path(folder), slot.device)
             task = tasks[slot.name] = Task(tiny_run(slot.device), options, slot.name, new_token(), train=train)
             launcher.start(slot.name, WORKER, (task,), {**os.environ, **slot.environment}, task.folder.log)
         for ended in _ends(launcher, list(tasks)):

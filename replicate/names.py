@@ -29,6 +29,12 @@ DATASETS = {
 PREPROCESSINGS = {"gcn-mean-image": "replicate.data.batches:gcn_mean_image"}
 
 
+def modules() -> list[str]:
+    """List the modules of all named objects."""
+    named = (INITS, ACTIVATIONS, MODELS, DATASETS, PREPROCESSINGS)
+    return sorted({path.partition(":")[0] for registry in named for path in registry.values()})
+
+
 def resolve(path: str) -> Any:
     """Import the object that `module:name` names."""
     return pkgutil.resolve_name(path)

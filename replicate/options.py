@@ -165,8 +165,6 @@ class Options:
         checkpoint_seconds: seconds between two checkpoints.
         step: training-step backend.
         deterministic: whether to use deterministic GPU kernels. Runs on a CPU are always deterministic.
-        commit: commit of the code and whether the code differs from it, as found when the matrix started; None: ask git
-            now.
         graph_failure: why an earlier attempt could not use a CUDA graph, so that `auto` means eager; None: there was no
             failure.
     """
@@ -182,7 +180,6 @@ class Options:
     checkpoint_seconds: float = 60.0
     step: Step = "auto"
     deterministic: bool = False
-    commit: tuple[str, bool | None] | None = None
     graph_failure: str | None = None
 
     @property
@@ -192,6 +189,6 @@ class Options:
 
     def plain(self) -> dict[str, str | int | float]:
         """Return the options as plain data for a record, without folders and without what the record has elsewhere."""
-        without = ("out", "data_dir", "logging", "commit", "graph_failure")
+        without = ("out", "data_dir", "logging", "graph_failure")
         kept = {key: value for key, value in asdict(self).items() if key not in without}
         return kept | {"logger": self.logging.logger, "wandb": self.logging.mode, "deterministic": self.strict}

@@ -1,15 +1,51 @@
 """Provenance of a number: the code's commit, the versions of libraries, the processor."""
 
+import hashlib
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from replicate.store.files import escape_control_chars
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "numpy", "lsuv-replication")
-ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Which code made a number.
+
+    Args:
+        commit: see `commit`.
+        dirty: see `commit`.
+        sources: see `sources`.
+    """
+
+    commit: str
+    dirty: bool | None
+    sources: str
+
+
+@cache
+def code() -> Code:
+    """The code of this process, as its first call finds it on the disk.
+
+    The server of the local processes calls it as soon as it has loaded the training, and the processes that it forks
+    inherit the answer. So a record names the code that ran, even if the files are edited meanwhile.
+    """
+    return Code(*commit(), sources())
+
+
+def sources(package: Path = PACKAGE) -> str:
+    """Return the sha256 (hexadecimal) over the lines `path sha256(bytes)` of the package's Python files, sorted."""
+    paths = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+    lines = (f"{path} {hashlib.sha256((package / path).read_bytes()).hexdigest()}\n" for path in paths)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def commit(root: Path = ROOT) -> tuple[str, bool | None]:

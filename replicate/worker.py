@@ -21,7 +21,7 @@ def run_task(task: Task, send: Progress) -> TaskOutcome:
         task: what to do.
         send: called with the arguments of `Progress`.
     """
-    lease = task.acquire(task.token, task.expired_token)
+    lease = task.acquire(task.token)
     if lease is None:
         return State.ELSEWHERE
     with lease, lease.heartbeat(lambda: os._exit(EXIT_LEASE_LOST)), lease.temporary_files():

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from replicate.store import lease
-from replicate.store.lease import acquire, release
+from replicate.store.lease import acquire, release, remove_expired
 from replicate.store.owner import LeaseWatch, Owner, host_namespace
 from replicate.store.run_folder import RunFolder
 
@@ -20,7 +20,9 @@ def race(folder: Path, name: str) -> None:
     for _ in range(150):
         run = RunFolder(folder / f"run{dice.randrange(2)}")
         info = watch.look(run)
-        held = acquire(run, Owner("cpu", 1), expired=info.token if info and info.expired else None)
+        if info is not None and info.expired:
+            remove_expired(run, info)
+        held = acquire(run, Owner("cpu", 1))
         if held is None:
             continue
         with (run.path / "lock").open("a") as file:

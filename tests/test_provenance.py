@@ -2,12 +2,13 @@
 
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from replicate.provenance import commit, cpu_name, versions
+from replicate.provenance import PACKAGE, code, commit, cpu_name, sources, versions
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -36,6 +37,18 @@ def test_the_commit_and_whether_the_code_differs_from_it(tmp_path: Path) -> None
 def test_without_git_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICATE_COMMIT", "abc123")
     assert commit(tmp_path) == ("abc123", None)
+
+
+def test_the_digest_is_of_the_python_files(tmp_path: Path) -> None:
+    copy = shutil.copytree(PACKAGE, tmp_path / "copy")
+    assert sources(copy) == sources() == code().sources
+    (copy / "README.md").write_text("no code")
+    assert sources(copy) == sources()
+    scheme = copy / "init" / "schemes.py"
+    scheme.write_bytes(scheme.read_bytes() + b"\n")
+    assert sources(copy) != sources()
+    scheme.unlink()
+    assert sources(copy) != sources()
 
 
 def test_versions_and_processor() -> None:

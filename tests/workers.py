@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from replicate.errors import GraphError
+from replicate.matrix.task import Task
+from replicate.names import resolve
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import Lease
@@ -126,6 +129,13 @@ def train(run: Run, options: Options, lease: Lease, progress: Progress, logger: 
     result = record(run, options, f"{options.device} sees {os.environ.get('CUDA_VISIBLE_DEVICES')!r}")
     step = {"step": options.graph_failure} if options.graph_failure else {}
     return lease.write_result(replace(result, history=list(history), environment=step))
+
+
+def loaded_by_a_run(task: Task, send: Send) -> tuple[int, list[str]]:
+    """Carry out a run; return its iterations, and the modules of the package that this process loaded meanwhile."""
+    before = {*sys.modules}
+    result = resolve("replicate.worker:run_task")(task, send)
+    return result.iteration, [name for name in {*sys.modules} - before if name.startswith("replicate")]
 
 
 def die_training(*_: object) -> None:

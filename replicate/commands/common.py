@@ -65,12 +65,17 @@ def select_finished(command: str, file: Path, selection: Selection) -> "tuple[Se
 
 
 @contextmanager
-def writing_to(folder: Path) -> Iterator[Path]:
-    """Make a folder, and write to it within.
+def writing_to(base: Path, name: str = "") -> Iterator[Path]:
+    """Make a folder, or the folder of this name in it, and write to it within.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: it cannot be written, or there is a symbolic link of this name.
     """
+    from replicate.store.files import refuse_link
+
+    folder = base / name
+    if name:
+        refuse_link(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder

@@ -64,7 +64,7 @@ def figures(file: File, /, *, selection: Select = Selection(), to: To = None) ->
 
     selected, records = select_finished("figures", file, selection)
     doc = document(selected.experiment, selected.runs, records)
-    with writing_to((to or selected.out) / "figures") as folder:
+    with writing_to(to or selected.out, "figures") as folder:
         paths = draw(doc, selected.out, folder, print)
     return wrote(paths)
 
@@ -87,7 +87,7 @@ def report(file: File, /, *, selection: Select = Selection(), to: To = None) -> 
 
     doc = document(selected.experiment, selected.runs, records)
     command = partial(matrix_command, file, selection, selected.out)
-    with writing_to((to or selected.out) / "report") as folder:
+    with writing_to(to or selected.out, "report") as folder:
         paths = write_report(doc, selected.out, folder, command, labels_of)
     return wrote(paths)
 

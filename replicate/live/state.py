@@ -12,7 +12,7 @@ from typing import Any
 from replicate.experiment import Experiment
 from replicate.report.cell import Tally
 from replicate.run import Run
-from replicate.store.owner import LeaseWatch
+from replicate.store.owner import LeaseInfo, LeaseWatch
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder, read_records
 
@@ -50,13 +50,13 @@ class Observation:
         results: run_id -> record; None for an error that left no record.
         progress: run_id -> how far it is, for the runs that a living process holds a lease of.
         bad: number of records that cannot be read.
-        expired: run_id -> token, for the leases whose owners are dead.
+        expired: run_id -> lease, for the leases whose owners are dead or that cannot be read.
     """
 
     results: Mapping[str, Result | None]
     progress: Mapping[str, Progress]
     bad: int = 0
-    expired: Mapping[str, str] = field(default_factory=dict)
+    expired: Mapping[str, LeaseInfo] = field(default_factory=dict)
 
 
 class RunMonitor:
@@ -76,13 +76,13 @@ class RunMonitor:
     def look(self) -> Observation:
         """Read the lease and the record of every run."""
         progress: dict[str, Progress] = {}
-        expired: dict[str, str] = {}
+        expired: dict[str, LeaseInfo] = {}
         folders = [folder for folder in self._folders if folder.run_id not in self._final]
         # The leases before the records: a run that ends between the two must not seem to be waiting.
         for folder in folders:
             name, info = folder.run_id, self._watch.look(folder)
-            if info is not None and info.expired:
-                expired[name] = info.token
+            if info is not None and (info.expired or info.problem):
+                expired[name] = info
             elif info is not None and (owner := info.owner) is not None:
                 most = self.runs[name].iterations
                 iteration = min(owner.iteration, most)  # the file may contain any number

@@ -160,7 +160,9 @@ class RayCluster:
                 raise UsageError(f"--ray.{name} {text} is not a whole number; runs share a device by --per-device")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # users have not asked to send statistics
         try:
-            self._ray.init(options.get("address"), log_to_driver=False, logging_level=logging.CRITICAL)
+            # Ray lets workers import from the current folder, where a file may have a library's name.
+            with contextlib.chdir("/"):
+                self._ray.init(options.get("address"), log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:  # Ray has many types for a cluster that it cannot reach
             raise UsageError(f"--launcher ray: {' '.join(str(error).split())}") from None
         resources = {"num_cpus": cores, "num_gpus": gpus if self._ray.cluster_resources().get("GPU") else 0}

@@ -19,6 +19,7 @@ from typing import Any
 from replicate.errors import KILLED, UsageError, transient_kind
 from replicate.isolation import isolate
 from replicate.names import resolve
+from replicate.store.files import open_log, read_end
 
 # A closed terminal sends SIGHUP; SLURM and submitit warn by the last two.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -59,7 +60,7 @@ class LocalLauncher:
     a function that reports progress. Use as a context manager: no process outlives it.
 
     Args:
-        preload: module that the server loads; it must not touch CUDA.
+        preload: modules that the server loads, separated by spaces; they must not touch CUDA.
     """
 
     def __init__(self, preload: str) -> None:
@@ -103,7 +104,8 @@ class LocalLauncher:
             process.start()
             self._running[task] = (process, ours)
         except (EOFError, OSError) as error:  # the server has died, after it has printed why, if it could
-            problem = f"cannot load {self._preload}: the process that loads it died ({error or type(error).__name__})"
+            module = self._preload.split()[0]
+            problem = f"cannot load {module}: the process that loads it died ({error or type(error).__name__})"
             self._not_started.append(Ended(task, UsageError(problem)))
         theirs.close()  # so that the pipe ends when the process does
 
@@ -150,9 +152,8 @@ def _child(
     os.environ.clear()
     os.environ.update(environment)
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
         # Not truncated: it may belong to another process, which only the task can find out.
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        output = open_log(log)
     except OSError:  # a full disk; the task may still be able to report it
         output = os.open(os.devnull, os.O_WRONLY)
     os.dup2(output, 1)
@@ -233,5 +234,5 @@ def _died(task: str, exit_code: int | None) -> Ended:
 def tail(log: Path, lines: int = 20) -> str:
     """Return the last lines of a task's log; empty if there is no log."""
     with contextlib.suppress(OSError):
-        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(read_end(log, below=log.parent).decode(errors="replace").splitlines()[-lines:])
     return ""

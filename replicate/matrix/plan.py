@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
+from replicate import provenance
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.matrix.display import Display
@@ -67,11 +68,13 @@ class Survey:
         gpus: number of NVIDIA GPUs that torch sees.
         fingerprints: data set -> its fingerprint.
         test_images: data set -> number of its test images.
+        sources: digest of the code that the runs will run, see `provenance.sources`.
     """
 
     gpus: int
     fingerprints: Mapping[str, str]
     test_images: Mapping[str, int]
+    sources: str
 
 
 class TimeUpError(Exception):
@@ -84,7 +87,7 @@ def survey(
     """Let a process that may load torch look for the devices and the data, and download these if they are missing.
 
     Raises:
-        UsageError: unknown or unreadable data.
+        UsageError: unknown or unreadable data, or the code was changed since this command started.
         TimeUpError: it takes too long.
     """
     names = sorted({run.dataset for run in runs})
@@ -103,6 +106,8 @@ def survey(
                     raise event.value
                 elif isinstance(event.value, Exception):
                     raise RuntimeError(f"the process that reads the data failed ({event.value})\n{tail(log)}")
+                elif event.value["sources"] != provenance.code().sources:
+                    raise UsageError(f"{provenance.PACKAGE} was changed while the command started; give it again")
                 else:
                     return Survey(**event.value)
 

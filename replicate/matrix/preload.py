@@ -1,10 +1,12 @@
-"""Imported by the server of local processes: loads a module, named by REPLICATE_PRELOAD, and keeps what goes wrong."""
+"""Imported by the server of local processes: loads the modules in REPLICATE_PRELOAD, and keeps what goes wrong."""
 
 import importlib
 import os
 import signal
 import threading
 import traceback
+
+from replicate import provenance
 
 for _number in signal.pthread_sigmask(signal.SIG_BLOCK, ()):  # `LocalLauncher` has blocked them
     signal.signal(_number, signal.SIG_IGN)
@@ -13,7 +15,7 @@ _loaded, _parent = threading.Event(), os.getppid()
 
 
 def _end_with_the_parent() -> None:
-    """End the server if its parent ends while it loads the module, which may take long. Later, it notices by itself."""
+    """End the server if its parent ends while it loads modules, which may take long. Later, it notices by itself."""
     while not _loaded.wait(0.5):
         if os.getppid() != _parent:
             os._exit(1)
@@ -21,12 +23,19 @@ def _end_with_the_parent() -> None:
 
 _watch = threading.Thread(target=_end_with_the_parent)
 _watch.start()
-failure = ""  # the first error; a second import in the same process may hide it behind another one
+_module, failure = (
+    "replicate",
+    "",
+)  # the first error; a second import in the same process may hide it behind another one
 try:
     os.chdir("/")  # matplotlib reads a file of the current folder when it is imported; tasks return to theirs
-    importlib.import_module(os.environ["REPLICATE_PRELOAD"])
+    before = provenance.sources()
+    for _module in os.environ["REPLICATE_PRELOAD"].split():
+        importlib.import_module(_module)
+    if not before == provenance.code().sources == provenance.sources():
+        raise RuntimeError("its files were changed meanwhile; give the command again")
 except BaseException as error:  # the server must live to report it
     traceback.print_exc()
-    failure = f"cannot load {os.environ['REPLICATE_PRELOAD']}: {type(error).__name__}: {error}"
+    failure = f"cannot load {_module}: {type(error).__name__}: {error}"
 _loaded.set()
 _watch.join()  # no thread may run when the server forks

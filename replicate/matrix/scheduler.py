@@ -14,7 +14,7 @@ from replicate.matrix.resources import Deadline, RetryPolicy, Slot
 from replicate.matrix.task import TRAIN, Failed, GraphFailed, State, Task, outcome_of, utc_now
 from replicate.options import Options
 from replicate.run import Run
-from replicate.store.lease import new_token, release
+from replicate.store.lease import new_token, release, remove_expired
 from replicate.store.owner import LeaseWatch
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder, collect
@@ -89,7 +89,7 @@ class Scheduler:
     wait: bool = True
 
     def __post_init__(self) -> None:
-        self.options = replace(self.options, commit=self.options.commit or provenance.commit())  # as it is now
+        provenance.code()  # as it is now, for the record of a run whose process dies
         self._policy, self._free = RetryPolicy(self.retries, self.slots), list(self.slots)
         self._waiting: list[_Entry] = []
         self._running: dict[str, tuple[_Entry, Task, Slot, float]] = {}  # by run_id; with the time of the start
@@ -133,21 +133,27 @@ class Scheduler:
     def _start_waiting(self) -> None:
         while self._waiting and self._free and self.deadline.may_start():
             entry = self._waiting.pop(0)
-            lease = self._watch.look(RunFolder.of(self.options.out, entry.run))
-            if lease is None or lease.expired:
-                self._start(entry, lease.token if lease else None)
-                if lease is not None:
-                    self.display.note(f"{entry.run.run_id} is taken over from {lease.holder}, which is gone")
+            folder = RunFolder.of(self.options.out, entry.run)
+            found = left = self._watch.look(folder)
+            if found is not None and found.expired:
+                left = remove_expired(folder, found)
+            if left is None:
+                self._start(entry)
+                if found is not None:
+                    self.display.note(f"{entry.run.run_id} is taken over from {found.holder}, which is gone")
+            elif left.problem:
+                self.display.note(f"{entry.run.run_id} cannot be carried out: {left.problem}")
+                self._finish_or_retry(entry, None, None)
             else:
                 self._elsewhere.append(entry)
-                self.display.note(f"{entry.run.run_id} is being run by {lease.holder}")
+                self.display.note(f"{entry.run.run_id} is being run by {left.holder}")
 
-    def _start(self, entry: _Entry, expired: str | None) -> None:
-        """Start a run in a free slot. `expired`: token of the lease of a dead process, which the run takes over."""
+    def _start(self, entry: _Entry) -> None:
+        """Start a run in a free slot."""
         run, slot = entry.run, self._free.pop(0)
         shared, failure = self._policy.sharing[slot.name], entry.graph_failure
         options = replace(self.options, device=slot.device, runs_per_device=shared, graph_failure=failure)
-        task = Task(run, options, slot.name, new_token(), expired, entry.result, tuple(entry.unrecorded), self.train)
+        task = Task(run, options, slot.name, new_token(), entry.result, tuple(entry.unrecorded), self.train)
         self.launcher.start(run.run_id, WORKER, (task,), {**os.environ, **slot.environment}, task.folder.log)
         self._running[run.run_id] = entry, task, slot, time.monotonic()
         self.deadline.started(run.run_id)
@@ -208,7 +214,7 @@ class Scheduler:
         for entry in list(self._elsewhere):
             folder = RunFolder.of(self.options.out, entry.run)
             lease = self._watch.look(folder)
-            if lease is not None and not lease.expired:
+            if lease is not None and not (lease.expired or lease.problem):
                 continue
             self._elsewhere.remove(entry)
             result = folder.record()

@@ -2,23 +2,27 @@
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
 from replicate import provenance
 from replicate.matrix.local import Ended, tail
+from replicate.names import modules
 from replicate.options import Options
 from replicate.run import Run
-from replicate.store.lease import Lease, acquire
+from replicate.store.files import NotPlainFileError
+from replicate.store.lease import Lease, acquire, release
 from replicate.store.owner import Owner
 from replicate.store.result import Attempt, BadRecordError, Result, read_result
 from replicate.store.run_folder import RESULT, RunFolder
 
 EXIT_LEASE_LOST = 75  # exit code of a process that lost its lease (EX_TEMPFAIL)
 TRAIN = "replicate.training.train:train_run"
-PRELOAD = TRAIN.partition(":")[0]  # what LocalLauncher loads once for all runs
+# What LocalLauncher loads once for all runs, so that they run the same code even if its files are edited meanwhile.
+# Only the loggers are loaded later; no number depends on them.
+PRELOAD = " ".join([TRAIN.partition(":")[0], "replicate.worker", *modules()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,6 @@ class Task:
         options: of the run.
         device: name of the slot.
         token: of the lease that the process is to acquire.
-        expired_token: of a dead owner, whose lease is to be taken over.
         previous_result: the record of an earlier attempt; any other record was made by another process in the meantime.
         unrecorded: earlier attempts that left no record.
         train: `module:function`, called as `train_run` is.
@@ -40,7 +43,6 @@ class Task:
     options: Options
     device: str
     token: str
-    expired_token: str | None = None
     previous_result: Result | None = None
     unrecorded: Sequence[Mapping[str, Any]] = ()
     train: str = TRAIN
@@ -50,9 +52,9 @@ class Task:
         """The run's folder."""
         return RunFolder.of(self.options.out, self.run)
 
-    def acquire(self, token: str | None = None, expired: str | None = None) -> Lease | None:
+    def acquire(self, token: str | None = None) -> Lease | None:
         """Acquire the run's lease, see `store.lease.acquire`."""
-        return acquire(self.folder, Owner(self.device, self.run.iterations, stage="starting"), token, expired)
+        return acquire(self.folder, Owner(self.device, self.run.iterations, stage="starting"), token)
 
     def is_superseded_by(self, recorded: Result) -> bool:
         """Whether a record makes this attempt pointless: it is final, or not the one that the scheduler knew."""
@@ -97,12 +99,12 @@ TaskOutcome = Result | GraphFailed | Failed | State  # a result: the attempt has
 
 
 def recorded_result(lease: Lease) -> Result | None:
-    """Read the record of a run; None: there is none. One that cannot be used is renamed and kept."""
+    """Read the record of a run; None: there is none. What is there and cannot be used is renamed and kept."""
     try:
         return read_result(lease.folder.result)
     except FileNotFoundError:
         return None
-    except BadRecordError as error:
+    except (BadRecordError, NotPlainFileError) as error:
         print(f"{error}; set aside as {lease.set_aside(RESULT)}")
         return None
 
@@ -143,22 +145,21 @@ def record_failure(task: Task, reason: str, kind: str | None, seconds: float) ->
     Raises:
         OSError: the record cannot be written.
     """
-    lease = task.acquire(expired=task.token)
+    release(task.folder, task.token)
+    lease = task.acquire()
     if lease is None:
         return State.ELSEWHERE
     with lease:
         recorded = recorded_result(lease)
         if recorded is not None and task.is_superseded_by(recorded):
             return recorded  # the process died after it had written its record
-        commit, dirty = task.options.commit or provenance.commit()
         output = tail(task.folder.log)
         result = Result(
             run=task.run,
             status="error",
             seconds=seconds,
             data_label=task.run.dataset,
-            commit=commit,
-            dirty=dirty,
+            **asdict(provenance.code()),
             versions=provenance.versions(),
             device=task.device,
             options=task.options.plain(),

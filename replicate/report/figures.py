@@ -1,5 +1,6 @@
 """The figures of an experiment, from its table to files with captions. Accuracies are drawn here, lines elsewhere."""
 
+import io
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -81,13 +82,14 @@ def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] =
 
 def _save(figure: Figure, title: str, notes: list[str], stem: Path) -> list[Path]:
     """Write a figure as PDF, which leaves its title and notes to a paper's caption, and as PNG, which shows them."""
-    png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
-    figure.savefig(pdf, metadata={"CreationDate": None})  # the same results give the same bytes
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # the same results give the same bytes
     width = int(figure.get_figwidth() * 15)  # of the notes, with 15 letters per inch
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("\n".join(line for note in notes for line in textwrap.wrap(note, width)), fontsize=8)
-    figure.savefig(png, dpi=150)
-    return [png, pdf]
+    figure.savefig(png, format="png", dpi=150)
+    files = {"png": png, "pdf": pdf}
+    return [write_atomically(stem.with_name(f"{stem.name}.{kind}"), file.getbuffer()) for kind, file in files.items()]
 
 
 def heat_map(doc: Document) -> Picture:

@@ -19,7 +19,7 @@ from replicate.report.charts import init_report
 from replicate.report.summary import GENERATED, departures
 from replicate.report.text import count, terminal_text
 from replicate.run import DEFAULTS, Run
-from replicate.store.files import read_bytes
+from replicate.store.files import read_end
 from replicate.store.measurements import read_curve
 from replicate.store.result import BadRecordError, Result, read_result, reason_of
 from replicate.store.run_folder import RunFolder
@@ -146,7 +146,7 @@ def _facts(result: Result, folder: RunFolder) -> Iterator[tuple[str, str]]:
         yield "init", _init_summary(result)
     yield from (("error", line) for line in (result.error or "").strip().splitlines()[-SHOWN_ERROR:])
     with contextlib.suppress(OSError):  # there may be no log
-        log = read_bytes(folder.log).decode(errors="replace") if result.error else ""
+        log = read_end(folder.log, below=folder.path).decode(errors="replace") if result.error else ""
         yield from (("log", line) for line in log.strip().splitlines()[-SHOWN_LOG:])
     yield "files", ", ".join(sorted(path.name for path in folder.path.iterdir()))
 

@@ -87,7 +87,7 @@ def spreads_text(spreads: Spreads) -> str:
     return f"The standard deviation of a run is pooled over the cells{alike}: {sd}."
 
 
-def summary(cells: Collection[Section], claims: Iterable[Section], results: Iterable[Result]) -> Section:
+def summary(cells: Collection[Section], claims: Iterable[Section], results: Collection[Result]) -> Section:
     """Sum up a table.
 
     Args:
@@ -128,7 +128,7 @@ def _counted(words: Iterable[str]) -> dict[str, int]:
     return {word: counts[word] for word in VERDICTS if counts[word]}
 
 
-def _caveats(totals: Mapping[str, int], most: int, not_comparable: list[str], results: Iterable[Result]) -> list[str]:
+def _caveats(totals: Mapping[str, int], most: int, not_comparable: list[str], results: Collection[Result]) -> list[str]:
     """Sentences on what limits a table; `most` is the largest number of runs behind a published number."""
     caveats = []
     finished, expected, errors = totals["finished"], totals["expected"], totals["errors"]
@@ -143,10 +143,13 @@ def _caveats(totals: Mapping[str, int], most: int, not_comparable: list[str], re
         caveats.append(f"{count(errors, 'run')} ended in an error; see “What is missing”.")
     if finished:
         caveats += not_comparable
-    versions = {(result.commit, result.dirty) for result in results}
+    # Two commits may have the same code, and two states of a changed checkout have different code.
+    versions = {result.sources for result in results}
+    if None in versions:
+        versions = {f"{result.commit} {result.dirty}" for result in results}
     if len(versions) > 1:
         caveats.append(f"The runs were made by {len(versions)} different versions of the code.")
-    if any(dirty for _, dirty in versions):
+    if any(result.dirty for result in results):
         caveats.append("Some runs were made by code that differs from the commit they name.")
     return caveats
 

@@ -20,7 +20,6 @@ folder, which makes a client of a network file system look again for a record th
 
 import contextlib
 import errno
-import itertools
 import os
 import secrets
 import shutil
@@ -30,8 +29,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from replicate.store.files import write_atomically
-from replicate.store.owner import Owner
+from replicate.store.files import set_aside, write_atomically
+from replicate.store.owner import LeaseInfo, Owner, user_of
 from replicate.store.result import Result
 from replicate.store.run_folder import LEASE, OWNER, RESULT, RunFolder
 
@@ -71,6 +70,7 @@ class Lease(contextlib.AbstractContextManager["Lease", None]):
             FileNotFoundError: the lease was taken over.
             OSError: the file cannot be written; what was there before is unchanged.
         """
+        self._clear(name)
         return write_atomically(self.folder.path / name, content, self.staging_dir)
 
     def write_result(self, result: Result) -> Result:
@@ -81,15 +81,19 @@ class Lease(contextlib.AbstractContextManager["Lease", None]):
     def remove(self, name: str) -> None:
         """Remove a file of the run, if there is one. Raises as `write`."""
         self._check()
+        self._clear(name)
         (self.folder.path / name).unlink(missing_ok=True)
 
     def set_aside(self, name: str) -> str:
         """Rename a file of the run that nobody can use, and return its new name. Raises as `write`."""
         self._check()
-        names = (f"{name}.set-aside-{number}" for number in itertools.count(1))
-        free = next(name for name in names if not (self.folder.path / name).exists())
-        os.rename(self.folder.path / name, self.folder.path / free)
-        return free
+        return set_aside(self.folder.path / name)
+
+    def _clear(self, name: str) -> None:
+        """Set a folder aside that has the name of a file."""
+        path = self.folder.path / name
+        if path.is_dir() and not path.is_symlink():
+            print(f"{path} is a folder; set aside as {self.set_aside(name)}")
 
     def _check(self) -> None:
         if not self.held:
@@ -140,14 +144,13 @@ class Lease(contextlib.AbstractContextManager["Lease", None]):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: str | None = None) -> Lease | None:
-    """Acquire the lease of a run.
+def acquire(folder: RunFolder, owner: Owner, token: str | None = None) -> Lease | None:
+    """Acquire the lease of a run. One whose owner is dead must be removed first, see `remove_expired`.
 
     Args:
         folder: of the run; it is created.
         owner: this process.
         token: of the lease; None: a new one.
-        expired: token of a dead owner, whose lease is taken over.
 
     Returns:
         The lease; None if another process holds one.
@@ -157,8 +160,6 @@ def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: 
     """
     token = token or new_token()
     folder.path.mkdir(parents=True, exist_ok=True)
-    if expired is not None:
-        release(folder, expired)
     aside = folder.path / f"{LEASE}-{token}.new"
     lease = Lease(folder, token, owner)
     try:
@@ -182,9 +183,34 @@ def acquire(folder: RunFolder, owner: Owner, token: str | None = None, expired: 
 
 def release(folder: RunFolder, token: str) -> None:
     """Remove the lease of this token, if it is still there, and no other."""
-    aside = folder.path / f"{LEASE}-{new_token()}.old"
     with contextlib.suppress(OSError):
-        os.rename(folder.lease / token, aside)
+        _remove(folder, token)
+
+
+def remove_expired(folder: RunFolder, info: LeaseInfo) -> LeaseInfo | None:
+    """Remove a lease whose owner is dead, so that the run is free.
+
+    Args:
+        folder: of the run.
+        info: the lease, as found.
+
+    Returns:
+        None; or the lease with a `problem`, if the user may not remove it.
+    """
+    try:
+        _remove(folder, info.token)
+    except PermissionError:
+        problem = f"{folder.lease} is left from {info.holder}, which is gone, and only {user_of(folder.lease)} can"
+        return replace(info, problem=f"{problem} remove it")
+    except OSError:  # another process was faster
+        pass
+    return None
+
+
+def _remove(folder: RunFolder, token: str) -> None:
+    aside = folder.path / f"{LEASE}-{new_token()}.old"
+    os.rename(folder.lease / token, aside)
+    with contextlib.suppress(OSError):
         os.rmdir(folder.lease)
     shutil.rmtree(aside, ignore_errors=True)
     with contextlib.suppress(OSError):

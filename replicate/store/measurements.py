@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from replicate.errors import explain
 from replicate.run import STRICT
-from replicate.store.files import MAX_BYTES, read_bytes
+from replicate.store.files import MAX_BYTES
 from replicate.store.result import BadRecordError
 from replicate.store.run_folder import LAYERS, PREDICTIONS, RunFolder
 
@@ -126,7 +126,7 @@ def read_layers(folder: RunFolder, fingerprint: str) -> tuple[Snapshot, ...]:
     """
     path = folder.path / LAYERS
     try:
-        file = _LAYERS_FILE.validate_json(read_bytes(path))
+        file = _LAYERS_FILE.validate_json(folder.read(LAYERS))
     except ValidationError as error:
         raise BadRecordError(explain(error), path) from None
     expected = {"schema": LAYERS_SCHEMA, "run_id": folder.run_id, "fingerprint": fingerprint}
@@ -180,7 +180,7 @@ def read_predictions(folder: RunFolder) -> Predictions:
         OSError: there is none, or it is not a plain file of the right size.
     """
     path = folder.path / PREDICTIONS
-    content = read_bytes(path)
+    content = folder.read(PREDICTIONS)
     try:
         with np.load(io.BytesIO(content)) as archive:
             if sum(member.file_size for member in archive.zip.infolist()) > MAX_BYTES:

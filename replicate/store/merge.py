@@ -1,15 +1,16 @@
 """Merge the run folders of several output folders into one, by run_id; nothing that is there is overwritten."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from replicate.errors import UsageError
-from replicate.store.files import prepare_output_folder, read_bytes
-from replicate.store.lease import acquire
+from replicate.store.files import prepare_output_folder
+from replicate.store.lease import acquire, remove_expired
 from replicate.store.owner import LeaseWatch, Owner
 from replicate.store.result import BadRecordError, Result, read_result
-from replicate.store.run_folder import CURVE, LAYERS, PREDICTIONS, RESULT, RunFolder, recorded
+from replicate.store.run_folder import CURVE, LAYERS, PREDICTIONS, RunFolder, recorded
 
 FILES = (CURVE, LAYERS, PREDICTIONS)  # copied with the record; checkpoints and logs are not
 # What a run yielded. The rest of a record says when, where and by which code.
@@ -104,14 +105,15 @@ def _merge_run(folders: Iterable[RunFolder], target: RunFolder, report: MergeRep
     if not found:
         return
     info = watch.look(target)
-    owner = Owner("collect", found[0].result.run.iterations)
-    lease = acquire(target, owner, expired=info.token if info and info.expired else None)
+    if info is not None and info.expired:
+        info = remove_expired(target, info)
+    lease = acquire(target, Owner("collect", found[0].result.run.iterations)) if info is None else None
     if lease is None:
         report.in_progress.append(f"{target.path} ({info.holder if info else 'another process'})")
         return
     with lease:
         present = _read(target, report)
-        if present is None and target.result.exists():
+        if present is None and os.path.lexists(target.result):
             return  # it cannot be read, as was reported, and is somebody's file nevertheless
         finished = [copy for copy in (present, *found) if copy is not None and copy.result.final]
         for other in finished[1:]:
@@ -141,17 +143,14 @@ def _read(folder: RunFolder, report: MergeReport, watch: LeaseWatch | None = Non
         watch: finds out whether the run is in progress; None: its lease is ours.
     """
     try:
-        # A link in somebody else's folder could have any file of this machine copied into results that are passed on.
-        for path in (folder.path, *(folder.path / name for name in (RESULT, *FILES))):
-            if path.is_symlink():
-                raise BadRecordError("a symbolic link", path)
+        # No link is followed: it could have any file of this machine copied into results that are passed on.
         result = read_result(folder.result)
         info = watch.look(folder) if watch and not result.final else None
         if info is not None and not info.expired:
             report.in_progress.append(f"{folder.path} ({info.holder})")
             return None
-        there = [name for name in FILES if (folder.path / name).exists()]
-        return RunCopy(folder, result, {name: read_bytes(folder.path / name) for name in there})
+        there = [name for name in FILES if os.path.lexists(folder.path / name)]
+        return RunCopy(folder, result, {name: folder.read(name) for name in there})
     except FileNotFoundError:
         return None
     except BadRecordError as error:

@@ -13,6 +13,7 @@ Network file systems show other hosts' changes late, by up to a minute for names
 
 import contextlib
 import os
+import pwd
 import socket
 import time
 from dataclasses import dataclass, field
@@ -22,11 +23,11 @@ import pydantic.dataclasses
 from pydantic import TypeAdapter, ValidationError
 
 from replicate.run import STRICT
-from replicate.store.files import read_bytes
 from replicate.store.result import Accuracy, Count, Line
-from replicate.store.run_folder import OWNER, RunFolder
+from replicate.store.run_folder import LEASE, OWNER, RunFolder
 
 STALE_SECONDS = 120.0  # twice the time for which a network file system may hide a heartbeat
+MAX_BYTES = 100_000  # of owner.json, which is read every few seconds
 LOOK_SECONDS = 5.0  # the longest time that one look at a heartbeat counts for: we may have been asleep ourselves
 
 
@@ -43,6 +44,15 @@ def process_start_time(pid: int) -> str | None:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else rest[18]
     return None
+
+
+def user_of(path: Path) -> str:
+    """Name the user to whom a file belongs, for a sentence."""
+    user = path.lstat().st_uid
+    try:
+        return f"the user {pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f"the user with the number {user}"
 
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config=STRICT)
@@ -100,15 +110,19 @@ class LeaseInfo:
         token: of its owner; empty if it cannot be found out.
         owner: None if `owner.json` cannot be read.
         expired: whether the owner is dead.
+        problem: why nobody here can do anything about it; empty if somebody can.
     """
 
     token: str
     owner: Owner | None
     expired: bool = False
+    problem: str = ""
 
     @property
     def holder(self) -> str:
         """The owner in words."""
+        if self.problem:
+            return self.problem
         return "an unknown process" if self.owner is None else f"process {self.owner.pid} on {self.owner.host}"
 
 
@@ -122,17 +136,21 @@ class LeaseWatch:
     def look(self, folder: RunFolder) -> LeaseInfo | None:
         """Find the lease of a run; None if nobody holds one."""
         try:
+            if folder.lease.is_symlink():  # no lease: nothing where it leads may be taken for one
+                return None
             tokens = sorted(os.listdir(folder.lease))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError:
+            return LeaseInfo("", None, problem=f"only {user_of(folder.lease)} can read {folder.lease}")
         except OSError:  # a network file system out of reach: nothing can be found out for now
             return LeaseInfo("", None)
         if not tokens:
             return None
         content, changed = b"", 0
-        with contextlib.suppress(OSError):
-            file = folder.lease / tokens[0] / OWNER
-            content, changed = read_bytes(file), file.stat().st_mtime_ns
+        with contextlib.suppress(OSError):  # also of a file that only its owner can read
+            changed = (folder.lease / tokens[0] / OWNER).lstat().st_mtime_ns
+            content = folder.read(f"{LEASE}/{tokens[0]}/{OWNER}", MAX_BYTES)
         now, heartbeat = time.monotonic(), (tokens[0], content, changed)
         before, unchanged, looked = self._seen.get(folder.path, (None, 0.0, now))
         unchanged = unchanged + min(now - looked, LOOK_SECONDS) if heartbeat == before else 0.0

@@ -15,6 +15,7 @@ from replicate.run import LATER, STRICT, Run, one_of
 from replicate.store.files import escape_control_chars, read_bytes
 
 SCHEMA = 1
+MAX_LINE = 1000  # characters
 CHANCE_FACTOR = 1.5  # a test accuracy of at most this multiple of chance is `not_converged`
 
 Status = Literal["converged", "not_converged", "diverged", "error"]
@@ -50,7 +51,7 @@ def reason_of(error: BadRecordError | OSError) -> str:
 
 
 def _one_line(text: str) -> str:
-    if len(text) > 1000 or escape_control_chars(text) != text:
+    if len(text) > MAX_LINE or escape_control_chars(text) != text:
         raise ValueError("it is not a line of text")
     return text
 
@@ -96,6 +97,8 @@ class Result:
     fingerprint: Line = "unknown"  # sha256 of the data set's content
     commit: Line  # of the code, or `unknown`
     dirty: bool | None = None  # whether replicate/ or experiments/ differed from the commit
+    # sha256 of the package's Python files as the training loaded them; None in older records
+    sources: Line | None = None
     versions: dict[str, str]  # of Python and the libraries that matter
     device: Line  # its name
     options: dict[str, Any]  # Options of the run, as plain data
@@ -112,6 +115,8 @@ class Result:
     # If a stopped run was resumed by other code or on another machine: commit, dirty, versions, device and environment
     # from the iteration `from` on
     parts: list[dict[str, Any]] | None = None
+    # Checkpoints of the run that could not be used, each with the reason; after the last one, the run started anew
+    set_aside: list[Line] | None = None
     url: Line | None = None  # where its logger shows the run; None unless it was logged online
 
     @property
@@ -138,7 +143,7 @@ def read_result(path: Path) -> Result:
             is not its run's or not its folder's. The message names the file and what is wrong.
         OSError: there is none, or it is not a plain file of the size of a record.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, below=path.parent.parent.parent)  # OUT/runs/<run_id>/result.json
     try:
         record = json.loads(content.decode(), parse_float=_finite, parse_constant=_finite, object_hook=_readable)
         if not isinstance(record, dict):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicate.run import Run
-from replicate.store.files import read_bytes
+from replicate.store.files import MAX_BYTES, read_bytes
 from replicate.store.result import BadRecordError, Result, read_result, reason_of
 
 RESULT, CURVE, LAYERS, PREDICTIONS = "result.json", "curve.csv", "layers.json", "predictions.npz"
@@ -39,6 +39,10 @@ class RunFolder:
         """The folder of a run in an output folder."""
         return cls(out / "runs" / run.run_id)
 
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+        """Read a file of the run, see `read_bytes`. No link below the output folder is followed."""
+        return read_bytes(self.path / name, max_bytes, below=self.path.parent.parent)
+
     def record(self) -> Result | None:
         """Read the record; None if there is none that can be read."""
         with contextlib.suppress(BadRecordError, OSError):
@@ -48,7 +52,7 @@ class RunFolder:
     def curve_bytes(self) -> bytes | None:
         """Content of the curve; None if there is none that can be read."""
         with contextlib.suppress(OSError):
-            return read_bytes(self.path / CURVE)
+            return self.read(CURVE)
         return None
 
 

@@ -14,12 +14,13 @@ from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.logging_options import WandbProject, wandb_key_known
 from replicate.run import Run
-from replicate.store.files import escape_control_chars
+from replicate.store.files import escape_control_chars, refuse_links_out
 from replicate.store.run_folder import Records, RunFolder
 from replicate.tracking.logger import discard, init_wandb_run, offline_runs
 
-# As a module of this Python: the command `wandb` may be another installation's, or not on the path.
-WANDB = (sys.executable, "-m", "wandb")
+# As a module of this Python: the command `wandb` may be another installation's, or not on the path. -P: nothing is
+# imported from the output folder, which may come from somebody else.
+WANDB = (sys.executable, "-P", "-m", "wandb")
 
 
 def sync(
@@ -46,7 +47,7 @@ def sync(
         The exit code: 0, or 1 if something was not uploaded.
 
     Raises:
-        UsageError: no W&B key is known.
+        UsageError: no W&B key is known, or a link leads out of a folder that is to be uploaded.
     """
     finished = sum(result.final for result in records.results.values())
     if dry_run:
@@ -60,6 +61,8 @@ def sync(
     ended = [path for run_id, paths in logged_by.items() if run_id in records.results for path in paths]
     unfinished = sum(map(len, logged_by.values())) - len(ended)
     known = [*ended, *offline_runs(out)]
+    for folder in {path.parent for path in known}:
+        refuse_links_out(folder)  # what they lead to would be uploaded
     waiting = [path for path in known if not was_synced(path)]
     counts = f"{len(waiting)} offline W&B runs to upload, {len(known) - len(waiting)} uploaded before"
     print(f"{counts}, {unfinished} of runs that have not ended" if unfinished else counts)
@@ -111,7 +114,7 @@ def log_report(
         The W&B run's id; None if the same report was uploaded before.
 
     Raises:
-        UsageError: the records do not go together.
+        UsageError: the records do not go together, or `out/figures` or `out/wandb` holds a link that leads out of it.
     """
     # Here, because a refusal and a dry run need no figures
     from replicate.report.document import document, strict_json
@@ -124,6 +127,8 @@ def log_report(
     if any(was_synced(path) for path in out.glob(f"wandb/offline-run-*-{identity}")):
         return None
     out = out.resolve()  # the upload looks for the files from another folder
+    for folder in (out / "figures", out / "wandb"):
+        refuse_links_out(folder)
     files = [*write_table(doc, out), *draw(doc, out, out / "figures")]
     claims = [{key: claim[key] for key in ("id", "text", "verdict", "reason")} for claim in doc["claims"]]
     discard(out, f"{name}-{8 * '?'}")

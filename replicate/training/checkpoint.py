@@ -3,6 +3,7 @@
 import io
 import signal
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,9 +11,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from replicate.store.files import read_bytes
+from replicate.data.dataset import Dataset
+from replicate.run import Run
+from replicate.store.files import escape_control_chars
 from replicate.store.lease import Lease
+from replicate.store.result import MAX_LINE
 from replicate.store.run_folder import CHECKPOINT, RunFolder
+from replicate.training.checkpoint_state import check_state
 from replicate.training.distributed import SingleProcess
 
 SCHEMA = 2
@@ -132,29 +137,37 @@ def write(lease: Lease, fingerprint: str, state: dict[str, Any]) -> None:
     lease.write(CHECKPOINT, file.getvalue())
 
 
-def load(lease: Lease, fingerprint: str, device: str) -> dict[str, Any] | None:
+def load(
+    lease: Lease, run: Run, dataset: Dataset, device: str, set_aside: Callable[[str], None]
+) -> dict[str, Any] | None:
     """Read the checkpoint of a run. One that cannot be used is set aside, so that the run starts again.
 
     Args:
         lease: of the run.
-        fingerprint: of its data.
+        run: what is trained.
+        dataset: on what.
         device: where to put the tensors.
+        set_aside: called with the reason if the checkpoint cannot be used.
 
     Returns:
         The state; None if there is none to resume from.
     """
     try:
-        return read(lease.folder, fingerprint, device)
+        state = read(lease.folder, dataset.fingerprint, device)
+        check_state(state, run, dataset)
+        return state
     except FileNotFoundError:
         return None
     except Exception as error:  # a torn or foreign file can make the reader raise anything
-        path = lease.folder.checkpoint
-        print(f"{path} cannot be resumed from ({error!r}); set aside as {lease.set_aside(CHECKPOINT)}")
+        reason = " ".join(" ".join(traceback.format_exception_only(error)).split())
+        note = escape_control_chars(f"{lease.set_aside(CHECKPOINT)}: {reason}")[:MAX_LINE]
+        print(f"the checkpoint cannot be used, and was set aside as {note}")
+        set_aside(note)
         return None
 
 
 def read(folder: RunFolder, fingerprint: str, device: str) -> dict[str, Any]:
-    """Read the checkpoint of a run.
+    """Read the checkpoint of a run, and check that it is whole; `check_state` checks what it holds.
 
     Args:
         folder: of the run.
@@ -164,10 +177,12 @@ def read(folder: RunFolder, fingerprint: str, device: str) -> dict[str, Any]:
     Raises:
         Exception: there is none, it cannot be read, or it is of another run, other data or another schema.
     """
-    content = read_bytes(folder.checkpoint, MAX_BYTES)
+    content = folder.read(CHECKPOINT, MAX_BYTES)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch.save does not compress
         if sum(entry.file_size for entry in archive.infolist()) > len(content):
             raise ValueError("its entries expand to more than its size")
+        if damaged := archive.testzip():  # torch.load does not compare the checksums
+            raise ValueError(f"the checksum of {damaged} is wrong")
     # Only tensors and plain data are loaded: another person's checkpoint cannot run code.
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     if state["schema"] != SCHEMA or state["identity"] != f"{folder.run_id} {fingerprint}":

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
+from replicate import provenance
 from replicate.errors import KILLED, RankFailedError, transient_kind
 from replicate.options import Options
 from replicate.run import Run
@@ -133,7 +134,7 @@ def launch_ranks(run: Run, options: Options, function: Function) -> Iterator[Sin
         return
     # Port 0: the system picks a free one, and nobody can take it before it is used.
     store = _store(0, size, is_master=True, wait_for_workers=False)
-    others = _Others(size, (store.port, function, run, options))
+    others = _Others(size, (store.port, function, run, options, provenance.code().sources))
 
     def stop(*_: object) -> None:
         """End the others too: one that is loading torch would notice too late."""
@@ -229,13 +230,17 @@ class _Others(threading.Thread):
         return RankFailedError(f"{name} died: exit code {error.exit_code}", None)
 
 
-def _rank(index: int, reports: "SimpleQueue[Any]", port: int, function: Function, run: Run, options: Options) -> None:
+def _rank(
+    index: int, reports: "SimpleQueue[Any]", port: int, function: Function, run: Run, options: Options, sources: str
+) -> None:
     """Be one of the other ranks, until rank 0 ends this process, or ends itself."""
     rank, size = index + 1, options.devices_per_run
     try:
         for one in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # until CheckpointOnSignal does
             signal.signal(signal.Signals[one], signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, daemon=True).start()
+        if provenance.code().sources != sources:
+            raise RuntimeError(f"{provenance.PACKAGE} was changed after rank 0 had loaded it; give the command again")
         store = _store(port, size, is_master=False)
         store.set(f"ready {rank}", "")
         join_group(store, options.device, rank, size)

@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def survey(
             fingerprints[name], test_images[name] = dataset.fingerprint, len(dataset.test_labels)
     finally:
         signal.signal(signal.SIGTERM, terminate)
-    return {"gpus": torch.cuda.device_count(), "fingerprints": fingerprints, "test_images": test_images}
+    found = {"fingerprints": fingerprints, "test_images": test_images, "sources": provenance.code().sources}
+    return {"gpus": torch.cuda.device_count(), **found}
 
 
 def probe(send: Callable[..., None]) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def configure(options: Options) -> None:
 
 
 def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
-    """Describe the code and the machine: the fields commit, dirty, versions, device and environment of a Result.
+    """Describe the code and the machine: the fields commit, dirty, sources, versions, device, environment of a Result.
 
     The environment holds the settings that are in effect in torch, and what selects its kernels.
 
@@ -112,7 +114,6 @@ def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
         options: of the run.
         step: name of the way in which iterations are made; recorded unless it is `eager`.
     """
-    commit, dirty = options.commit or provenance.commit()
     environment: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": provenance.cpu_name(),  # also on a GPU: the initial weights are drawn on the CPU
@@ -128,8 +129,7 @@ def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
         if _uses_nvidia_mps():  # it can limit a process to a part of the GPU, for which libraries choose other kernels
             environment["nvidia_mps"] = True
     return {
-        "commit": commit,
-        "dirty": dirty,
+        **asdict(provenance.code()),
         "versions": provenance.versions() | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
         "device": provenance.cpu_name() if options.device == "cpu" else _gpu_name(),
         "environment": environment,

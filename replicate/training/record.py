@@ -31,6 +31,7 @@ class RunRecord:
         self.dataset: Dataset | None = None
         self.url: str | None = None  # see `Logger.start`
         self.init: list[LayerEntry] = []  # report of the initialisation
+        self.set_aside: list[str] = []  # reasons why checkpoints could not be used
         self._resumed_at = 0
         self._earlier_parts: list[dict[str, Any]] = []
         self._begin = time.perf_counter()  # `resume` moves it back by the seconds of the earlier parts
@@ -38,13 +39,15 @@ class RunRecord:
     def resume(self, state: dict[str, Any]) -> None:
         """Continue the record of an interrupted training from the state in its checkpoint."""
         self.init = state["record"]["init"]
+        self.set_aside += state["record"].get("set_aside", [])  # checkpoints of earlier versions lack it
         self._earlier_parts = state["record"]["parts"]
         self._begin -= state["record"]["seconds"]
         self._resumed_at = state["iteration"]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the record: plain data, see `resume`."""
-        return {"init": self.init, "parts": self._parts(), "seconds": time.perf_counter() - self._begin}
+        seconds = time.perf_counter() - self._begin
+        return {"init": self.init, "parts": self._parts(), "seconds": seconds, "set_aside": self.set_aside}
 
     def result(self, status: Status, **outcome: Any) -> Result:
         """Build the Result of a training that has ended.
@@ -71,6 +74,7 @@ class RunRecord:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             history=list(self.history),
             parts=parts if len(parts) > 1 else None,
+            set_aside=self.set_aside or None,
             url=self.url,
             **environment_record(self.options, self.step),
             **known,

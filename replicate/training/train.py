@@ -64,7 +64,7 @@ def train_run(
         record.url = logger.start(dataset.fingerprint)
 
         # Continue from a checkpoint, if there is one. The files of an earlier attempt must not outlive it.
-        state = checkpoint.load(lease, dataset.fingerprint, options.device)
+        state = checkpoint.load(lease, run, dataset, options.device, record.set_aside.append)
         if state is not None:
             record.resume(state)
         curve = Curve(lease, len(dataset.train_labels), run.batch_size, progress, logger)

@@ -10,7 +10,7 @@ from workers import ended, put
 from replicate.experiment import Experiment
 from replicate.live.state import SAMPLES, CellProgress, MatrixState, Observation, Progress, RunMonitor, SpeedMeter
 from replicate.store.lease import acquire, release
-from replicate.store.owner import Owner
+from replicate.store.owner import LeaseWatch, Owner
 from replicate.store.run_folder import RunFolder
 
 
@@ -23,9 +23,11 @@ def test_records_and_heartbeats(experiment: Experiment, tmp_path: Path) -> None:
     mine = acquire(folders[0], Owner("gpu 3", 100, iteration=10**9, test_accuracy=12.5, stage="resuming"))
     dead = acquire(folders[1], Owner("cpu", 100, start="1"))  # its process is gone
     here = Progress(100, 100, 12.5, "gpu 3", f"process {os.getpid()} on {Owner('cpu', 1).host}", stage="resuming")
+    expired = LeaseWatch().look(folders[1])
+    assert (expired.token, expired.expired) == (dead.token, True)
     failed, done = ended(runs[0], "error"), ended(runs[0])
     put(failed, folders[0].path)
-    assert monitor.look() == Observation({one: failed}, {one: here}, 0, {two: dead.token})  # it is being tried again
+    assert monitor.look() == Observation({one: failed}, {one: here}, 0, {two: expired})  # it is being tried again
     put(done, folders[0].path)
     release(folders[0], mine.token)
     release(folders[1], dead.token)

@@ -1,6 +1,7 @@
 """Workers on SLURM and Ray, on clusters of two and three nodes that the tests start on this machine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import pytest
 from slurm_cluster import Cluster, kill_job, wait
 from workers import work_with
 
+from replicate import provenance
 from replicate.cli import main
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.matrix.clusters import RayCluster, SlurmCluster
+from replicate.matrix.task import TRAIN
 from replicate.store.lease import acquire
 from replicate.store.owner import Owner
 from replicate.store.result import Result, read_result
@@ -145,6 +148,27 @@ def test_a_preempted_training_ends_in_the_same_bits(
     assert results[0].weights_sha256 == plain.weights_sha256 is not None
     curves = [RunFolder.of(out, plain.run).curve_bytes() for out in (here, tmp_path)]
     assert curves[0] == curves[1] is not None
+
+
+def test_a_record_names_the_code_that_ran(
+    slurm: Cluster, matrix: Matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody edits the checkout after the command has started, and before its worker starts."""
+    package, submit = tmp_path / "checkout" / "replicate", SlurmCluster.submit
+    shutil.copytree(provenance.PACKAGE, package)
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{package.parent}")  # of the workers
+    monkeypatch.setattr(WORK, partial(work_with, TRAIN))
+
+    def edit_and_submit(cluster: SlurmCluster, *arguments: Any) -> str:
+        scheme = package / "init" / "schemes.py"
+        scheme.write_text(scheme.read_text() + "# edited\n")
+        return submit(cluster, *arguments)
+
+    monkeypatch.setattr(SlurmCluster, "submit", edit_and_submit)
+    code, results = matrix("iterations=2", "milestones=[]", "batch_size=16", "lsuv_batch_size=16", seeds="0")
+    assert code == 0
+    assert results[0].sources == provenance.sources(package) != provenance.sources()
+    assert (results[0].commit, results[0].dirty) == ("unknown", None)  # there is no .git; here, there is
 
 
 def test_impossible_requests_on_slurm(slurm: Cluster, matrix: Matrix, tmp_path: Path, capsys: Output) -> None:

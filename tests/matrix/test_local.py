@@ -11,7 +11,10 @@ import pytest
 from slurm_cluster import wait
 
 from replicate.errors import KILLED
-from replicate.matrix.local import SIGNALS, LocalLauncher, Progress, stoppable, tail
+from replicate.matrix.local import SIGNALS, Ended, LocalLauncher, Progress, stoppable, tail
+from replicate.matrix.task import Task
+from replicate.options import Options
+from replicate.run import Run
 
 TESTS = Path(__file__).parents[1]
 
@@ -44,6 +47,10 @@ def test_the_event_describes_how_a_task_has_ended(launcher: LocalLauncher, tmp_p
         ("import torch_of_another_version", "ModuleNotFoundError: No module named 'torch_of_another_version'"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit('no licence')", "SystemExit: no licence"),
+        (
+            "from replicate import provenance; provenance.sources = lambda: 'edited'",
+            "RuntimeError: its files were changed meanwhile; give the command again",
+        ),
         ("import os; os.abort()", "the process that loads it died ("),
     ],
 )
@@ -64,6 +71,15 @@ def end_of_two_tasks(log: Path) -> None:
             launcher.start(task, "os:getpid", (), os.environ, log / task)
             (end,) = launcher.events(timeout=60)
             print(end.value)
+
+
+def test_a_run_loads_nothing_that_may_have_been_edited_since(launcher: LocalLauncher, tmp_path: Path) -> None:
+    run = Run("lsuv", "maxout", dataset="synthetic", width=0.125, iterations=2, milestones=[], precision="32-true")
+    task = Task(run, Options(tmp_path, tmp_path), "cpu", "token")
+    launcher.start("late", "workers:loaded_by_a_run", (task,), os.environ, tmp_path / "log")
+    while not isinstance(event := next(launcher.events(timeout=300)), Ended):
+        pass
+    assert event.value == (2, [])
 
 
 def test_a_task_ends_with_the_process_that_started_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from slurm_cluster import wait
 
 from replicate.store import owner
-from replicate.store.lease import acquire, release
+from replicate.store.lease import acquire, release, remove_expired
 from replicate.store.owner import LeaseWatch, Owner, process_start_time
 from replicate.store.run_folder import LEASE, RunFolder
 
@@ -59,11 +59,15 @@ def test_many_processes_race_and_die_and_never_two_hold_one(tmp_path: Path) -> N
 
 def test_of_many_that_take_over_from_a_dead_owner_one_succeeds(folder: RunFolder) -> None:
     assert acquire(folder, replace(ME, start="1"), "dead") is not None
-    assert LeaseWatch().look(folder).expired
-    first = acquire(folder, ME, "first", expired="dead")
+    dead = LeaseWatch().look(folder)
+    assert dead.expired
+    assert acquire(folder, ME, "second") is None
+    assert remove_expired(folder, dead) is None
+    first = acquire(folder, ME, "first")
     assert first is not None
     # The second has found the same owner dead, and must not remove the first one's lease.
-    assert acquire(folder, ME, "second", expired="dead") is None
+    assert remove_expired(folder, dead) is None
+    assert acquire(folder, ME, "second") is None
     assert first.held
     assert os.listdir(folder.path) == [LEASE]
 
@@ -90,7 +94,8 @@ def test_an_owner_elsewhere_that_slept_finds_its_lease_gone(folder: RunFolder, m
     assert watch.look(folder).expired is False
     os.kill(process.pid, signal.SIGSTOP)
     wait(lambda: watch.look(folder).expired, "the lease to expire")
-    lease = acquire(folder, ME, expired=watch.look(folder).token)
+    remove_expired(folder, watch.look(folder))
+    lease = acquire(folder, ME)
     assert lease is not None
     lease.write("record", "taker")
     os.kill(process.pid, signal.SIGCONT)

@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_named_and_never_copied_or_replaced(tmp_path: Pat
     assert report.copied == [ONE.run_id]
     first, second = report.unreadable
     assert first.startswith(f"{torn.result}: not a whole result")
-    assert second == f"{link.path / 'curve.csv'}: a symbolic link"
+    assert second == f"{link.path / 'curve.csv'}: it is not a plain file, or a link leads to it"
     assert main(["collect", str(b), "--out", str(a)]) == 1
     assert torn.result.read_text() == "{"
 

@@ -1,22 +1,30 @@
 """A run that is cut off anywhere and started again ends in the same bits."""
 
+import contextlib
 import io
+import math
+import random
 import shutil
 import signal
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from runs import stop_at, train_run
+from torch import Tensor
 
+from replicate.data import load
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.result import Result
 from replicate.store.run_folder import RunFolder
 from replicate.training import checkpoint
 from replicate.training.checkpoint import SIGNALS
+from replicate.training.checkpoint_state import check_state
 
 # 100 images in batches of 15: the rows of the curve are at iterations 7, 14 and 17.
 ITERATIONS = 17
@@ -119,9 +127,13 @@ def test_a_file_that_is_no_checkpoint_is_set_aside(
     path = RunFolder.of(options.out, run).checkpoint
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    assert train_run(run, options).error is None
+    result = train_run(run, options)
+    assert result.error is None
     assert path.with_name("checkpoint.pt.set-aside-1").read_bytes() == content
-    assert reason in capsys.readouterr().out
+    (said,) = result.set_aside
+    assert said.startswith("checkpoint.pt.set-aside-1: ")
+    assert reason in said
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", [{"identity": "another"}, {"schema": 1}, {"identity": Evil()}])
@@ -134,3 +146,83 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, change: dict)
     with pytest.raises(Exception, match=r"it is not of schema|Weights only load failed"):
         checkpoint.read(folder, "3f3f", "cpu")
     assert not Evil.executed
+
+
+@pytest.fixture
+def stopped(run: Run, options: Options) -> Path:
+    """The checkpoint of a run that was stopped after 9 iterations, with a row and a snapshot."""
+    assert train_run(run, options, stop_at(9)) is None
+    return RunFolder.of(options.out, run).checkpoint
+
+
+def test_a_single_bit_that_flips_is_noticed(run: Run, options: Options, stopped: Path) -> None:
+    content, rng = stopped.read_bytes(), random.Random(0)
+    found = load("synthetic", options.data_dir)
+    whole = checkpoint.read(RunFolder(stopped.parent), found.fingerprint, "cpu")
+    for _ in range(60):
+        flipped = bytearray(content)
+        flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        stopped.write_bytes(flipped)
+        try:
+            state = checkpoint.read(RunFolder(stopped.parent), found.fingerprint, "cpu")
+        except Exception:
+            continue
+        # some bits mean nothing, such as a time stamp in the archive
+        assert all(map(torch.equal, tensors(state), tensors(whole)))
+        assert repr(state) == repr(whole)
+
+
+def test_a_damaged_checkpoint_starts_the_run_anew(run: Run, options: Options, stopped: Path, tmp_path: Path) -> None:
+    whole = train_run(run, other := replace(options, out=tmp_path / "whole"))
+    content = bytearray(stopped.read_bytes())
+    weight = torch.load(stopped, weights_only=True)["module"]["net.fc1.weight"].numpy().tobytes()
+    content[content.index(weight) + 3] ^= 1
+    stopped.write_bytes(content)
+    again = train_run(run, options, stop_at(12))  # what was set aside is still known after another stop
+    assert again is None
+    resumed = train_run(run, options)
+    check_same(run, other, whole, options, resumed)
+    assert "the checksum of archive/data/" in "".join(resumed.set_aside)
+
+
+def tensors(state: object) -> list[Tensor]:
+    """All tensors in plain data."""
+    if isinstance(state, Tensor):
+        return [state]
+    below = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for part in below for tensor in tensors(part)]
+
+
+def places(state: object) -> Iterator[tuple[object, ...]]:
+    """The place of every value in plain data, as the keys that lead to it."""
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else ()
+    for key, value in items:
+        yield (key,)
+        yield from ((key, *place) for place in places(value))
+
+
+OTHERS = (None, -5, 10**9, 10**400, math.nan, "x", [], {}, (), torch.zeros(0), torch.zeros(3, dtype=torch.bool))
+
+
+def changed(state: Any, place: tuple[Any, ...], value: object) -> Any:
+    """A copy of plain data with another value at one place."""
+    key, *rest = place
+    items = dict(state) if isinstance(state, dict) else list(state)
+    items[key] = changed(items[key], tuple(rest), value) if rest else value
+    return tuple(items) if isinstance(state, tuple) else items
+
+
+def test_a_state_that_passes_the_check_can_be_resumed_from(run: Run, options: Options, stopped: Path) -> None:
+    """Every value of a state is replaced by others of other types, shapes and sizes."""
+    state, data = torch.load(stopped, weights_only=True), load("synthetic", options.data_dir)
+    check_state(state, run, data)
+    rng, accepted = random.Random(0), []
+    for place in rng.sample([*places(state)], 200):
+        other = changed(state, place, rng.choice(OTHERS))
+        with contextlib.suppress(ValueError, KeyError, TypeError, RuntimeError):
+            check_state(other, run, data)
+            accepted.append((place, other))
+    assert 10 < len(accepted) < 100
+    for place, other in rng.sample(accepted, 6):
+        torch.save(other, stopped)
+        assert train_run(run, options).error is None, place

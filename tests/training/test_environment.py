@@ -10,6 +10,7 @@ import torch
 from runs import train_run
 
 from replicate.options import Options
+from replicate.provenance import Code
 from replicate.run import Run
 from replicate.training import environment
 from replicate.training.environment import WORKSPACE, configure, environment_record, probe, survey
@@ -63,10 +64,12 @@ def test_the_cpu_is_strict_and_a_gpu_only_on_request(monkeypatch: pytest.MonkeyP
 
 def test_a_record_holds_what_selects_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    options = Options(Path("out"), threads=1, commit=("abc", False))
+    monkeypatch.setattr("replicate.provenance.code", lambda: Code("abc", False, "5f" * 32))
+    options = Options(Path("out"), threads=1)
     configure(options)
     found = environment_record(options)
-    assert (found["commit"], found["dirty"], found["device"]) == ("abc", False, found["environment"]["cpu"])
+    assert (found["commit"], found["dirty"], found["sources"]) == ("abc", False, "5f" * 32)
+    assert found["device"] == found["environment"]["cpu"]
     assert (found["environment"]["threads"], found["environment"]["deterministic"]) == (1, True)
     assert found["environment"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
 
@@ -75,7 +78,7 @@ def test_a_record_holds_whether_the_process_started_under_nvidias_mps(monkeypatc
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
     answers = [True, False]
     monkeypatch.setattr("replicate.nvidia_mps.daemon_runs", lambda _: answers.pop(0))
-    options = Options(Path("out"), device="cuda", commit=("abc", False))
+    options = Options(Path("out"), device="cuda")
     configure(options)
     assert answers == [False]  # asked before CUDA starts
     assert environment_record(options)["environment"]["nvidia_mps"] is True

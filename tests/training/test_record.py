@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from replicate.options import Options
+from replicate.provenance import Code
 from replicate.run import Run
 from replicate.store.result import status_of
 from replicate.training.record import RunRecord, weights_sha256
@@ -42,8 +43,9 @@ def test_up_to_one_and_a_half_times_chance_is_not_converged(classes: int, accura
     assert status_of(accuracy, classes) == status
 
 
-def test_a_resumed_record_names_who_trained_which_part(tmp_path: Path) -> None:
-    options = Options(tmp_path, commit=("a" * 40, False))
+def test_a_resumed_record_names_who_trained_which_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replicate.provenance.code", lambda: Code("a" * 40, False, "5f" * 32))
+    options = Options(tmp_path)
     record = RunRecord(RUN, options, "eager", [{"attempt": 1, "when": "then", "reason": "killed"}])
     record.init = [{"layer": "conv1", "piece": 0, "variance": 1.0}]
     first = record.result("error")
@@ -53,8 +55,9 @@ def test_a_resumed_record_names_who_trained_which_part(tmp_path: Path) -> None:
     same.resume({"record": record.state_dict(), "iteration": 5})
     assert same.init == record.init
     assert same.result("error").parts is None
-    other = RunRecord(RUN, Options(tmp_path, commit=("b" * 40, True)), "eager")
     saved = same.state_dict()
+    monkeypatch.setattr("replicate.provenance.code", lambda: Code("b" * 40, True, "7c" * 32))
+    other = RunRecord(RUN, options, "eager")
     other.resume({"record": saved, "iteration": 7})
     result = other.result("error")
     assert (result.data_label, result.fingerprint) == ("cifar10", "unknown")  # the data are not read yet
