@@ -29,6 +29,7 @@ SENTENCES = {
     "literal_error": "unknown {name} {value}; choose from: {expected}",
     "missing": "{name} is missing",
     "too_short": "{name} is empty; give at least one value",
+    "too_long": "{name} has too many values; give at most {max_length}",
     **{kind: f"{{name}} must be {wanted}, not {{value}}" for kind, wanted in WANTED.items()},
 }
 # Kinds of transient failures

@@ -4,7 +4,8 @@ import difflib
 import itertools
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,12 +16,12 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from replicate.errors import UsageError, explain, unknown
-from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings, check_settings
+from replicate.grid import MAX_COMPARISONS, check_count, choose, matches, values_of
+from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings
 from replicate.store.files import read_bytes
 from replicate.yamlfile import MAX_BYTES, parse
 
 NAME = r"^\w[\w .+-]{0,99}$"  # name of a folder
-MAX_RUNS = 100_000  # of a grid: far more than anybody trains, and few enough to list
 SECTION = ConfigDict(extra="forbid")
 
 
@@ -74,8 +75,12 @@ class Experiment:
     table: Annotated[TableSpec, Field(description="layout of the table")] = TableSpec()
 
     def __post_init__(self) -> None:
+        runs, patterns = math.prod(map(len, self.grid.values())), len(self.overrides) + len(self.exclude)
+        check_count("the grid has", runs)
+        pairs = f"{runs:,} runs with {patterns:,} overrides and exclusions make"
+        check_count(pairs, runs * patterns, "comparisons", MAX_COMPARISONS)
         for name, values in self.grid.items():
-            if twice := [value for index, value in enumerate(values) if value in values[:index]]:
+            if twice := [value for value, number in Counter(values).items() if number > 1]:
                 raise UsageError(f"grid.{name} holds {twice[0]!r} twice")
         if twice := sorted(self.grid.keys() & self.run.keys()):
             raise UsageError(f"{twice[0]} is in both grid and run; remove one of them")
@@ -103,8 +108,7 @@ class Experiment:
             table = experiment.table
             reference, claims = (_find(path, name) if name else None for name in (table.reference, table.claims))
             experiment = replace(experiment, table=replace(table, reference=reference, claims=claims))
-            experiment.runs()  # checks every run of the grid, and that there is one
-            experiment._check_patterns()
+            experiment._check_patterns(experiment._expand()[1])
             return experiment
         except (OSError, UnicodeDecodeError) as error:
             problem = f"cannot read the experiment file: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
@@ -129,7 +133,7 @@ class Experiment:
         """
         grid, shared = dict(self.grid), dict(self.run)
         for key, given in settings.items():
-            values = _values(key, given)
+            values = values_of(key, given)
             if key in grid or len(values) > 1:
                 grid[key] = values
                 shared.pop(key, None)
@@ -155,28 +159,41 @@ class Experiment:
         Raises:
             UsageError: a run is invalid, two runs have the same settings, or no run remains.
         """
-        if (count := math.prod(map(len, self.grid.values()))) > MAX_RUNS:
-            raise UsageError(f"the grid has {count:,} runs; the maximum is {MAX_RUNS:,}")
-        runs = []
+        return choose(self._expand()[0], only or {})
+
+    def _expand(self) -> tuple[list[Run], set[int]]:
+        """Return the runs of the grid, and the `id` of each pattern that matches settings when its turn comes."""
+        runs, used = [], set[int]()
         for settings in self._grid_points():
             for override in self.overrides:
                 if matches(settings, override.when):
+                    used.add(id(override.when))
                     settings.update(override.set)
-            if not any(matches(settings, pattern) for pattern in self.exclude):
-                if missing := [key for key in ("init", "activation") if key not in settings]:
-                    raise UsageError(f"{missing[0]} is missing; give it in grid or in run")
-                runs.append(Run(**settings))
+            if found := [id(pattern) for pattern in self.exclude if matches(settings, pattern)]:
+                used.update(found)
+                continue
+            if missing := [key for key in ("init", "activation") if key not in settings]:
+                raise UsageError(f"{missing[0]} is missing; give it in grid or in run")
+            runs.append(Run(**settings))
         if not runs:
             raise UsageError("no run is left: exclude covers the whole grid")
         if len({run.run_id for run in runs}) < len(runs):
             raise UsageError("two runs of the grid have the same settings; an override undoes what an axis varies")
-        return _only(runs, only or {})
+        self._cells(runs)
+        return runs, used
 
     def more_runs(self, runs: Collection[Run]) -> tuple[Run, ...]:
         """The cells of some runs with the seeds of `table.more_seeds`."""
-        there, cells = {*runs}, dict.fromkeys(replace(run, seed=0) for run in runs)
+        there, cells = {*runs}, self._cells(runs)
         more = (replace(cell, seed=seed) for seed in self.table.more_seeds for cell in cells)
         return tuple(run for run in more if run not in there)
+
+    def _cells(self, runs: Iterable[Run]) -> Collection[Run]:
+        """The runs that more seeds are given to: one per cell, with seed 0; none if there are no more seeds."""
+        seeds = len(self.table.more_seeds)
+        cells = dict.fromkeys(replace(run, seed=0) for run in runs if seeds)
+        check_count(f"{len(cells):,} cells and {seeds:,} of table.more_seeds make", seeds * len(cells))
+        return cells
 
     def _grid_points(self) -> Iterator[dict[str, Any]]:
         """Yield the settings of every run of the grid, defaults included, before overrides and exclusions."""
@@ -190,38 +207,13 @@ class Experiment:
         cell = {**shared, self.table.rows: row, self.table.columns: column}
         return not any(matches(cell, pattern) for pattern in self.exclude)
 
-    def _check_patterns(self) -> None:
-        """Refuse a pattern that matches no run of the file's grid: it is a typing error."""
-        grid = list(self._grid_points())
-        grid += [{**settings, **override.set} for override in self.overrides for settings in grid]
+    def _check_patterns(self, used: Container[int]) -> None:
+        """Refuse a pattern that matches no run of the file's grid when its turn comes: it is a typing error."""
         patterns = [("exclude", pattern) for pattern in self.exclude]
         for kind, pattern in patterns + [("when", override.when) for override in self.overrides]:
-            if not any(matches(settings, pattern) for settings in grid):
+            if id(pattern) not in used:
                 text = ", ".join(f"{key}: {value}" for key, value in pattern.items())
                 raise UsageError(f"{kind} {{{text}}} matches no run of the grid")
-
-
-def matches(settings: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
-    """Whether settings of a run, by field, have the values that a pattern names."""
-    return all(settings.get(key) == value for key, value in pattern.items())
-
-
-def _only(runs: list[Run], only: Mapping[str, Any]) -> tuple[Run, ...]:
-    for key, given in only.items():
-        wanted = _values(key, given)
-        there = list(dict.fromkeys(getattr(run, key) for run in runs))
-        if missing := [value for value in wanted if value not in there]:
-            raise unknown(f"{key} in --only", missing[0], map(str, there))
-        runs = [run for run in runs if getattr(run, key) in wanted]
-    return tuple(runs)
-
-
-def _values(key: str, given: Any) -> tuple[Any, ...]:
-    """Return the values that `--set` or `--only` gives to a field; a flat list of milestones is one value."""
-    if key == "milestones" and isinstance(given, int | float):
-        given = [given]
-    one = not given or not isinstance(given, list) or (key == "milestones" and not isinstance(given[0], list))
-    return tuple(check_settings({key: value})[key] for value in ([given] if one else given))
 
 
 def _other_files(path: Path) -> str:

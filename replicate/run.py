@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from replicate.errors import UsageError, explain, unknown
 from replicate.names import ACTIVATIONS, DATASETS, INITS, MODELS, PREPROCESSINGS
 
-FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]*"
+FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]{0,254}"  # as long as a file system lets a name be
 T = TypeVar("T")
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -86,7 +86,9 @@ class Run:
     iterations: Annotated[int, Field(ge=1, le=100_000_000, description="optimiser steps"), WHOLE] = 90_000
     milestones: Annotated[
         tuple[Annotated[int, WHOLE], ...],
-        Field(strict=False, description="iterations at which the learning rate is multiplied by lr_factor"),
+        Field(
+            strict=False, max_length=100, description="iterations at which the learning rate is multiplied by lr_factor"
+        ),
     ] = (40_000, 60_000, 80_000)
     lr: Annotated[float, Field(ge=1e-12, le=1e3, description="initial learning rate")] = 0.01
     lr_factor: Annotated[float, Field(ge=1e-6, le=1, description="factor on the learning rate at a milestone")] = 0.1

@@ -1,15 +1,21 @@
 """Experiment files: the shipped ones, the expansion, and what is refused."""
 
+import contextlib
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from replicate import experiment as experiment_module
+from replicate import grid
 from replicate.errors import UsageError
 from replicate.experiment import Experiment, TableSpec, json_schema
 from replicate.run import Run
-from replicate.yamlfile import parse
+from replicate.yamlfile import assignments, parse
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
@@ -78,6 +84,81 @@ def test_patterns_match_defaults_too(tmp_path: Path) -> None:
     assert [run.momentum for run in changed.runs()] == [0.9, 0.5]
 
 
+def test_patterns_match_what_earlier_overrides_have_set(tmp_path: Path) -> None:
+    text = "grid: {init: [lsuv, msra]}\nrun: {activation: relu}\noverrides:\n"
+    text += (
+        "- {when: {init: msra}, set: {lr: 0.5}}\n- {when: {lr: 0.5}, set: {pad: 4}}\nexclude: [{pad: 8}, {lr: 0.01}]"
+    )
+    assert load(tmp_path, text).runs() == (Run("msra", "relu", lr=0.5, pad=4),)
+
+
+ONE = "grid: {init: [lsuv], activation: [relu], %s}\n"
+BOMBS = [
+    (ONE % f"seed: {[*range(1000)]}, pad: {[*range(21)]}", "the grid has 21,000 runs; the maximum is 20,000"),
+    (
+        ONE % f"seed: {[*range(100)]}" + f"overrides: [&a {{when: {{init: lsuv}}, set: {{pad: 1}}}}{', *a' * 2000}]",
+        "100 runs with 2,001 overrides and exclusions make 200,100 comparisons; the maximum is 200,000",
+    ),
+    (
+        ONE % f"seed: {[*range(100)]}" + f"exclude: [&a {{seed: 1}}{', *a' * 2000}]",
+        "100 runs with 2,001 overrides and exclusions make 200,100 comparisons; the maximum is 200,000",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BOMBS)
+def test_a_bomb_is_refused_before_it_is_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    for name in ("Run", "matches", "Counter"):
+        monkeypatch.setattr(experiment_module, name, Mock(side_effect=AssertionError("expanded")))
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, text)
+    assert str(caught.value) == f"{tmp_path / 'small.yaml'}: {message}"
+
+
+def test_more_seeds_are_bounded_with_their_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = Mock(wraps=experiment_module.replace)
+    monkeypatch.setattr(experiment_module, "replace", copies)
+    text = ONE % "lr: [0.1, 0.2, 0.3], seed: [0, 1]" + f"table: {{more_seeds: {[*range(5000)]}}}"
+    experiment = load(tmp_path, text)
+    with pytest.raises(
+        UsageError, match=r"5 cells and 5,000 of table\.more_seeds make 25,000 runs; the maximum is 20,"
+    ):
+        experiment.with_settings({"lr": [0.1, 0.2, 0.3, 0.4, 0.5]})
+    # one cell of each seed, because of an override
+    with pytest.raises(UsageError, match=r"6 cells and 5,000 of table\.more_seeds make 30,000 runs"):
+        load(tmp_path, text + "\noverrides: [{when: {seed: 1}, set: {pad: 4}}]")
+    assert copies.call_count < 50
+
+
+def test_a_bomb_of_the_command_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load(tmp_path, SMALL)
+    seeds = assignments("--set", ["seed=0-59999"])
+    with pytest.raises(UsageError, match="the grid has 20,001 runs; the maximum is 20,000"):
+        Experiment(name="a", grid={"seed": range(20_001)})
+    monkeypatch.setattr(grid, "check_settings", Mock(side_effect=AssertionError("checked")))
+    for refused in (experiment.with_settings, experiment.runs):
+        with pytest.raises(UsageError, match="seed has 60,000 values; the maximum is 20,000"):
+            refused(seeds)
+
+
+def test_a_grid_of_the_maximal_size() -> None:
+    seeds = [*range(grid.MAX_RUNS)]
+    experiment = Experiment(name="a", grid={"init": ["lsuv"], "activation": ["relu"], "seed": seeds})
+    assert [run.seed for run in experiment.runs({"seed": seeds[1:]})] == seeds[1:]
+
+
+@given(seeds=st.integers(1, 250), pads=st.integers(1, 33), rates=st.integers(1, 20), patterns=st.integers(0, 30))
+@settings(max_examples=40)
+def test_a_grid_is_refused_if_and_only_if_it_is_too_large(seeds: int, pads: int, rates: int, patterns: int) -> None:
+    axes = {"seed": range(seeds), "pad": range(pads), "lr": [1 / number for number in range(1, 1 + rates)]}
+    runs = seeds * pads * rates
+    refused = runs > grid.MAX_RUNS or runs * patterns > grid.MAX_COMPARISONS
+    with pytest.raises(UsageError, match="the maximum is") if refused else contextlib.nullcontext():
+        Experiment(name="a", grid=axes, exclude=[{"init": "msra"}] * patterns)
+
+
 def test_only_and_set(tmp_path: Path) -> None:
     experiment = load(tmp_path, SMALL)
     assert [run.seed for run in experiment.runs({"init": "xavier"})] == [0, 1]
@@ -127,6 +208,8 @@ FOUND_BY_THE_READER = [
     ("grid: {init: [lsuv]}\nrun: {init: xavier}", "init is in both grid and run"),
     (RELU + "exclude: [{init: msra}]", "exclude {init: msra} matches no run"),
     (RELU + "overrides: [{when: {lr: 0.5}, set: {pad: 4}}]", "when {lr: 0.5} matches no run of the grid"),
+    (RELU + "overrides: [&a {when: {lr: 0.01}, set: {lr: 0.5}}, *a]", "when {lr: 0.01} matches no run of the grid"),
+    (RELU + "overrides: [{when: {lr: 0.01}, set: {lr: 0.5}}]\nexclude: [{lr: 0.01}]", "exclude {lr: 0.01} matches no"),
     (RELU + "overrides: [{when: {init: lsuv}, set: {init: xavier}}]", "two runs of the grid have the same settings"),
     ("grid: {init: [lsuv]}\ntable: {rows: depth}", "unknown axis in table.rows 'depth'"),
     ("grid: {init: [lsuv]}\ntable: {reference: no.csv}", "table names 'no.csv', which is in no folder above"),

@@ -84,6 +84,7 @@ WRONG = [
     ({"init": "lsvu"}, r"unknown init 'lsvu' \(did you mean 'lsuv'\?\); choose from: lsuv, orthonormal, "),
     ({"dataset": "imagenet"}, "unknown dataset 'imagenet'; choose from: cifar10, synthetic, folder:NAME"),
     ({"dataset": "folder:../secret"}, "unknown dataset"),
+    ({"dataset": f"folder:{'a' * 256}"}, "unknown dataset"),
     ({"lr": -0.1}, r"lr = -0.1 is out of range; give at least 1e-12"),
     ({"width": 1e9}, "width = 1000000000.0 is out of range; give at most 64"),
     ({"width": float("inf")}, "width must be a finite number, not inf"),
@@ -92,6 +93,7 @@ WRONG = [
     ({"mirror": 1}, "mirror must be true or false, not 1"),
     ({"clip_norm": 0}, "clip_norm = 0 is out of range"),
     ({"milestones": 40000}, "milestones must be a list, not 40000"),
+    ({"milestones": [*range(1, 102)]}, "milestones has too many values; give at most 100"),
     ({"depth": 5}, "unknown key in a run 'depth'.* choose from: init, activation, "),
 ]
 TOGETHER = [  # each value is right, but not with the others

@@ -2,12 +2,14 @@
 
 import contextlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicate import yamlfile
 from replicate.errors import UsageError
 from replicate.yamlfile import MAX_VALUES, assignment, assignments, parse
 
@@ -76,11 +78,18 @@ def test_values_of_assignments_are_read_as_yaml() -> None:
 
 
 def test_a_range_of_whole_numbers_is_a_list() -> None:
-    words = ["seed=0-2,7,9-9", "pad=4", "dataset=folder:a-4", "lr=1-2", "milestones=300"]
-    read = {"seed": [0, 1, 2, 7, 9], "pad": 4, "dataset": "folder:a-4", "lr": "1-2", "milestones": 300}
+    words = ["seed=0-2,7,010,9-9", "pad=4", "dataset=folder:a-4", "lr=1-2", "milestones=300"]
+    read = {"seed": [0, 1, 2, 7, 10, 9], "pad": 4, "dataset": "folder:a-4", "lr": "1-2", "milestones": 300}
     assert assignments("--set", words) == read
     for text in ("-1-3", "0-1-2", "0-4x", "1e3-2e3", "0-" + "9" * 30):  # no range; a run then refuses the text
         assert assignments("--set", [f"seed={text}"]) == {"seed": text}
+
+
+def test_thousands_of_whole_numbers_are_not_read_as_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Mock(wraps=parse)
+    monkeypatch.setattr(yamlfile, "parse", reader)
+    assert assignments("--set", ["seed=" + ",".join(map(str, range(5000)))]) == {"seed": [*range(5000)]}
+    assert reader.call_count == 1
 
 
 @pytest.mark.parametrize(

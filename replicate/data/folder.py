@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
 from replicate.data.cache import Entry, get_or_create
 from replicate.data.dataset import SIDE, Dataset, Images, Labels, Progress, fingerprint
@@ -17,10 +17,11 @@ from replicate.store.files import read_bytes
 SPLITS = ("train", "test")
 HIDDEN = ("thumbs.db", "desktop.ini")  # hidden files of Windows, whose users never see them
 LAYOUT = "images belong in {train,test}/<class>/<file>, and nothing else belongs there"
+PLAIN = "save it as one picture in grey or RGB, with 8 bits a channel and without transparency"
 MAX_BYTES = 4_000_000  # of an image file of 32×32 pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-CACHE_VERSION = 1  # raise it whenever the same files are decoded into other arrays
+CACHE_VERSION = 2  # raise it whenever the same files are decoded into other arrays, or are refused
 
 # Labels that differ from the folder's name. CIFAR-10 stored as JPEG loses accuracy, so every table must show it.
 LABELS = {"cifar10-jpeg": "CIFAR-10 (JPEG mirror)"}
@@ -65,23 +66,26 @@ def files(folder: Path) -> dict[str, Classes]:
 def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Dataset:
     """Read a folder of images, from the cache if they have been decoded on this machine before.
 
-    The key of the cache is made of the relative names, sizes and modification times in nanoseconds, as in git's index.
-    An image replaced by one of the same size and with the same modification time is not noticed. Classes are numbered
-    in the order of their names; the images of a class are in the order of their names.
+    The key of the cache is made of the folder's real path and, as in git's index, of each file's relative name, device,
+    inode, size, and times of modification and of change in nanoseconds. An image replaced by one of the same size and
+    with the same modification time is noticed, because no program can set the time of change. Two folders never share
+    an entry, even if one is a copy of the other; a link to a folder is the same folder. Classes are numbered in the
+    order of their names; the images of a class are in the order of their names.
 
     Args:
         dataset: `folder:NAME`.
         data_dir: its folder NAME contains `train` and `test`, each with one folder per class, each with PNG or JPEG
-            images of 32×32 pixels. Files whose name begins with a dot are ignored.
+            images of 32×32 pixels that 8-bit RGB can hold. Files whose name begins with a dot are ignored.
         progress: called now and then while images are being decoded, not when they come from the cache.
 
     Raises:
-        UsageError: the folder is missing or does not have this layout, or a file is not an image; names the culprit.
+        UsageError: the folder is missing or does not have this layout, or a file is not such an image; names the
+            culprit.
     """
     name = dataset.removeprefix("folder:")
     tree = files(data_dir / name)
     paths = [path for split in SPLITS for found in tree[split].values() for path in found]
-    images, content = get_or_create(_key(paths), lambda: _decode(paths, progress))
+    images, content = get_or_create(_key(data_dir / name, paths), lambda: _decode(paths, progress))
     train, test = _labels(tree["train"]), _labels(tree["test"])
     arrays = images[: len(train)], train, images[len(train) :], test
     return Dataset(LABELS.get(name, name), content, tuple(tree["train"]), *arrays)
@@ -123,13 +127,14 @@ def _relative(path: Path) -> str:
     return "/".join(path.parts[-3:])
 
 
-def _key(paths: Sequence[Path]) -> str:
+def _key(folder: Path, paths: Sequence[Path]) -> str:
     # Another decoder may decode the same JPEG file into other pixels.
-    key = hashlib.sha256(f"{CACHE_VERSION} Pillow {PIL.__version__} libjpeg {features.version('jpg')}".encode())
+    decoder = f"{CACHE_VERSION} Pillow {PIL.__version__} libjpeg {features.version('jpg')}"
+    lines = [decoder, str(folder.resolve())]
     for path in paths:
-        status = path.stat()
-        key.update(f"\n{_relative(path)}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape"))
-    return key.hexdigest()
+        at = path.stat()
+        lines.append(f"{_relative(path)}\0{at.st_dev} {at.st_ino} {at.st_size} {at.st_mtime_ns} {at.st_ctime_ns}")
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _decode(paths: Sequence[Path], progress: Progress | None) -> Entry:
@@ -151,10 +156,33 @@ def _decode_file(path: Path) -> tuple[Images, str]:
     try:
         data = read_bytes(path, MAX_BYTES)
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            size = image.size
-            pixels = np.asarray(image.convert("RGB")) if size == (SIDE, SIDE) else None
+            pixels = _pixels(image)
+    except UsageError as error:
+        raise UsageError(f"{path} {error}") from None
     except Exception as error:  # Pillow raises many kinds for a damaged file, SyntaxError among them
         raise UsageError(f"{path} cannot be read as an image ({error}); replace it or move it elsewhere") from None
-    if pixels is None:
-        raise UsageError(f"{path} is {size[0]}×{size[1]} pixels; every image must be {SIDE}×{SIDE}, as in CIFAR")
     return pixels.transpose(2, 0, 1), hashlib.sha256(data).hexdigest()  # h w c -> c h w
+
+
+def _pixels(image: ImageFile.ImageFile) -> Images:
+    """Return the pixels (32, 32, 3) of an image of which 8-bit RGB loses nothing.
+
+    Raises:
+        UsageError: it has another size, or would lose something. The message has no subject.
+    """
+    if image.size != (SIDE, SIDE):
+        raise UsageError(f"is {image.width}×{image.height} pixels; every image must be {SIDE}×{SIDE}, as in CIFAR")
+    if (pictures := getattr(image, "n_frames", 1)) > 1:
+        raise UsageError(f"holds {pictures} pictures; {PLAIN}")
+    if image.mode == "CMYK":
+        raise UsageError(f"has the colours CMYK; {PLAIN}")
+    layout = str(image.tile[0][3])  # of the bytes in the file; the mode does not tell that RGB has 16 bits
+    if ";16" in layout:
+        raise UsageError(f"has 16 bits a channel; {PLAIN}")
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image.convert("RGBA"))
+    # Pillow compares a transparent grey of 2 or 4 bits with pixels of 8 bits, and finds none.
+    if layout in ("L;2", "L;4") or pixels[..., 3].min() < 255:
+        raise UsageError(f"has transparent pixels; {PLAIN}")
+    return pixels[..., :3]

@@ -168,7 +168,8 @@ class MatrixState:
     def running(self) -> dict[str, Progress]:
         """run_id -> how far it is. After a final record a run is over, while one with an error may be tried again."""
         final = {name for name, result in self.seen.results.items() if result is not None and result.final}
-        return {name: self.seen.progress[name] for name in self.runs if name in self.seen.progress.keys() - final}
+        names = self.seen.progress.keys() - final
+        return {name: self.seen.progress[name] for name in self.runs if name in names}
 
     @cached_property
     def ended(self) -> dict[str, Result | None]:
@@ -208,7 +209,8 @@ class MatrixState:
         """Iterations per second of the running runs: measured, or else the mean of all runs that it is known of."""
         whole = (one for one in self.ended.values() if one and one.final and one.iteration == one.run.iterations)
         known = [*self.speeds.values(), *(one.iteration / one.seconds for one in whole if one.seconds)]
-        return {name: self.speeds.get(name, fmean(known)) for name in self.running} if known else {}
+        usual = fmean(known) if known else 0.0
+        return {name: self.speeds.get(name, usual) for name in self.running} if known else {}
 
     @cached_property
     def seconds_left(self) -> dict[str, float]:

@@ -1,12 +1,16 @@
 import hashlib
 import io
+import itertools
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_images import image_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_images import image_folder, png
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -47,17 +51,60 @@ def test_the_fingerprint_follows_names_and_bytes_but_neither_times_nor_hidden_fi
     np.testing.assert_array_equal(after.train_images[0], after.train_images[1])
 
 
-def test_a_second_load_reads_no_image(pets: Path) -> None:
+def test_a_second_load_reads_no_image(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load(pets)
-    for path in pets.rglob("*.png"):
-        status = path.stat()
-        path.write_bytes(bytes(status.st_size))
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(folder, "read_bytes", None)
     after = load(pets)
     assert after.fingerprint == before.fingerprint
     assert isinstance(after.train_images, np.memmap)
     for name in ("train_images", "train_labels", "test_images", "test_labels"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+
+
+def uncompressed(root: Path, seed: int) -> Path:
+    """Write a data set whose files have the same names, sizes and times whatever the seed."""
+    rng = np.random.default_rng(seed)
+    for name in ("train/cat/0.png", "train/dog/0.png", "test/cat/0.png", "test/dog/0.png"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        image.save(path, compress_level=0)
+        os.utime(path, ns=(1, 1))
+    return root
+
+
+def test_two_folders_never_share_an_entry_of_the_cache(tmp_path: Path, cache_dir: Path) -> None:
+    one, two = (load(uncompressed(tmp_path / name, seed)) for seed, name in enumerate("ab"))
+    assert one.fingerprint != two.fingerprint
+    assert (one.train_images != two.train_images).any()
+    shutil.copytree(tmp_path / "a", tmp_path / "copy", copy_function=os.link)  # of the very same files
+    assert load(tmp_path / "copy").fingerprint == one.fingerprint
+    (tmp_path / "link").symlink_to("a")
+    assert load(tmp_path / "link").fingerprint == one.fingerprint
+    # "a" was read again when its files got a second name, which changes them; the link is the folder "a"
+    entries = [*cache_dir.glob("*.npy")]
+    assert len(entries) == 4
+    load(tmp_path / "a")
+    assert [*cache_dir.glob("*.npy")] == entries
+
+
+@pytest.mark.parametrize("change", ["written", "renamed", "class is a link"])
+def test_an_image_of_the_same_size_and_time_is_noticed(tmp_path: Path, change: str) -> None:
+    here, other = (uncompressed(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    before = load(here)
+    image = here / "train" / "cat" / "0.png"
+    if change == "written":
+        image.write_bytes((other / "train" / "cat" / "0.png").read_bytes())
+        os.utime(image, ns=(1, 1))
+    elif change == "renamed":
+        os.replace(other / "train" / "cat" / "0.png", image)
+    else:
+        shutil.rmtree(image.parent)
+        image.parent.symlink_to(other / "train" / "cat")
+    after = load(here)
+    assert after.fingerprint != before.fingerprint
+    assert (after.train_images[0] != before.train_images[0]).any()
+    np.testing.assert_array_equal(after.train_images[1], before.train_images[1])
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("L", "JPEG"), ("1", "PNG"), ("P", "png"), ("RGBA", "png")])
@@ -66,9 +113,92 @@ def test_suffixes_in_any_case_and_modes_that_become_rgb(pets: Path, mode: str, s
     assert (load(pets).train_images[3] == 255).all()
 
 
-def encoded(size: tuple[int, int], kind: str) -> bytes:
+RNG = np.random.default_rng(0)
+BYTES, PALETTE = RNG.integers(0, 256, (32, 32, 3)), RNG.integers(0, 256, (256, 3))
+GREY, OPAQUE = BYTES[..., :1], np.full((32, 32, 1), 255)
+
+
+def png_of(depth: int, colour: int, *channels: np.ndarray, **chunks: bytes) -> bytes:
+    return png(depth, colour, np.concatenate(channels, axis=2).ravel().tolist(), **chunks)
+
+
+def kept(depth: int) -> Iterator[tuple[str, bytes, np.ndarray]]:
+    """Grey and palette of so many bits."""
+    few, palette = GREY % 2**depth, PALETTE[: 2**depth].astype(np.uint8).tobytes()
+    yield f"grey, {depth}", png_of(depth, 0, few), few * (255 // (2**depth - 1))
+    for name, chunks in (("palette", {}), ("opaque palette", {"tRNS": b"\xff" * 2**depth})):
+        yield f"{name}, {depth}", png_of(depth, 3, few, PLTE=palette, **chunks), PALETTE[few[..., 0]]
+
+
+KEPT = [
+    *itertools.chain(*map(kept, (1, 2, 4, 8))),
+    ("opaque grey", png_of(8, 4, GREY, OPAQUE), GREY),
+    ("RGB", png_of(8, 2, BYTES), BYTES),
+    ("opaque RGB", png_of(8, 6, BYTES, OPAQUE), BYTES),
+    ("no pixel has the transparent colour", png_of(8, 2, BYTES | 1, tRNS=bytes(6)), BYTES | 1),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("data", "pixels"), [case for _, *case in KEPT], ids=[name for name, *_ in KEPT])
+def test_what_eight_bits_can_hold_is_read_to_the_pixel(pets: Path, data: bytes, pixels: np.ndarray) -> None:
+    (pets / "train" / "cat" / "x.png").write_bytes(data)
+    np.testing.assert_array_equal(load(pets).train_images[3].transpose(1, 2, 0), np.broadcast_to(pixels, (32, 32, 3)))
+
+
+KEYED = {1: 1, 2: 3, 4: 15, 8: 255}  # bits of a grey -> white, as the file holds it
+TRANSPARENT = {
+    "grey": png(8, 4, [9, 255] * 1023 + [9, 254]),
+    "RGB": png(8, 6, [9, 9, 9, 255] * 1023 + [9, 9, 9, 0]),
+    "palette": png(8, 3, [0] * 1023 + [1], PLTE=bytes(6), tRNS=b"\xff\x80"),
+    "palette of one": png(1, 3, [0] * 1023 + [1], PLTE=bytes(6), tRNS=b"\xff\0"),
+    "key": png(8, 2, [1, 2, 3], tRNS=b"\0\1\0\2\0\3"),
+    **{f"key, {bits}": png(bits, 0, [0, white], tRNS=bytes([0, white])) for bits, white in KEYED.items()},
+}
+DEEP = {colour: png(16, colour, [0, 257, 65_535, 1000]) for colour in (0, 2, 4, 6)}
+
+
+def pictures(kind: str) -> bytes:
+    file, (one, two) = io.BytesIO(), (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    one.save(file, kind, save_all=True, append_images=[two])
+    return file.getvalue()
+
+
+LOSSES = [
+    *((f"{name}.png", data, "has transparent pixels") for name, data in TRANSPARENT.items()),
+    *((f"{colour}.png", data, "has 16 bits a channel") for colour, data in DEEP.items()),
+    ("16 bits, opaque.png", png(16, 6, [1000, 2000, 3000, 65_535]), "has 16 bits a channel"),
+    ("animated.png", pictures("PNG"), "holds 2 pictures"),
+    ("stereo.jpg", pictures("MPO"), "holds 2 pictures"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "fault"), LOSSES, ids=[name for name, *_ in LOSSES])
+def test_what_eight_bits_of_rgb_would_lose_is_refused(pets: Path, name: str, data: bytes, fault: str) -> None:
+    path = pets / "train" / "cat" / name
+    path.write_bytes(data)
+    with pytest.raises(UsageError) as caught:
+        load(pets)
+    assert str(caught.value) == f"{path} {fault}; {folder.PLAIN}"
+
+
+@given(where=st.integers(0, 1023), alpha=st.integers(0, 255), colour=st.sampled_from([4, 6]))
+@settings(max_examples=20)
+def test_one_pixel_that_is_not_opaque_is_enough(where: int, alpha: int, colour: int) -> None:
+    pixel = [7] if colour == 4 else [7, 7, 7]
+    samples = [*pixel, 255] * 1024
+    samples[where * (len(pixel) + 1) + len(pixel)] = alpha
+    with Image.open(io.BytesIO(png(8, colour, samples))) as image:
+        if alpha == 255:
+            assert (folder._pixels(image) == 7).all()
+        else:
+            with pytest.raises(UsageError, match="has transparent pixels"):
+                folder._pixels(image)
+
+
+def encoded(size: tuple[int, int], kind: str, mode: str = "RGB") -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", size).save(file, kind)
+    Image.new(mode, size).save(file, kind)
     return file.getvalue()
 
 
@@ -85,6 +215,7 @@ BAD: list[tuple[list[str], dict[str, bytes], str]] = [
     ([], {"train/cat/0.png": encoded((32, 32), "PNG")[:60]}, r"cat/0.png cannot be read as an image \(.*truncated"),
     ([], {"test/cat/0.png": encoded((32, 32), "GIF")}, r"/pets/test/cat/0.png cannot be read as an image"),
     ([], {"test/cat/0.jpg": encoded((28, 32), "JPEG")}, r"cat/0.jpg is 28×32 pixels; every image must be 32×32"),
+    ([], {"test/cat/0.jpg": encoded((32, 32), "JPEG", "CMYK")}, r"/pets/test/cat/0.jpg has the colours CMYK; save it"),
 ]
 
 

@@ -3,11 +3,13 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from workers import ended, put
 
 from replicate.experiment import Experiment
+from replicate.live import state as state_module
 from replicate.live.state import SAMPLES, CellProgress, MatrixState, Observation, Progress, RunMonitor, SpeedMeter
 from replicate.store.lease import acquire, release
 from replicate.store.owner import LeaseWatch, Owner
@@ -54,6 +56,21 @@ def test_a_speed_is_measured_over_the_last_changes() -> None:
     assert speeds[-1] == {"a": 2.0}
     assert meter.update({}) == {}
     assert update(1, 5) == {}  # the run has started again
+
+
+def test_a_large_matrix_is_counted_once_and_not_per_run(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counted(dict[str, Progress]):
+        keys = Mock(side_effect=lambda: {f"{number}" for number in range(1000)})
+
+    monkeypatch.setattr(state_module, "fmean", mean := Mock(wraps=state_module.fmean))
+    runs = {f"{number}": experiment.runs()[0] for number in range(1000)}
+    seen = Observation({}, Counted({name: Progress(100, 50) for name in runs}))
+    state = MatrixState(experiment, runs, seen, {"0": 2.0, "1": 4.0})
+    assert list(state.running) == list(runs)
+    assert (state.seconds_left["0"], state.seconds_left["999"]) == (25, 50 / 3)
+    assert (seen.progress.keys.call_count, mean.call_count) == (1, 1)
 
 
 def test_a_resumed_run_has_no_speed_before_it_trains() -> None:
