@@ -1,4 +1,4 @@
-"""Read-only folders for tests that root runs, whom the system lets write everywhere."""
+"""Folders without permissions for tests that root runs, whom the system lets read and write everywhere."""
 
 import ctypes
 import os
@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 VERSION = 0x20080522  # of Linux' capset
-DAC_OVERRIDE = 1 << 1
+DAC_OVERRIDE, DAC_READ_SEARCH = 1 << 1, 1 << 2
 
 
 @contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """Within, this thread cannot write to a folder and those below it."""
+def read_only(folder: Path, mode: int = 0o555) -> Iterator[None]:
+    """Within, this thread cannot write to a folder and those below it, or has only the permissions of another mode."""
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     before = _capabilities() if os.geteuid() == 0 else None
     for path in folders:
-        path.chmod(0o555)
+        path.chmod(mode)
     if before:
-        _set(before[0] & ~DAC_OVERRIDE, *before[1:])
+        _set(before[0] & ~(DAC_OVERRIDE | DAC_READ_SEARCH), *before[1:])
     try:
         yield
     finally:

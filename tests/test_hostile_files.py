@@ -172,6 +172,30 @@ def test_nothing_is_written_through_a_link(file: Path, name: str, capsys: pytest
     assert [path.read_text() for path in victim.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("figures", ["accuracy_by_init.png", "accuracy_by_init.pdf", "captions.md"]),
+        ("report", ["index.html", "report.json"]),
+    ],
+)
+def test_no_picture_or_page_is_written_through_a_link(
+    file: Path, out: Path, command: str, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(out / command, ignore_errors=True)
+    (victim := file.parent / "victim").mkdir()
+    (victim / "precious").write_text("mine")
+    (out / command).symlink_to(victim)
+    assert f"{out / command} is a symbolic link" in refused(capsys, command, file, "--out", out)
+    (out / command).unlink()
+    (out / command).mkdir()
+    for name in names:
+        (out / command / name).symlink_to(victim / "precious")
+    assert main([command, str(file), "--out", str(out)]) == 0
+    assert {*names} <= {path.name for path in (out / command).iterdir() if not path.is_symlink()}
+    assert {path.name: path.read_text() for path in victim.iterdir()} == {"precious": "mine"}
+
+
 def test_the_folder_of_reruns_may_be_no_link(file: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (out / "verify").symlink_to(file.parent)
     assert "verify is a symbolic link" in refused(capsys, "verify", file, "--out", out, "--devices", "cpu")

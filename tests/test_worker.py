@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from odd_files import KINDS, make_odd
 from workers import ended, put, record
 
 from replicate.logging_options import Logging
-from replicate.matrix.task import GraphFailed, State, Task, record_failure
+from replicate.matrix.task import TRAIN, GraphFailed, State, Task, record_failure
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import acquire
@@ -92,6 +93,28 @@ def test_a_damaged_record_is_set_aside(tmp_path: Path, folder: RunFolder) -> Non
         assert run_task(task(tmp_path), send).final
         assert (folder.path / f"result.json.set-aside-{number}").read_text() == content
         assert folder.record().final
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_set_aside_once(
+    tmp_path: Path, folder: RunFolder, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicate.data.synthetic.TRAIN", 100)
+    monkeypatch.setattr("replicate.data.synthetic.TEST", 20)
+    names = ("result.json", "curve.csv", "layers.json", "predictions.npz", "checkpoint.pt")
+    for name in names:
+        make_odd(folder.path / name, kind, tmp_path / "victim")
+    run = replace(RUN, init="xavier", width=0.125, iterations=2, milestones=[], batch_size=16, precision="32-true")
+    folder.path.rename(folder.path.with_name(run.run_id))
+    folder = RunFolder.of(tmp_path, run)
+    result = run_task(replace(task(tmp_path, run), train=TRAIN), send)
+    assert (result.status, result.error) == ("not_converged", None)
+    assert folder.record() == result
+    kept = {path.name.partition(".set-aside-")[0] for path in folder.path.iterdir() if "set-aside" in path.name}
+    # the others are written anew in their place, which is no harm to where a link leads
+    assert kept == ({*names} if kind == "folder" else {"result.json", "checkpoint.pt"})
+    if kind == "link":
+        assert (tmp_path / "victim").read_text() == "precious"
 
 
 def test_a_graph_that_fails_asks_for_a_new_process_and_stays_in_the_log(tmp_path: Path) -> None:

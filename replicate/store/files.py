@@ -72,7 +72,7 @@ def open_log(path: Path) -> int:
     except NotPlainFileError:
         name = set_aside(path)
         handle = _open(path, flags, path.parent)
-        os.write(handle, f"what was here is not a plain file; set aside as {name}\n".encode())
+        os.write(handle, f"what was at {path} is not a plain file; set aside as {name}\n".encode())
         return handle
 
 

@@ -1,6 +1,7 @@
 """The scheduler, with real processes that take the place of trainings: see workers.train for what each seed does."""
 
 import os
+import pwd
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from permissions import read_only
 from rich.console import Console
 from slurm_cluster import wait
 from workers import SYNTHETIC, ended, put, record
@@ -89,6 +91,24 @@ def test_a_stage_of_the_start_is_shown_but_is_no_progress(launcher: LocalLaunche
     assert scheduler.run([run], [run]) == MatrixSummary(0, 0)
     assert shown == [(0, None, "starting"), (0, None, "reading data"), (1, None, "")]
     assert counted == [run.run_id]
+
+
+def test_a_dead_lease_of_another_user_is_an_error_that_names_both(
+    schedule: Schedule, tmp_path: Path, text: StringIO
+) -> None:
+    dead, other = of_seed(0), of_seed(4)
+    lease = hold(tmp_path, dead, start="1").folder.lease
+    with read_only(lease):
+        assert schedule(dead, other) == MatrixSummary(errors=1, unfinished=0)
+    me = pwd.getpwuid(os.getuid()).pw_name
+    problem = f"{dead.run_id} cannot be carried out: {lease} is left from process {os.getpid()} on "
+    assert text.getvalue().count(problem) == 1
+    assert f", which is gone, and only the user {me} can remove it" in text.getvalue()
+    assert results(tmp_path).keys() == {4}
+    with read_only(lease, mode=0o111):
+        assert schedule(dead) == MatrixSummary(errors=1, unfinished=0)
+    assert f"only the user {me} can read {lease}" in text.getvalue()
+    assert schedule(dead) == MatrixSummary(errors=0, unfinished=0)
 
 
 def test_a_failed_run_is_a_record_and_the_others_continue(schedule: Schedule, tmp_path: Path, text: StringIO) -> None:

@@ -4,9 +4,18 @@ import os
 from pathlib import Path
 
 import pytest
+from odd_files import make_odd
 
 from replicate.errors import UsageError
-from replicate.store.files import escape_control_chars, prepare_output_folder, read_bytes, write_atomically
+from replicate.store.files import (
+    NotPlainFileError,
+    escape_control_chars,
+    open_log,
+    prepare_output_folder,
+    read_bytes,
+    read_end,
+    write_atomically,
+)
 
 
 def test_only_plain_files_are_read(tmp_path: Path) -> None:
@@ -17,8 +26,46 @@ def test_only_plain_files_are_read(tmp_path: Path) -> None:
     for name, problem in {"pipe": "not a plain file", "/dev/zero": "not a plain file", "no": "No such file"}.items():
         with pytest.raises(OSError, match=problem):
             read_bytes(tmp_path / name, 3)
-    with pytest.raises(OSError, match="it has 3 bytes, and 2 are the most"):
+    with pytest.raises(NotPlainFileError, match="it has 3 bytes, and 2 are the most"):
         read_bytes(tmp_path / "file", 2)
+    assert read_end(tmp_path / "file", 2) == b"bc"
+    assert read_end(tmp_path / "file", 5) == b"abc"
+
+
+def test_no_link_below_an_output_folder_is_followed(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "link to out", tmp_path / "elsewhere"
+    (tmp_path / "disk" / "a" / "b").mkdir(parents=True)
+    out.symlink_to("disk")  # its owner put it there
+    elsewhere.mkdir()
+    for folder in (elsewhere, out / "a" / "b"):
+        (folder / "file").write_bytes(b"abc")
+    assert read_bytes(out / "a" / "b" / "file", below=out) == b"abc"
+    (out / "a" / "b" / "link").symlink_to(elsewhere / "file")
+    (out / "a" / "folder").symlink_to(elsewhere)
+    (out / "top").symlink_to(elsewhere)
+    os.mkfifo(out / "a" / "pipe")
+    for name in ("a/b/link", "a/folder/file", "top/file", "a/b/file/x", "a/pipe", "a/b"):
+        with pytest.raises(NotPlainFileError, match="not a plain file"):
+            read_bytes(out / name, below=out)
+        with pytest.raises(NotPlainFileError, match="not a plain file"):
+            read_end(out / name, 2, below=out)
+    with pytest.raises(FileNotFoundError):
+        read_bytes(out / "a" / "none", below=out)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_a_log_is_a_plain_file(tmp_path: Path, kind: str) -> None:
+    log = tmp_path / "run" / "log.txt"
+    make_odd(log, kind, tmp_path / "victim")
+    for text in (b"one", b"two"):
+        handle = open_log(log)
+        os.write(handle, text + b"\n")
+        os.close(handle)
+    said = f"what was at {log} is not a plain file; set aside as log.txt.set-aside-1\none\ntwo\n"
+    assert log.read_text() == said
+    assert sorted(path.name for path in log.parent.iterdir()) == ["log.txt", "log.txt.set-aside-1"]
+    if kind == "link":
+        assert (tmp_path / "victim").read_text() == "precious"
 
 
 def test_an_output_folder_is_created_or_refused_and_may_be_a_link(tmp_path: Path) -> None:

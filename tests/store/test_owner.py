@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from unittest.mock import Mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_files import KINDS, make_odd
+from permissions import read_only
 
 from replicate.store import owner
 from replicate.store.lease import acquire, remove_expired
-from replicate.store.owner import LOOK_SECONDS, LeaseWatch, Owner, parse_owner
+from replicate.store.owner import LOOK_SECONDS, LeaseInfo, LeaseWatch, Owner, parse_owner
 from replicate.store.run_folder import OWNER, RunFolder
 
 ME = Owner("cpu", 10)
@@ -75,12 +78,15 @@ def test_clocks_that_differ_decide_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert [expired(), expired(5), expired(5), expired(2)] == [False, False, False, True]
 
 
-@pytest.mark.parametrize("name", ["x/owner.json", "x"])
-def test_garbage_where_a_lease_should_be_expires(tmp_path: Path, name: str, now: list[float]) -> None:
-    folder, watch = RunFolder(tmp_path), LeaseWatch()
+@pytest.mark.parametrize(
+    ("name", "kind"), [("x/owner.json", "garbage"), ("x", "garbage"), *(("x/owner.json", kind) for kind in KINDS)]
+)
+def test_garbage_where_a_lease_should_be_expires(tmp_path: Path, name: str, kind: str, now: list[float]) -> None:
+    folder, watch = RunFolder(tmp_path / "run"), LeaseWatch()
     path = folder.lease / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\xff garbage")
+    make_odd(path, kind, tmp_path / "victim")
+    if kind == "garbage":
+        path.write_bytes(b"\xff garbage")
     for now[0] in (0, 5, 10, 12):
         info = watch.look(folder)
         assert (info.owner, info.expired, info.holder) == (None, now[0] == 12, "an unknown process")
@@ -88,4 +94,41 @@ def test_garbage_where_a_lease_should_be_expires(tmp_path: Path, name: str, now:
     assert remove_expired(folder, info) is None
     assert acquire(folder, ME, "mine") is not None
     assert watch.look(folder).token == "mine"
-    assert list(tmp_path.iterdir()) == [folder.lease]
+    assert list(folder.path.iterdir()) == [folder.lease]
+
+
+def test_a_link_is_no_lease_and_nothing_where_it_leads_is_removed(tmp_path: Path) -> None:
+    folder, theirs = RunFolder(tmp_path / "run"), tmp_path / "theirs"
+    for path in (folder.path, theirs):
+        path.mkdir()
+    (theirs / "precious").touch()
+    folder.lease.symlink_to(theirs)
+    assert LeaseWatch().look(folder) is None
+    assert acquire(folder, ME) is not None
+    assert (theirs / "precious").exists()
+
+
+def test_a_lease_that_only_another_user_can_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert acquire(folder, ME, "mine") is not None
+    with read_only(folder.lease, mode=0o111):
+        info = LeaseWatch().look(folder)
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert (info.expired, info.problem) == (False, f"only the user {me} can read {folder.lease}")
+    assert info.holder == info.problem
+
+
+def test_a_heartbeat_that_cannot_be_read_is_one(tmp_path: Path, now: list[float]) -> None:
+    """Another user's umask hides the content of the file, but not its time."""
+    folder, watch = RunFolder(tmp_path), LeaseWatch()
+    assert acquire(folder, ME, "mine") is not None
+    file = folder.lease / "mine" / OWNER
+    file.chmod(0)
+    (tmp_path / "other").mkdir()
+    with read_only(tmp_path / "other"):  # without root's right to read everything
+        for now[0] in (0, 5, 10, 15, 20):
+            os.utime(file, ns=(0, int(now[0] * 10**9)))
+            assert watch.look(folder) == LeaseInfo("mine", None)
+        for now[0] in (25, 30, 35):
+            expired = watch.look(folder).expired
+    assert expired

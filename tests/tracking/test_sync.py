@@ -53,6 +53,21 @@ def out(tmp_path: Path, experiment: Experiment) -> Path:
     return out
 
 
+@pytest.mark.parametrize("folder", ["wandb", "figures", "RUN/wandb"])
+def test_nothing_is_logged_or_uploaded_through_a_link(
+    out: Path, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    victim, runs = tmp_path / "victim", experiment.runs()
+    victim.write_text("mine")
+    link = out / folder.replace("RUN", f"runs/{runs[0].run_id}") / "link"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(victim)
+    with pytest.raises(UsageError, match="link is a symbolic link, and nothing is written through one"):
+        sync(experiment, runs, collect(out, runs), out)
+    assert victim.read_text() == "mine"
+
+
 def test_a_dry_run_and_one_without_a_key_change_nothing(
     out: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
