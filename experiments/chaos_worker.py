@@ -22,7 +22,7 @@ def train(
     run: Run, options: Options, held: lease.Lease, progress: Progress, logger: Logger, history: Sequence[Attempt]
 ) -> Result | None:
     """Train a run, and log when it began and finished, and whether it should not have begun."""
-    from replicate.training.train import train_run
+    from replicate.training import train as training
 
     log = Path(os.environ[LOG])
     write = partial(_append, log / run.run_id)
@@ -34,9 +34,9 @@ def train(
         if finished(held.folder.result):
             write("repeated")
         write("began")
-        result = train_run(run, options, held, progress, logger, history)
+        result = training.train_run(run, options, held, progress, logger, history)
         if result is not None and result.final:
-            write("finished")
+            write(f"finished edition:{getattr(training, 'EDITION', 0)}:{result.sources}")
     return result
 
 

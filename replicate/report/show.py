@@ -142,6 +142,8 @@ def _facts(result: Result, folder: RunFolder) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{library} {version}" for library, version in result.versions.items())
     if result.history:
         yield "attempts", f"{count(len(result.history), 'failed attempt')} before; {result.history[-1]['reason']}"
+    if result.set_aside:
+        yield "set aside", "; ".join(result.set_aside)
     if result.init:
         yield "init", _init_summary(result)
     yield from (("error", line) for line in (result.error or "").strip().splitlines()[-SHOWN_ERROR:])

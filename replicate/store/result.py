@@ -1,5 +1,6 @@
 """The schema of `result.json`: what one run yielded. Written whole, and read strictly."""
 
+import hashlib
 import json
 import math
 from dataclasses import KW_ONLY, asdict, field
@@ -131,6 +132,7 @@ class Result:
             ValueError: a number is not finite.
         """
         record = {"schema": SCHEMA, "run_id": self.run.run_id, **asdict(self)}
+        record["checksum"] = _checksum(record)
         # JSON has no NaN: a record must be readable by every JSON reader.
         return json.dumps(record, indent=1, allow_nan=False) + "\n"
 
@@ -148,6 +150,9 @@ def read_result(path: Path) -> Result:
         record = json.loads(content.decode(), parse_float=_finite, parse_constant=_finite, object_hook=_readable)
         if not isinstance(record, dict):
             raise ValueError("it is not a JSON object")
+        checksum = record.pop("checksum", None)
+        if checksum not in (None, _checksum(record)):  # older records have none
+            raise ValueError("its checksum is wrong, so it was damaged or edited")
         schema, run_id = record.pop("schema", None), record.pop("run_id", None)
         if schema != SCHEMA:
             raise ValueError(f"its schema is {schema!r}, not {SCHEMA}")
@@ -160,6 +165,11 @@ def read_result(path: Path) -> Result:
     if result.status in ("converged", "not_converged") and result.test_accuracy is None:
         raise BadRecordError("a finished run without a test accuracy", path)
     return result
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """sha256 (hexadecimal) of a record's content, whatever its layout as text."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _readable(section: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Records: written whole or not at all, read strictly."""
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ def test_no_number_that_json_does_not_know_is_written(tmp_path: Path) -> None:
         ({"iteration": True}, "iteration must be a whole number, not True"),
         ({"passing": "bad luck"}, "unknown kind of failure 'bad luck'; choose from: killed, out of memory, CUDA error"),
         ({"extra": 1}, "unknown key 'extra'"),
+        ({"checksum": "0" * 64}, "its checksum is wrong, so it was damaged or edited"),
         ({"environment": {"host": {"\ud800": 1}}}, "a key is not Unicode text"),
         ({"seconds": 10**300}, "seconds = 10.*0 is out of range"),
         ({"fingerprint": "f" * 10_000}, "fingerprint is .*: it is not a line of text"),
@@ -50,7 +52,8 @@ def test_no_number_that_json_does_not_know_is_written(tmp_path: Path) -> None:
 )
 def test_other_content_is_refused(tmp_path: Path, change: dict[str, object] | str, message: str) -> None:
     path = put(record(RUN, Options(tmp_path)), tmp_path / RUN.run_id)
-    path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
+    plain = json.loads(path.read_text()) | {"checksum": None}
+    path.write_text(change if isinstance(change, str) else json.dumps(plain | change))
     with pytest.raises(BadRecordError, match=message) as caught:
         read_result(path)
     assert str(path) in str(caught.value)
@@ -60,6 +63,17 @@ def test_other_content_is_refused(tmp_path: Path, change: dict[str, object] | st
 def mutant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One file for all examples: to make and remove folders takes longer than to read."""
     return put(read_result(SCHEMA_1), tmp_path_factory.mktemp("mutants") / SCHEMA_1.parent.name)
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_a_single_bit_that_flips_is_noticed(mutant: Path, data: st.DataObject) -> None:
+    result = replace(read_result(SCHEMA_1), options={"threads": 1, "device": "cpu"}, seconds=12.5)
+    flipped = bytearray(result.to_json().encode())
+    flipped[data.draw(st.integers(0, len(flipped) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    mutant.write_bytes(flipped)
+    with contextlib.suppress(BadRecordError):
+        assert read_result(mutant) == result  # a bit of the layout, such as of a space
 
 
 @given(data=st.data())
