@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from replicate.store.files import escape_control_chars
+from replicate.store.fields import as_line
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "numpy", "lsuv-replication")
 PACKAGE = Path(__file__).resolve().parent
@@ -55,7 +55,7 @@ def commit(root: Path = ROOT) -> tuple[str, bool | None]:
     the difference.
     """
     if not (root / ".git").exists():
-        return escape_control_chars(os.environ.get("REPLICATE_COMMIT") or "unknown"), None
+        return as_line(os.environ.get("REPLICATE_COMMIT") or "unknown"), None
     try:
         head = _git(root, "rev-parse", "HEAD")
         return head, bool(_git(root, "status", "--porcelain", "--", "replicate", "experiments"))
@@ -76,7 +76,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            found[name] = as_line(metadata.version(name))
         except metadata.PackageNotFoundError:  # run from a checkout that is not installed
             found[name] = "not installed"
     return found
@@ -86,6 +86,6 @@ def cpu_name() -> str:
     """Return the name of the processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return as_line(next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return as_line(platform.processor() or platform.machine())

@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ def test_the_commit_and_whether_the_code_differs_from_it(tmp_path: Path) -> None
 def test_without_git_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICATE_COMMIT", "abc123")
     assert commit(tmp_path) == ("abc123", None)
+    monkeypatch.setenv("REPLICATE_COMMIT", 2000 * "\x1b")
+    assert commit(tmp_path) == ((250 * r"\x1b"), None)
 
 
 def test_the_digest_is_of_the_python_files(tmp_path: Path) -> None:
@@ -55,3 +58,10 @@ def test_versions_and_processor() -> None:
     assert versions()["python"] == platform.python_version()
     assert versions()["torch"][0].isdigit()
     assert cpu_name()
+
+
+def test_odd_names_of_processors_and_versions_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "model name\t: A\tCPU\x1b")
+    monkeypatch.setattr(metadata, "version", lambda _: "1\n")
+    assert cpu_name() == r"A\tCPU\x1b"
+    assert versions()["torch"] == r"1\n"

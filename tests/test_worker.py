@@ -82,6 +82,9 @@ def test_the_attempts_before_are_kept_in_the_record(tmp_path: Path, folder: RunF
     died = record_failure(second, "killed by SIGKILL", "killed", 2.0)
     assert (died.error, died.passing, died.seconds) == ("what it said\nkilled by SIGKILL", "killed", 2.0)
     assert reasons(died) == [(1, "OSError: first"), (2, "unrecorded")]
+    folder.log.write_text("x\x1b" * 100_000)
+    assert record_failure(task(tmp_path, previous_result=died), "killed", None, 2.0) == folder.record()
+    put(died, folder.path)
     final = run_task(task(tmp_path, previous_result=died), send)
     assert final.final
     assert reasons(final) == [(1, "OSError: first"), (2, "unrecorded"), (3, "killed by SIGKILL")]

@@ -12,6 +12,7 @@ from replicate.matrix.local import Ended, tail
 from replicate.names import modules
 from replicate.options import Options
 from replicate.run import Run
+from replicate.store.fields import MAX_ERROR
 from replicate.store.files import NotPlainFileError
 from replicate.store.lease import Lease, acquire, release
 from replicate.store.owner import Owner
@@ -154,6 +155,7 @@ def record_failure(task: Task, reason: str, kind: str | None, seconds: float) ->
         if recorded is not None and task.is_superseded_by(recorded):
             return recorded  # the process died after it had written its record
         output = tail(task.folder.log)
+        error = output if output.endswith(reason) else f"{output}\n{reason}"
         result = Result(
             run=task.run,
             status="error",
@@ -164,7 +166,7 @@ def record_failure(task: Task, reason: str, kind: str | None, seconds: float) ->
             device=task.device,
             options=task.options.plain(),
             finished=utc_now(),
-            error=output if output.endswith(reason) else f"{output}\n{reason}",
+            error=error[-MAX_ERROR:],
             passing=kind,
             history=task.history(recorded),
         )

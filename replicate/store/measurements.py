@@ -5,8 +5,9 @@ import dataclasses
 import hashlib
 import io
 import json
-import math
+import re
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from typing import Annotated
 
 import numpy as np
@@ -17,6 +18,7 @@ from typing_extensions import TypedDict
 
 from replicate.errors import explain
 from replicate.run import STRICT
+from replicate.store.fields import MAX_COUNT, MAX_ENTRIES, MAX_NUMBER, Count, Line, Size
 from replicate.store.files import MAX_BYTES
 from replicate.store.result import BadRecordError
 from replicate.store.run_folder import LAYERS, PREDICTIONS, RunFolder
@@ -27,9 +29,9 @@ COLUMNS = ("iteration", "epoch", "lr", "train_loss", "train_accuracy", "test_los
 
 LAYERS_SCHEMA = 1
 CLASS_DTYPES = (np.uint8, np.uint16)  # the second one for more than 256 classes
+MAX_ROWS = 100_000  # of a curve; the paper's protocol makes 231
 
 Row = dict[str, float]
-Size = Annotated[float, Field(ge=0)]
 Labels = npt.NDArray[np.int64]
 
 
@@ -51,11 +53,12 @@ def read_curve(folder: RunFolder, metrics: Collection[str]) -> dict[str, dict[in
         metrics: names of the columns.
 
     Returns:
-        metric -> iteration -> value, of each whole row.
+        metric -> iteration -> value, of each whole row of the first MAX_ROWS.
     """
     curves: dict[str, dict[int, float]] = {metric: {} for metric in metrics}
     try:
-        rows = list(csv.DictReader(io.StringIO((folder.curve_bytes() or b"").decode(), newline="")))
+        text = io.StringIO((folder.curve_bytes() or b"").decode(), newline="")
+        rows = list(islice(csv.DictReader(text), MAX_ROWS))
     except (UnicodeDecodeError, csv.Error):
         return curves
     for row in rows:
@@ -64,36 +67,37 @@ def read_curve(folder: RunFolder, metrics: Collection[str]) -> dict[str, dict[in
                 iteration, value = float(row["iteration"]), float(row[metric])
             except (KeyError, TypeError, ValueError):
                 continue  # a row that was cut off
-            if math.isfinite(iteration) and math.isfinite(value):
+            if 0 <= iteration <= MAX_COUNT and iteration.is_integer() and abs(value) <= MAX_NUMBER:
                 curve[int(iteration)] = value
     return curves
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Layer:
-    """One weight layer, or one piece of a maxout layer, at one iteration. A number that is not finite is None."""
+    """One weight layer, or one piece of a maxout layer, at one iteration. A number that float32 cannot hold is None."""
 
-    name: str
-    piece: int  # index of the maxout piece, else 0
+    name: Line
+    piece: Count  # index of the maxout piece, else 0
     variance: Size | None  # biased, of all values of the pre-activation on a fixed batch
     gradient_norm: Size | None  # L2 norm of the mean loss's gradient with respect to the weight
-    singular_values: tuple[Size | None, ...]  # of the weight as a matrix (out, fan_in), in descending order
+    # Of the weight as a matrix (out, fan_in), in descending order
+    singular_values: Annotated[tuple[Size | None, ...], Field(max_length=MAX_ENTRIES)]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Snapshot:
     """The layers of a net, in the order of the forward pass, after `iteration` steps; 0 is after initialisation."""
 
-    iteration: Annotated[int, Field(ge=0)]
-    layers: tuple[Layer, ...]
+    iteration: Count
+    layers: Annotated[tuple[Layer, ...], Field(max_length=MAX_ENTRIES)]
 
 
 @with_config(ConfigDict(strict=True, allow_inf_nan=False))
 class _LayersFile(TypedDict):
-    schema: int
-    run_id: str
-    fingerprint: str
-    moments: tuple[Snapshot, ...]
+    schema: Count
+    run_id: Line
+    fingerprint: Line
+    moments: Annotated[tuple[Snapshot, ...], Field(max_length=MAX_ENTRIES)]
 
 
 _LAYERS_FILE = TypeAdapter(_LayersFile)
@@ -188,6 +192,8 @@ def read_predictions(folder: RunFolder) -> Predictions:
             classes, digest = archive["classes"], archive["labels_sha256"]
         if classes.ndim != 1 or classes.dtype not in CLASS_DTYPES or digest.ndim or digest.dtype != np.dtype("<U64"):
             raise ValueError("wrong types of arrays")
+        if not re.fullmatch("[0-9a-f]{64}", str(digest)):
+            raise ValueError("its digest does not have 64 hexadecimal digits")
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds of errors for a damaged file
         raise BadRecordError(f"not a file of predictions: {error}", path) from None
     return Predictions(classes, str(digest))

@@ -23,7 +23,7 @@ import pydantic.dataclasses
 from pydantic import TypeAdapter, ValidationError
 
 from replicate.run import STRICT
-from replicate.store.result import Accuracy, Count, Line
+from replicate.store.fields import Accuracy, Count, Line, as_line
 from replicate.store.run_folder import LEASE, OWNER, RunFolder
 
 STALE_SECONDS = 120.0  # twice the time for which a network file system may hide a heartbeat
@@ -35,7 +35,7 @@ def host_namespace() -> str:
     """Name the boot of this machine and the namespace of its process ids; the host's name where these are unknown."""
     with contextlib.suppress(OSError):
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    return socket.gethostname()
+    return as_line(socket.gethostname())
 
 
 def process_start_time(pid: int) -> str | None:
@@ -65,11 +65,11 @@ class Owner:
     test_accuracy: Accuracy | None = None  # the latest, in %; None before the first
     stage: Line = ""  # what the run does before its first iteration, to be shown
     beat: Count = 0  # counts the heartbeats
-    host: Line = field(default_factory=socket.gethostname)  # name of the machine, to be shown
+    host: Line = field(default_factory=lambda: as_line(socket.gethostname()))  # name of the machine, to be shown
     pid: Count = field(default_factory=os.getpid)
-    place: str = field(default_factory=host_namespace)  # where the process id is valid
+    place: Line = field(default_factory=host_namespace)  # where the process id is valid
     # Start time of the process; None: the system does not say
-    start: str | None = field(default_factory=lambda: process_start_time(os.getpid()))
+    start: Line | None = field(default_factory=lambda: process_start_time(os.getpid()))
 
     @property
     def alive(self) -> bool | None:

@@ -13,10 +13,23 @@ from typing_extensions import TypedDict
 
 from replicate.errors import KINDS, UsageError, explain
 from replicate.run import LATER, STRICT, Run, one_of
-from replicate.store.files import escape_control_chars, read_bytes
+from replicate.store.fields import (
+    MAX_ENTRIES,
+    Accuracy,
+    Count,
+    Digest,
+    Fingerprint,
+    Line,
+    Number,
+    Plain,
+    Size,
+    Text,
+    as_line,
+    plain,
+)
+from replicate.store.files import read_bytes
 
 SCHEMA = 1
-MAX_LINE = 1000  # characters
 CHANCE_FACTOR = 1.5  # a test accuracy of at most this multiple of chance is `not_converged`
 
 Status = Literal["converged", "not_converged", "diverged", "error"]
@@ -37,30 +50,21 @@ class BadRecordError(ValueError):
     """A file that this program did not finish writing, or did not write for this run.
 
     Args:
-        reason: what is wrong.
+        reason: what is wrong. It may quote the file.
         path: the file; the message names it.
+
+    Attributes:
+        reason: as above, as a line.
     """
 
     def __init__(self, reason: str, path: Path | None = None) -> None:
-        super().__init__(f"{path}: {reason}" if path else reason)
-        self.reason = reason
+        self.reason = as_line(reason)
+        super().__init__(f"{path}: {self.reason}" if path else self.reason)
 
 
 def reason_of(error: BadRecordError | OSError) -> str:
     """Why a file could not be used, without its path."""
     return error.reason if isinstance(error, BadRecordError) else error.strerror or str(error)
-
-
-def _one_line(text: str) -> str:
-    if len(text) > MAX_LINE or escape_control_chars(text) != text:
-        raise ValueError("it is not a line of text")
-    return text
-
-
-Line = Annotated[str, AfterValidator(_one_line)]  # shown in tables and on terminals
-Number = Annotated[float, Field(ge=-1e39, le=1e39)]  # float32, in which losses are computed, ends at 3.4e38
-Accuracy = Annotated[float, Field(ge=0, le=100)]  # in %
-Count = Annotated[int, Field(ge=0, le=2**53)]  # beyond it a float64 is no longer exact
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))
@@ -72,13 +76,17 @@ class LayerEntry(TypedDict):
     variance: Number | None
 
 
+# One entry per weight layer; maxout: per piece
+InitReport = Annotated[list[Annotated[LayerEntry, AfterValidator(plain)]], Field(max_length=MAX_ENTRIES)]
+
+
 @with_config(STRICT)
 class Attempt(TypedDict):
     """An attempt at the run that failed: its number, counted from 1, the time, and the last line of its error."""
 
     attempt: Count
-    when: str
-    reason: str
+    when: Line
+    reason: Text
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -91,34 +99,38 @@ class Result:
     test_accuracy: Accuracy | None = None  # after the last iteration; None if the run did not reach it
     train_loss: Number | None = None  # mean cross-entropy in nats since the curve's last row but one; None as above
     iteration: Count = 0  # optimiser steps taken
-    init: list[LayerEntry] = field(default_factory=list)  # one entry per weight layer; maxout: per piece
-    seconds: Number  # wall-clock time of the whole run
-    images_per_second: Number | None = None  # training images per second of the training loop, without evaluations
+    init: InitReport = field(default_factory=list)
+    seconds: Size  # wall-clock time of the whole run
+    images_per_second: Size | None = None  # training images per second of the training loop, without evaluations
     data_label: Line = "unknown"  # name of the data set, to be shown
-    fingerprint: Line = "unknown"  # sha256 of the data set's content
+    fingerprint: Fingerprint = "unknown"  # sha256 of the data set's content
     commit: Line  # of the code, or `unknown`
     dirty: bool | None = None  # whether replicate/ or experiments/ differed from the commit
     # sha256 of the package's Python files as the training loaded them; None in older records
-    sources: Line | None = None
-    versions: dict[str, str]  # of Python and the libraries that matter
+    sources: Digest | None = None
+    versions: Annotated[dict[Line, Line], Field(max_length=MAX_ENTRIES)]  # of Python and the libraries that matter
     device: Line  # its name
-    options: dict[str, Any]  # Options of the run, as plain data
+    options: Plain  # Options of the run, as plain data
     finished: Line  # the time, in UTC, ISO 8601
-    error: str | None = None  # traceback, for status `error`
+    error: Text | None = None  # traceback, for status `error`
     classes: Count | None = None  # of the data set; None if the run failed before the data was read
     # The kind of a transient failure; None: the run itself is at fault, if it failed
     passing: Annotated[str, one_of("kind of failure", KINDS)] | None = None
     history: list[Attempt] = field(default_factory=list)  # the failed attempts before this one
     test_images: Count | None = None  # their number; None as for classes
-    weights_sha256: Line | None = None  # digest of the final weights; None if the run did not reach its end
+    weights_sha256: Digest | None = None  # digest of the final weights; None if the run did not reach its end
     # What else selects the kernels: processor, instruction set, threads, cuDNN, NVIDIA's MPS
-    environment: dict[str, Any] | None = None
+    environment: Plain | None = None
     # If a stopped run was resumed by other code or on another machine: commit, dirty, versions, device and environment
     # from the iteration `from` on
-    parts: list[dict[str, Any]] | None = None
+    parts: list[Plain] | None = None
     # Checkpoints of the run that could not be used, each with the reason; after the last one, the run started anew
     set_aside: list[Line] | None = None
     url: Line | None = None  # where its logger shows the run; None unless it was logged online
+
+    def __post_init__(self) -> None:
+        if self.status in ("converged", "not_converged") and self.test_accuracy is None:
+            raise UsageError("a finished run without a test accuracy")
 
     @property
     def final(self) -> bool:
@@ -126,14 +138,9 @@ class Result:
         return self.status != "error"
 
     def to_json(self) -> str:
-        """The content of `result.json`.
-
-        Raises:
-            ValueError: a number is not finite.
-        """
+        """The content of `result.json`."""
         record = {"schema": SCHEMA, "run_id": self.run.run_id, **asdict(self)}
         record["checksum"] = _checksum(record)
-        # JSON has no NaN: a record must be readable by every JSON reader.
         return json.dumps(record, indent=1, allow_nan=False) + "\n"
 
 
@@ -162,8 +169,6 @@ def read_result(path: Path) -> Result:
         raise BadRecordError(f"not a whole result: {reason}", path) from None
     if not run_id == result.run.run_id == path.parent.name:
         raise BadRecordError(f"holds run {run_id}, whose settings give {result.run.run_id}", path)
-    if result.status in ("converged", "not_converged") and result.test_accuracy is None:
-        raise BadRecordError("a finished run without a test accuracy", path)
     return result
 
 

@@ -13,9 +13,8 @@ import torch
 
 from replicate.data.dataset import Dataset
 from replicate.run import Run
-from replicate.store.files import escape_control_chars
+from replicate.store.fields import as_line
 from replicate.store.lease import Lease
-from replicate.store.result import MAX_LINE
 from replicate.store.run_folder import CHECKPOINT, RunFolder
 from replicate.training.checkpoint_state import check_state
 from replicate.training.distributed import SingleProcess
@@ -160,7 +159,7 @@ def load(
         return None
     except Exception as error:  # a torn or foreign file can make the reader raise anything
         reason = " ".join(" ".join(traceback.format_exception_only(error)).split())
-        note = escape_control_chars(f"{lease.set_aside(CHECKPOINT)}: {reason}")[:MAX_LINE]
+        note = as_line(f"{lease.set_aside(CHECKPOINT)}: {reason}")
         print(f"the checkpoint cannot be used, and was set aside as {note}")
         set_aside(note)
         return None

@@ -16,6 +16,7 @@ import torch
 from replicate import nvidia_mps, provenance
 from replicate.data import load
 from replicate.options import Options
+from replicate.store.fields import as_line
 
 # If one of these is set, oneDNN and MKL do not choose their kernels by the processor.
 OVERRIDES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
@@ -122,7 +123,7 @@ def environment_record(options: Options, step: str = "eager") -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         **({"processes": options.devices_per_run} if options.devices_per_run > 1 else {}),
         **({"step": step} if step != "eager" else {}),
-        **{name: os.environ[name] for name in OVERRIDES if name in os.environ},
+        **{name: as_line(os.environ[name]) for name in OVERRIDES if name in os.environ},
     }
     if options.device == "cuda":
         environment["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
@@ -144,6 +145,6 @@ def _uses_nvidia_mps() -> bool:
 
 def _gpu_name() -> str:
     try:
-        return torch.cuda.get_device_name()
+        return as_line(torch.cuda.get_device_name())
     except (RuntimeError, AssertionError):  # CUDA cannot start: the record of that failure names no GPU
         return "cuda"

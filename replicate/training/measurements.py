@@ -1,7 +1,6 @@
 """What is measured during a training: the learning curve, `curve.csv`, and the layers, `layers.json`."""
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from replicate.init.forward import measurement_mode
 from replicate.init.layers import WeightLayer, weight_layers
-from replicate.init.measure import Moments, moments, track_calls
+from replicate.init.measure import Moments, finite, moments, track_calls
 from replicate.store.lease import Lease
 from replicate.store.measurements import COLUMNS, SNAPSHOTS, Layer, Row, Snapshot, curve_csv, layers_json
 from replicate.store.run_folder import CURVE, LAYERS
@@ -173,7 +172,7 @@ def measure_layers(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Laye
         One entry per layer or maxout piece, in the order of the forward pass. `variance`: biased, of all values of
         the pre-activation. `gradient_norm`: L2 norm of the gradient of the mean loss by the weight of the piece,
         without weight decay. `singular_values`: of the weight as a matrix (out, fan_in), descending, at most 64 of
-        them, at evenly spaced ranks from the largest to the smallest. A value that is not finite is None.
+        them, at evenly spaced ranks from the largest to the smallest. A value that float32 cannot hold is None.
     """
     seen: dict[WeightLayer, list[Moments]] = {}
 
@@ -213,4 +212,4 @@ def _spectrum(weight: Tensor) -> list[float | None]:
 
 def _number(value: float) -> float | None:
     # float32 holds seven digits; more would only make the file larger.
-    return float(f"{value:.7g}") if math.isfinite(value) else None
+    return None if finite(value) is None else float(f"{value:.7g}")

@@ -15,6 +15,7 @@ from replicate.data import load
 from replicate.errors import GraphError, transient_kind
 from replicate.options import Options
 from replicate.run import Run
+from replicate.store.fields import MAX_ERROR, as_line
 from replicate.store.lease import Lease
 from replicate.store.measurements import Predictions, labels_sha256
 from replicate.store.result import Attempt, Result, status_of
@@ -61,7 +62,8 @@ def train_run(
         progress(0, None, "reading data")
         configure(options)
         dataset = record.dataset = load(run.dataset, options.data_dir)
-        record.url = logger.start(dataset.fingerprint)
+        url = logger.start(dataset.fingerprint)
+        record.url = None if url is None else as_line(url)
 
         # Continue from a checkpoint, if there is one. The files of an earlier attempt must not outlive it.
         state = checkpoint.load(lease, run, dataset, options.device, record.set_aside.append)
@@ -114,7 +116,7 @@ def train_run(
     except Exception as error:
         if isinstance(error, GraphError) and options.step == "auto":
             raise
-        result = record.result("error", error=traceback.format_exc(), passing=transient_kind(error))
+        result = record.result("error", error=traceback.format_exc()[-MAX_ERROR:], passing=transient_kind(error))
 
     lease.write_result(result)  # before the logger can fail
     logger.finish(result)

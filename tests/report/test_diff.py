@@ -87,7 +87,7 @@ def test_numbers_of_generated_images_mean_nothing(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
-    other = [replace(one, fingerprint="other") for one in seeds([90.0], "msra")]
+    other = [replace(one, fingerprint="4e" * 32) for one in seeds([90.0], "msra")]
     with pytest.raises(UsageError, match="nothing holds no finished run to compare"):
         read_table(tmp_path / "nothing")
     with pytest.raises(UsageError, match="failed holds no finished run"):

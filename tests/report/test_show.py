@@ -79,7 +79,7 @@ def test_the_command_is_short_and_names_no_default(small: Experiment) -> None:
     assert repeat_command(result, Path("results/local/small"), DATA_DIR) == expected
 
 
-@pytest.mark.parametrize("name", ["gone", "../experiments/small", "small\x1b", None, 1])
+@pytest.mark.parametrize("name", ["gone", "../experiments/small", "small;", None, 1])
 def test_no_command_without_an_experiment_file(small: Experiment, name: Any) -> None:
     result = make_result(small.runs()[0], 90.0, options={"experiment": name})
     assert repeat_command(result, Path("out"), DATA_DIR) == ""
@@ -125,7 +125,7 @@ def test_an_error_is_shown_as_text_with_the_end_of_the_log(small: Experiment, tm
     (run, *_) = small.runs()
     traceback = "\n".join([*map(str, range(100, 200)), "ValueError: \x1b[2J[red]no\u202e"])
     options = {"experiment": "small"}
-    result = make_result(run, None, "error", error=traceback, options=options, versions={"a\x1b": "[bold]"})
+    result = make_result(run, None, "error", error=traceback, options=options, versions={"a": "[bold]"})
     folder = RunFolder(put(result, RunFolder.of(tmp_path, run).path).parent)
     folder.log.write_bytes(b"old\n" * 50 + b"last \xff\x1b[2J\n")
     (folder.path / "odd\x1b").touch()

@@ -33,10 +33,20 @@ def test_rows_are_written_with_ten_digits() -> None:
     assert measurements.curve_csv([row]) == HEAD + "391,1.00096,0.01,2.25,0.3333333333,nan,10\n"
 
 
-@pytest.mark.parametrize("tail", ["", "300,3,0.01", "300,3,0.01,2,10,nan,nan\n", "3x0,3,0.01,2,10,2,50\n"])
+WRONG = [f"{iteration},3,0.01,2,10,2,50\n" for iteration in ("3x0", "0.5", "-1", "1e308", "inf", "9" * 400)]
+TORN = ["", "300,3,0.01", "300,3,0.01,2,10,nan,nan\n", "300,3,0.01,2,10,2,1e300\n"]
+
+
+@pytest.mark.parametrize("tail", [*TORN, *WRONG])
 def test_a_curve_is_read_as_far_as_it_is_whole(folder: RunFolder, tail: str) -> None:
     (folder.path / "curve.csv").write_text(HEAD + ROWS + tail)
     assert read_curve(folder, ["test_accuracy", "none"]) == {"test_accuracy": {100: 20.0, 200: 30.5}, "none": {}}
+
+
+def test_a_curve_ends_after_so_many_rows(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurements, "MAX_ROWS", 1)
+    (folder.path / "curve.csv").write_text(HEAD + ROWS)
+    assert read_curve(folder, ["test_accuracy"]) == {"test_accuracy": {100: 20.0}}
 
 
 @pytest.mark.parametrize("content", [None, HEAD.encode(), b"\x00\x1b", b'"', b"\xff"])
@@ -64,6 +74,14 @@ def test_layers_read_back(folder: RunFolder) -> None:
         ('"f"', '"ab"', "fingerprint is 'ab'"),
         ('"moments":[', '"moments":[{"iteration":90000,"layers":[]},', "do not ascend"),
         ('"variance":2.0', '"variance":-1', "variance = -1 is out of range"),
+        ('"variance":2.0', '"variance":1e300', "variance = 1e[+]300 is out of range"),
+        ('"variance":2.0', f'"variance":1{"0" * 400}', "variance must be a finite number"),
+        ('"piece":0', '"piece":-1', "piece = -1 is out of range"),
+        ('"piece":0', f'"piece":1{"0" * 400}', "piece = 1000.*000 is out of range"),
+        ('"iteration":90000', '"iteration":1e308', "iteration"),
+        ('"conv1"', '"\\u001b[2J"', "name is .*: it is not a line of text"),
+        ('"conv1"', f'"{"x" * 1001}"', "name is .*: it is not a line of text"),
+        ("[2.0,1.0]", f"[{'1,' * 1000}1]", "singular_values is .* at most 1000"),
         ("}]}]}", "", "layers.json: the file is "),  # cut off
     ],
 )
@@ -110,6 +128,9 @@ def test_torn_or_changed_predictions_are_refused_or_read(folder: RunFolder, plac
         {"classes": np.zeros((3, 1), np.uint8)},
         {"classes": np.zeros(3, np.int64)},
         {"classes": np.zeros(3, np.uint8), "labels_sha256": np.array("ab")},
+        {"classes": np.zeros(3, np.uint8), "labels_sha256": np.array("\x1b" * 64)},
+        {"classes": np.zeros(3, np.uint8), "labels_sha256": np.frombuffer(b"\xff" * 256, "<U64").reshape(())},
+        {"classes": np.array(1, np.uint8)},
         {"classes": np.array([{}, print], dtype=object)},
         {"classes": np.zeros(50_000_000, np.uint8)},  # 50 kB on the disk
     ],

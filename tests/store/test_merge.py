@@ -26,7 +26,7 @@ COLLECT = Owner("cpu", 10)
 def place(out: Path, run: Run, files: dict[str, str] = FILES, **changes: Any) -> RunFolder:
     """Write a run's folder."""
     folder = RunFolder.of(out, run)
-    put(replace(record(run, Options(out)), **{"weights_sha256": "a", **changes}), folder.path)
+    put(replace(record(run, Options(out)), **{"weights_sha256": "a" * 64, **changes}), folder.path)
     for name, text in files.items():
         (folder.path / name).write_text(text)
     return folder
@@ -67,7 +67,7 @@ def test_a_finished_record_replaces_an_error_and_never_the_other_way(tmp_path: P
 
 def test_conflicts_are_named_and_the_rest_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "out"
-    changes = {"status": "not_converged", "train_loss": 2.3, "fingerprint": "another", "weights_sha256": "b"}
+    changes = {"status": "not_converged", "train_loss": 2.3, "fingerprint": "b" * 64, "weights_sha256": "b" * 64}
     one, other = place(a, ONE), place(b, ONE, {**FILES, "curve.csv": "1,3\n"}, **changes)
     place(b, TWO)
     assert main(["collect", str(a), str(b), "--out", str(out)]) == 1

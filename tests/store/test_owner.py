@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +40,17 @@ def test_an_owner_reads_back_and_odd_ones_do_not() -> None:
     assert " ".join(plain) == "device iterations iteration test_accuracy stage beat host pid place start"
     without = {name: value for name, value in plain.items() if name != "stage"}  # as the first version wrote it
     assert parse_owner(json.dumps(without).encode()) == ME
-    for change in ({"host": "\x1b[31m"}, {"pid": True}, {"iteration": None}, {"more": 1}, {"beat": float("nan")}):
+    odd = ({"host": "\x1b[31m"}, {"pid": True}, {"iteration": None}, {"more": 1}, {"beat": float("nan")})
+    for change in (*odd, {"place": "x" * 1001}, {"start": "\n"}, {"beat": 10**400}, {"stage": "\ud800"}):
         assert parse_owner(json.dumps(plain | change).encode()) is None
+
+
+def test_an_owner_on_a_host_with_an_odd_name_reads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "a\x1b\udcff")
+    monkeypatch.setattr(os, "readlink", Mock(side_effect=OSError))  # so that the name is the place, too
+    one = Owner("cpu", 10)
+    assert parse_owner(one.to_json().encode()) == one
+    assert (one.host, one.place) == (r"a\x1b\udcff", r"a\x1b\udcff")
 
 
 @given(st.binary() | st.dictionaries(st.text(), st.integers()).map(lambda d: json.dumps(d).encode()))

@@ -64,6 +64,7 @@ def test_the_cpu_is_strict_and_a_gpu_only_on_request(monkeypatch: pytest.MonkeyP
 
 def test_a_record_holds_what_selects_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("MKL_CBWR", "AVX\n")
     monkeypatch.setattr("replicate.provenance.code", lambda: Code("abc", False, "5f" * 32))
     options = Options(Path("out"), threads=1)
     configure(options)
@@ -72,6 +73,7 @@ def test_a_record_holds_what_selects_the_kernels(monkeypatch: pytest.MonkeyPatch
     assert found["device"] == found["environment"]["cpu"]
     assert (found["environment"]["threads"], found["environment"]["deterministic"]) == (1, True)
     assert found["environment"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert found["environment"]["MKL_CBWR"] == r"AVX\n"  # a line, as in every record
 
 
 def test_a_record_holds_whether_the_process_started_under_nvidias_mps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,14 @@ def test_what_is_not_finite_is_null() -> None:
     assert measure_layers(net, torch.ones(2, 2), torch.tensor([0, 1]))[1].variance is None
 
 
+def test_a_gradient_norm_beyond_float32_is_null() -> None:
+    net = nn.Linear(100, 2)
+    with torch.no_grad():
+        net.weight.zero_()
+    (entry,) = measure_layers(net, torch.full((2, 100), 3e38), torch.tensor([0, 0]))
+    assert (entry.variance is not None, entry.gradient_norm) == (True, None)
+
+
 def test_the_file(tiny: Run, options: Options, early: int) -> None:
     result = train_run(tiny, options)
     first, second, third = read_layers(RunFolder.of(options.out, tiny), result.fingerprint)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_run_leaves_its_record_its_curve_and_its_predictions(
 ) -> None:
     progress: list[tuple[int, float | None, str]] = []
     run = replace(tiny, batch_size=25)  # 100 images: a pass is 4 iterations
-    monkeypatch.setattr(Logger, "start", lambda *_: "https://example.org/1")
+    monkeypatch.setattr(Logger, "start", lambda *_: "https://example.org/1\n")
     result = train_run(
         run, options, lambda iteration, accuracy, stage="": progress.append((iteration, accuracy, stage))
     )
@@ -42,7 +43,7 @@ def test_a_run_leaves_its_record_its_curve_and_its_predictions(
     assert result.error is None
     assert result.status in ("converged", "not_converged")
     assert (result.iteration, result.data_label) == (8, "synthetic shapes")
-    assert result.url == "https://example.org/1"
+    assert result.url == r"https://example.org/1\n"  # a line
     assert len(result.fingerprint) == 64
     assert (result.classes, result.test_images, result.parts) == (10, 20, None)
     assert result.environment["threads"] == result.options["threads"] == 1
@@ -61,8 +62,10 @@ def test_a_run_leaves_its_record_its_curve_and_its_predictions(
     assert 100 * right.mean() == pytest.approx(result.test_accuracy, rel=1e-15)
 
     # An attempt that fails leaves nothing of this one.
-    monkeypatch.setattr(train, "init_net_", lambda *_: 1 / 0)
-    assert "ZeroDivisionError" in train_run(run, options).error
+    monkeypatch.setattr(train, "init_net_", lambda *_: os.stat("x" * 200_000 + "\udcff"))
+    failed = train_run(run, options)
+    assert failed == read_result(options.out / "runs" / run.run_id / "result.json")
+    assert (len(failed.error), failed.error[-9:]) == (100_000, "x\\udcff'\n")
     assert curve(options, run) == []
     with pytest.raises(FileNotFoundError):
         read_predictions(RunFolder.of(options.out, run))
