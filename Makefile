@@ -78,7 +78,7 @@ smoke: .venv/.installed  ## run the whole grid at toy size (about a minute) to c
 	$(call whole,smoke,$(if $(WANDB),,--wandb off),table3)
 
 chaos: .venv/.installed  ## run the smoke matrix under random faults and compare the results; writes results/chaos.md
-	$(BIN)/python experiments/chaos.py --interval 2 --page results/chaos.md
+	$(BIN)/python experiments/chaos.py --interval 2 --wandb offline --page results/chaos.md
 
 test: .venv/.installed  ## run the tests in two processes
 	$(BIN)/python -m pytest -n 2 --dist worksteal

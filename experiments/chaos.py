@@ -51,10 +51,10 @@ def chaos(
     set: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
     kinds: tuple[str, ...] = (),
-    faults: int = 200,
+    faults: int = 420,
     seed: int = 0,
     interval: float = 1.0,
-    seconds: float = 3600.0,
+    seconds: float = 7200.0,
     wandb: Literal["off", "offline"] = "off",
     page: Path | None = None,
 ) -> int:

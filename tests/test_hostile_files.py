@@ -152,6 +152,8 @@ def mutated(path: Path, data: st.DataObject) -> bytes:
 
 def mutated_json(record: Any, data: st.DataObject) -> bytes:
     """Replace, add or remove a value of a section at any depth."""
+    if "checksum" in record:
+        record["checksum"] = None  # it would hide what the reader makes of the rest
     section, inner = record, [record]
     while inner and data.draw(st.booleans()):
         section = data.draw(st.sampled_from(inner))

@@ -114,7 +114,7 @@ def test_what_is_no_file_is_set_aside_once(
     assert (result.status, result.error) == ("not_converged", None)
     assert folder.record() == result
     kept = {path.name.partition(".set-aside-")[0] for path in folder.path.iterdir() if "set-aside" in path.name}
-    # the others are written anew in their place, which is no harm to where a link leads
+    # the others are replaced, which is no harm to where a link leads
     assert kept == ({*names} if kind == "folder" else {"result.json", "checkpoint.pt"})
     if kind == "link":
         assert (tmp_path / "victim").read_text() == "precious"

@@ -50,7 +50,7 @@ class Display:
         number = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
         self.note(f"{number} {result.run.run_id}: {outcome(result)}")
         for text in result.set_aside or ():
-            self.note(f"      it started anew, because its checkpoint could not be used; set aside as {text}")
+            self.note(f"      it started again, because its checkpoint could not be used; set aside as {text}")
         if result.error:
             self.note(f"      {result.error.strip().splitlines()[-1]}")
 

@@ -1,5 +1,6 @@
 """Types of the fields of files, with their bounds. A file may come from somebody else: everything in it is checked."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -22,6 +23,19 @@ def as_line(text: str) -> str:
 def _one_line(text: str) -> str:
     if len(text) > MAX_LINE or not text.isprintable():
         raise ValueError("it is not a line of text")
+    return text
+
+
+def _text(text: str) -> str:
+    # not by pydantic, whose strings with a maximum may not hold half of a surrogate pair, as names of files may
+    if len(text) > MAX_ERROR:
+        raise ValueError("it is too long")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError("it does not have 64 hexadecimal digits")
     return text
 
 
@@ -59,9 +73,9 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 
 Line = Annotated[str, AfterValidator(_one_line)]  # shown in tables and on terminals
-Text = Annotated[str, Field(max_length=MAX_ERROR)]  # of any lines; escaped wherever it is shown
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # sha256
-Fingerprint = Annotated[str, Field(pattern="^([0-9a-f]{64}|unknown)$")]
+Text = Annotated[str, AfterValidator(_text)]  # of any lines; escaped wherever it is shown
+Digest = Annotated[str, AfterValidator(_digest)]  # sha256
+Fingerprint = Annotated[str, AfterValidator(lambda text: text if text == "unknown" else _digest(text))]
 Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Size = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 Accuracy = Annotated[float, Field(ge=0, le=100)]  # in %

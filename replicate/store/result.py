@@ -124,7 +124,7 @@ class Result:
     # If a stopped run was resumed by other code or on another machine: commit, dirty, versions, device and environment
     # from the iteration `from` on
     parts: list[Plain] | None = None
-    # Checkpoints of the run that could not be used, each with the reason; after the last one, the run started anew
+    # Checkpoints of the run that could not be used, each with the reason; after the last one, the run started again
     set_aside: list[Line] | None = None
     url: Line | None = None  # where its logger shows the run; None unless it was logged online
 
