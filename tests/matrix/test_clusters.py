@@ -224,8 +224,14 @@ def test_ctrl_c_ends_the_workers_after_their_checkpoints(
     assert not list(tmp_path.glob("runs/*/claim"))
 
 
-def test_a_matrix_on_ray_loses_a_node(ray: Any, matrix: Matrix, tmp_path: Path, capsys: Output) -> None:
+def test_a_matrix_on_ray_loses_a_node(
+    ray: Any, matrix: Matrix, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output: list[str] = []
+    for name in ("yaml", "rich"):  # no worker imports from the current folder
+        (here := tmp_path / "here" / name).mkdir(parents=True)
+        (here / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()")
+    monkeypatch.chdir(here.parent)
 
     def printed_once(text: str) -> bool:
         output.append(capsys.readouterr().out)
@@ -242,6 +248,7 @@ def test_a_matrix_on_ray_loses_a_node(ray: Any, matrix: Matrix, tmp_path: Path, 
     assert printed_once(" failed: Ray lost it (")
     assert results.keys() == {0, 4, 20, 21, 22}
     assert len(starts(tmp_path)) == 6
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_part_of_a_gpu_is_refused() -> None:
