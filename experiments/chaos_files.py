@@ -32,7 +32,10 @@ def flip(path: Path, rng: random.Random) -> bool:
         if not path.is_file():  # a pipe, which would block
             return False
         with path.open("r+b") as file:
-            place = rng.randrange(os.fstat(file.fileno()).st_size)
+            size = os.fstat(file.fileno()).st_size
+            place = rng.choice(
+                [rng.randrange(size), rng.randrange(size * 49 // 50, size)]
+            )  # an archive's index is last
             file.seek(place)
             (byte,) = file.read(1)
             file.seek(place)

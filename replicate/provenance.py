@@ -1,5 +1,6 @@
 """Provenance of a number: the code's commit, the versions of libraries, the processor."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -33,19 +34,27 @@ class Code:
 
 @cache
 def code() -> Code:
-    """The code of this process, as its first call finds it on the disk.
+    """The code on the disk when a process first asks.
 
-    The server of the local processes calls it as soon as it has loaded the training, and the processes that it forks
-    inherit the answer. So a record names the code that ran, even if the files are edited meanwhile.
+    The server of the local processes asks before and after it loads the training, and the processes that it forks
+    inherit the answer. So a record names the code that ran, even if the files are edited meanwhile. Python's cache of
+    compiled files is trusted; it knows a file by its size and the second of its last change.
     """
     return Code(*commit(), sources())
 
 
 def sources(package: Path = PACKAGE) -> str:
-    """Return the sha256 (hexadecimal) over the lines `path sha256(bytes)` of the package's Python files, sorted."""
-    paths = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
-    lines = (f"{path} {hashlib.sha256((package / path).read_bytes()).hexdigest()}\n" for path in paths)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    """Return the sha256 (hexadecimal) over the lines `path sha256(bytes)` of the package's Python files, sorted.
+
+    Hidden files are left out, as editors make them, and a file that is removed meanwhile.
+    """
+    lines = []
+    for path in package.rglob("*.py"):
+        name = path.relative_to(package)
+        if not any(part.startswith(".") for part in name.parts):
+            with contextlib.suppress(FileNotFoundError):
+                lines.append(f"{name.as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def commit(root: Path = ROOT) -> tuple[str, bool | None]:

@@ -46,6 +46,9 @@ def test_the_digest_is_of_the_python_files(tmp_path: Path) -> None:
     copy = shutil.copytree(PACKAGE, tmp_path / "copy")
     assert sources(copy) == sources() == code().sources
     (copy / "README.md").write_text("no code")
+    (copy / "init" / ".#schemes.py").symlink_to("me@here.1234")  # an editor's mark of an unsaved file
+    (copy / ".ipynb_checkpoints").mkdir()
+    (copy / ".ipynb_checkpoints" / "run.py").touch()
     assert sources(copy) == sources()
     scheme = copy / "init" / "schemes.py"
     scheme.write_bytes(scheme.read_bytes() + b"\n")

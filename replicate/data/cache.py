@@ -1,5 +1,6 @@
 """Cache of decoded images, one per machine: per key a `.npy` file, which all processes map into memory, and a `.json`.
 
+A key is `PLACE-CONTENT`. There is one entry per place: a new one replaces those of other contents.
 Any of the files may be deleted at any time; a file that is missing or damaged is made again.
 """
 
@@ -44,7 +45,7 @@ def get_or_create(key: str, create: Callable[[], Entry]) -> Entry:
     the entry is created without it, with a warning.
 
     Args:
-        key: a file name without its suffix.
+        key: `PLACE-CONTENT`, a file name without its suffix.
         create: makes the entry.
 
     Returns:
@@ -94,6 +95,9 @@ def _write(path: Path, entry: Entry) -> None:
     try:
         write_atomically(path, file.getbuffer())  # processes that have mapped the old file keep it
         write_atomically(path.with_suffix(".json"), json.dumps(about))
+        for other in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
+            if other.stem != path.stem:
+                other.unlink(missing_ok=True)
     except OSError as error:
         text = f"cannot cache the decoded images ({error}), so every run decodes them again"
         warnings.warn(f"{text}; set REPLICATE_CACHE to a folder with free space", stacklevel=3)

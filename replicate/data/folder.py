@@ -66,11 +66,12 @@ def files(folder: Path) -> dict[str, Classes]:
 def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Dataset:
     """Read a folder of images, from the cache if they have been decoded on this machine before.
 
-    The key of the cache is made of the folder's real path and, as in git's index, of each file's relative name, device,
-    inode, size, and times of modification and of change in nanoseconds. An image replaced by one of the same size and
-    with the same modification time is noticed, because no program can set the time of change. Two folders never share
-    an entry, even if one is a copy of the other; a link to a folder is the same folder. Classes are numbered in the
-    order of their names; the images of a class are in the order of their names.
+    The key of the cache is made of the folder's real path and, as in git's index, of each file's relative name, inode,
+    size, and times of modification and of change in nanoseconds. An image replaced by one of the same size and with the
+    same modification time is noticed, because no program can set the time of change. (The device is left out: its
+    number differs between hosts that share a disk.) Two folders never share an entry, even if one is a copy of the
+    other; a link to a folder is the same folder. An entry replaces the folder's earlier one. Classes are numbered in
+    the order of their names; the images of a class are in the order of their names.
 
     Args:
         dataset: `folder:NAME`.
@@ -129,12 +130,13 @@ def _relative(path: Path) -> str:
 
 def _key(folder: Path, paths: Sequence[Path]) -> str:
     # Another decoder may decode the same JPEG file into other pixels.
-    decoder = f"{CACHE_VERSION} Pillow {PIL.__version__} libjpeg {features.version('jpg')}"
-    lines = [decoder, str(folder.resolve())]
+    lines = [f"{CACHE_VERSION} Pillow {PIL.__version__} libjpeg {features.version('jpg')}"]
     for path in paths:
         at = path.stat()
-        lines.append(f"{_relative(path)}\0{at.st_dev} {at.st_ino} {at.st_size} {at.st_mtime_ns} {at.st_ctime_ns}")
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        lines.append(f"{_relative(path)}\0{at.st_ino} {at.st_size} {at.st_mtime_ns} {at.st_ctime_ns}")
+    texts = (str(folder.resolve()), "\n".join(lines))
+    place, content = (hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32] for text in texts)
+    return f"{place}-{content}"
 
 
 def _decode(paths: Sequence[Path], progress: Progress | None) -> Entry:

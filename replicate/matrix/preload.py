@@ -23,19 +23,18 @@ def _end_with_the_parent() -> None:
 
 _watch = threading.Thread(target=_end_with_the_parent)
 _watch.start()
-_module, failure = (
-    "replicate",
-    "",
-)  # the first error; a second import in the same process may hide it behind another one
+failure = ""  # the first error; a second import in the same process may hide it behind another one
+_loading = "replicate"
 try:
     os.chdir("/")  # matplotlib reads a file of the current folder when it is imported; tasks return to theirs
     before = provenance.sources()
-    for _module in os.environ["REPLICATE_PRELOAD"].split():
-        importlib.import_module(_module)
+    for _loading in os.environ["REPLICATE_PRELOAD"].split():
+        importlib.import_module(_loading)
+    _loading = "replicate"
     if not before == provenance.code().sources == provenance.sources():
         raise RuntimeError("its files were changed meanwhile; give the command again")
 except BaseException as error:  # the server must live to report it
     traceback.print_exc()
-    failure = f"cannot load {_module}: {type(error).__name__}: {error}"
+    failure = f"cannot load {_loading}: {type(error).__name__}: {error}"
 _loaded.set()
 _watch.join()  # no thread may run when the server forks

@@ -167,6 +167,8 @@ def strip(doc: Document) -> Picture:
         axes.set_xlim(-0.4, len(places) - 0.2)
     if not compared and all(cell["mean"] is None for cell in doc["cells"]):
         line[0].set_ylim(0, 100)
+    bottom, top = line[0].get_ylim()
+    line[0].set_ylim(max(bottom, 0), min(top, 100))  # the interval of two runs can lead far beyond
     axis = doc["axes"][0]
     note = "n/c (k/m): k of m finished runs did not converge, which is more than half; … k/m: k of m have finished."
     return Picture(figure, f"final test accuracy by {NOUNS.get(axis, axis)}", (note,))

@@ -17,8 +17,9 @@ from typing_extensions import Buffer
 
 from replicate.errors import UsageError
 
-# What the system says of a link, of a file or a link in place of a folder, of a pipe that nobody reads, and of a folder
-NOT_PLAIN = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
+# What systems say of a link, a file or a link in place of a folder, a pipe that nobody reads, a folder and a socket
+NOT_PLAIN = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENXIO, errno.EISDIR, errno.EOPNOTSUPP)
+PASS = getattr(os, "O_PATH", os.O_RDONLY)  # to open a folder that one may pass through but not list
 WANDB_LINK = "debug-core.log"  # leads to W&B's cache; nothing writes through it. Its other links lead to its own folder
 MAX_BYTES = 16_000_000  # of a file of a run, except its checkpoint; the largest, layers.json, has about 100,000
 
@@ -91,7 +92,7 @@ def _open(path: Path, flags: int, below: Path | None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             for folder in folders:  # one after the other, because O_NOFOLLOW is about the last name of a path
-                place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | follow, dir_fd=place)
+                place = os.open(folder, PASS | os.O_DIRECTORY | follow, dir_fd=place)
                 stack.callback(os.close, place)
                 follow = os.O_NOFOLLOW
             # O_NONBLOCK, or opening a pipe would wait for its other end
@@ -169,7 +170,9 @@ def refuse_links_out(folder: Path) -> None:
     """Raise a UsageError if a folder is a symbolic link, or if one below it leads out of it; W&B's own are left out."""
     refuse_link(folder)
     for parent, folders, files in os.walk(folder):
-        for path in (Path(parent, name) for name in (*folders, *files) if name != WANDB_LINK):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.name == WANDB_LINK and path.parent.name in ("logs", "wandb"):
+                continue
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
                 refuse_link(path)
 
@@ -177,7 +180,9 @@ def refuse_links_out(folder: Path) -> None:
 def refuse_link(path: Path) -> None:
     """Raise a UsageError if there is a symbolic link at this path."""
     if path.is_symlink():
-        raise UsageError(f"{path} is a symbolic link, and nothing is written through one; remove it")
+        raise UsageError(
+            f"{path} is a symbolic link, and nothing is written through one; remove it (the output folder may be one)"
+        )
 
 
 def escape_control_chars(text: str) -> str:

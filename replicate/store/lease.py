@@ -195,15 +195,15 @@ def remove_expired(folder: RunFolder, info: LeaseInfo) -> LeaseInfo | None:
         info: the lease, as found.
 
     Returns:
-        None; or the lease with a `problem`, if the user may not remove it.
+        None; or the lease with a `problem`, if it cannot be removed.
     """
     try:
         _remove(folder, info.token)
-    except PermissionError:
-        problem = f"{folder.lease} is left from {info.holder}, which is gone, and only {user_of(folder.lease)} can"
-        return replace(info, problem=f"{problem} remove it")
-    except OSError:  # another process was faster
-        pass
+    except FileNotFoundError:  # another process was faster
+        return None
+    except OSError as error:
+        problem = f"{folder.lease} is left from {info.holder}, which is gone, and cannot be removed ({error.strerror})"
+        return replace(info, problem=f"{problem}; it belongs to {user_of(folder.lease)}")
     return None
 
 

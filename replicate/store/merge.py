@@ -108,6 +108,9 @@ def _merge_run(folders: Iterable[RunFolder], target: RunFolder, report: MergeRep
     if info is not None and info.expired:
         info = remove_expired(target, info)
     lease = acquire(target, Owner("collect", found[0].result.run.iterations)) if info is None else None
+    if lease is None and info is not None and info.problem:
+        report.unreadable.append(f"{target.path}: {info.problem}")
+        return
     if lease is None:
         report.in_progress.append(f"{target.path} ({info.holder if info else 'another process'})")
         return

@@ -47,8 +47,11 @@ def process_start_time(pid: int) -> str | None:
 
 
 def user_of(path: Path) -> str:
-    """Name the user to whom a file belongs, for a sentence."""
-    user = path.lstat().st_uid
+    """Name the user to whom a file belongs, for a sentence; of one that cannot be looked at, the user of its folder."""
+    for place in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            user = place.lstat().st_uid
+            break
     try:
         return f"the user {pwd.getpwuid(user).pw_name}"
     except KeyError:

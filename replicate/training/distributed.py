@@ -5,6 +5,7 @@ fails or dies, all of them end, and the run's record names the one that did.
 """
 
 import contextlib
+import importlib
 import multiprocessing as mp
 import os
 import signal
@@ -24,6 +25,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from replicate import provenance
 from replicate.errors import KILLED, RankFailedError, transient_kind
+from replicate.names import modules
 from replicate.options import Options
 from replicate.run import Run
 
@@ -239,6 +241,8 @@ def _rank(
         for one in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # until CheckpointOnSignal does
             signal.signal(signal.Signals[one], signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, daemon=True).start()
+        for module in modules():  # all that the training may load
+            importlib.import_module(module)
         if provenance.code().sources != sources:
             raise RuntimeError(f"{provenance.PACKAGE} was changed after rank 0 had loaded it; give the command again")
         store = _store(port, size, is_master=False)

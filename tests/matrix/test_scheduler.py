@@ -103,7 +103,7 @@ def test_a_dead_lease_of_another_user_is_an_error_that_names_both(
     me = pwd.getpwuid(os.getuid()).pw_name
     problem = f"{dead.run_id} cannot be carried out: {lease} is left from process {os.getpid()} on "
     assert text.getvalue().count(problem) == 1
-    assert f", which is gone, and only the user {me} can remove it" in text.getvalue()
+    assert f", which is gone, and cannot be removed (Permission denied); it belongs to the user {me}" in text.getvalue()
     assert results(tmp_path).keys() == {4}
     with read_only(lease, mode=0o111):
         assert schedule(dead) == MatrixSummary(errors=1, unfinished=0)

@@ -1,5 +1,6 @@
 """Leases, between real processes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from slurm_cluster import wait
@@ -70,6 +72,16 @@ def test_of_many_that_take_over_from_a_dead_owner_one_succeeds(folder: RunFolder
     assert acquire(folder, ME, "second") is None
     assert first.held
     assert os.listdir(folder.path) == [LEASE]
+
+
+def test_a_lease_that_cannot_be_removed_is_a_problem(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert acquire(folder, replace(ME, start="1"), "dead") is not None
+    dead = LeaseWatch().look(folder)
+    monkeypatch.setattr(os, "rename", Mock(side_effect=OSError(errno.EBUSY, "Device or resource busy")))
+    left = remove_expired(folder, dead)
+    assert ", which is gone, and cannot be removed (Device or resource busy); it belongs to the user " in left.problem
+    monkeypatch.setattr(os, "rename", Mock(side_effect=FileNotFoundError))  # another process was faster
+    assert remove_expired(folder, dead) is None
 
 
 def test_an_owner_is_judged_by_its_process(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,8 @@ def test_a_lease_that_only_another_user_can_read(tmp_path: Path) -> None:
     me = pwd.getpwuid(os.getuid()).pw_name
     assert (info.expired, info.problem) == (False, f"only the user {me} can read {folder.lease}")
     assert info.holder == info.problem
+    with read_only(folder.path, mode=0):  # the lease cannot even be looked at
+        assert LeaseWatch().look(folder) == info
 
 
 def test_a_heartbeat_that_cannot_be_read_is_one(tmp_path: Path, now: list[float]) -> None:

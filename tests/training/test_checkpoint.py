@@ -1,6 +1,7 @@
 """A run that is cut off anywhere and started again ends in the same bits."""
 
 import contextlib
+import hashlib
 import io
 import math
 import random
@@ -15,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 from runs import stop_at, train_run
-from torch import Tensor
 
 from replicate.data import load
 from replicate.options import Options
@@ -79,7 +79,7 @@ def test_cut_again_and_again(run: Run, options: Options, tmp_path: Path) -> None
         state = torch.load(path, weights_only=True)
         for group in state["optimizer"]["param_groups"]:
             group["fused"] = True  # as on a GPU, where a step rounds in another way; the resuming process decides
-        torch.save(state, path)
+        path.write_bytes(checkpoint.pack(state))
     check_same(run, options, whole, other, train_run(run, other))
 
 
@@ -114,11 +114,11 @@ def bomb() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
-    return file.getvalue()
+    return file.getvalue() + hashlib.sha256(file.getvalue()).digest()
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"no checkpoint", "File is not a zip file"), (bomb(), "expand to more than its size")]
+    ("content", "reason"), [(b"no checkpoint", "its checksum is wrong"), (bomb(), "expand to more than its size")]
 )
 def test_a_file_that_is_no_checkpoint_is_set_aside(
     run: Run, options: Options, content: bytes, reason: str, capsys: pytest.CaptureFixture[str]
@@ -140,9 +140,9 @@ def test_a_file_that_is_no_checkpoint_is_set_aside(
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, change: dict) -> None:
     folder = RunFolder(tmp_path)
     mine = {"schema": checkpoint.SCHEMA, "identity": f"{folder.run_id} 3f3f"}
-    torch.save(mine, folder.checkpoint)
+    folder.checkpoint.write_bytes(checkpoint.pack(mine))
     assert checkpoint.read(folder, "3f3f", "cpu") == mine
-    torch.save({**mine, **change}, folder.checkpoint)
+    folder.checkpoint.write_bytes(checkpoint.pack({**mine, **change}))
     with pytest.raises(Exception, match=r"it is not of schema|Weights only load failed"):
         checkpoint.read(folder, "3f3f", "cpu")
     assert not Evil.executed
@@ -155,21 +155,16 @@ def stopped(run: Run, options: Options) -> Path:
     return RunFolder.of(options.out, run).checkpoint
 
 
-def test_a_single_bit_that_flips_is_noticed(run: Run, options: Options, stopped: Path) -> None:
-    content, rng = stopped.read_bytes(), random.Random(0)
-    found = load("synthetic", options.data_dir)
-    whole = checkpoint.read(RunFolder(stopped.parent), found.fingerprint, "cpu")
-    for _ in range(60):
+def test_a_single_bit_that_flips_is_noticed(tmp_path: Path) -> None:
+    """Also one of those that torch obeys, such as the mark of a folder, whose content it does not read."""
+    folder = RunFolder(tmp_path)
+    content = checkpoint.pack({"schema": checkpoint.SCHEMA, "identity": f"{folder.run_id} 3f3f", "w": torch.ones(3)})
+    for place in range(len(content)):
         flipped = bytearray(content)
-        flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        stopped.write_bytes(flipped)
-        try:
-            state = checkpoint.read(RunFolder(stopped.parent), found.fingerprint, "cpu")
-        except Exception:
-            continue
-        # some bits mean nothing, such as a time stamp in the archive
-        assert all(map(torch.equal, tensors(state), tensors(whole)))
-        assert repr(state) == repr(whole)
+        flipped[place] ^= 1 << place % 8
+        folder.checkpoint.write_bytes(flipped)
+        with pytest.raises(ValueError, match="its checksum is wrong"):
+            checkpoint.read(folder, "3f3f", "cpu")
 
 
 def test_a_damaged_checkpoint_starts_the_run_anew(run: Run, options: Options, stopped: Path, tmp_path: Path) -> None:
@@ -182,15 +177,7 @@ def test_a_damaged_checkpoint_starts_the_run_anew(run: Run, options: Options, st
     assert again is None
     resumed = train_run(run, options)
     check_same(run, other, whole, options, resumed)
-    assert "the checksum of archive/data/" in "".join(resumed.set_aside)
-
-
-def tensors(state: object) -> list[Tensor]:
-    """All tensors in plain data."""
-    if isinstance(state, Tensor):
-        return [state]
-    below = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return [tensor for part in below for tensor in tensors(part)]
+    assert "its checksum is wrong" in "".join(resumed.set_aside)
 
 
 def places(state: object) -> Iterator[tuple[object, ...]]:
@@ -224,5 +211,5 @@ def test_a_state_that_passes_the_check_can_be_resumed_from(run: Run, options: Op
             accepted.append((place, other))
     assert 10 < len(accepted) < 100
     for place, other in rng.sample(accepted, 6):
-        torch.save(other, stopped)
+        stopped.write_bytes(checkpoint.pack(other))
         assert train_run(run, options).error is None, place
