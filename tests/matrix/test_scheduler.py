@@ -93,6 +93,12 @@ def test_a_stage_of_the_start_is_shown_but_is_no_progress(launcher: LocalLaunche
     assert counted == [run.run_id]
 
 
+def test_a_checkpoint_that_was_set_aside_is_shown(text: StringIO) -> None:
+    reason = "checkpoint.pt.set-aside-1: ValueError: its checksum is wrong"
+    Display(Console(file=text, width=300)).ended(of_seed(0), replace(ended(of_seed(0)), set_aside=[reason]))
+    assert f"because its checkpoint could not be used; set aside as {reason}\n" in text.getvalue()
+
+
 def test_a_dead_lease_of_another_user_is_an_error_that_names_both(
     schedule: Schedule, tmp_path: Path, text: StringIO
 ) -> None:

@@ -97,7 +97,8 @@ def test_what_is_shown_of_a_run(small: Experiment, tmp_path: Path) -> None:
     init[3] |= {"variance": 4.0, "converged": False, "tries": 20}
     init[6] |= {"variance": None}
     history: list[Attempt] = [{"attempt": 1, "when": "yesterday", "reason": "out of memory"}]
-    folder = RunFolder(put(replace(result, init=init, history=history), RunFolder.of(tmp_path, run).path).parent)
+    known = {"init": init, "history": history, "set_aside": ["checkpoint.pt.set-aside-1: it was damaged"]}
+    folder = RunFolder(put(replace(result, **known), RunFolder.of(tmp_path, run).path).parent)
     text = shown(folder)
     lines = text.splitlines()
     assert len(lines) <= 40
@@ -106,6 +107,7 @@ def test_what_is_shown_of_a_run(small: Experiment, tmp_path: Path) -> None:
     assert settings in " ".join(text.split())
     assert "The images are generated, so these numbers mean nothing." in text
     assert "1 failed attempt before; out of memory" in text
+    assert "checkpoint.pt.set-aside-1: it was damaged" in text
     assert "curve.csv, layers.json, predictions.npz, result.json" in text
     init_line = (
         "19 layers; 37 of 38 variances reached the tolerance; farthest from variance 1 afterwards: conv2 (1 to 4)"
