@@ -62,15 +62,15 @@ def test_a_matrix_and_its_figures_in_odd_surroundings(traps: Path) -> None:
     assert {path.name.partition("_")[0] for path in (traps / ("x" * 120)).iterdir()} <= {"torchinductor"}
 
 
-@pytest.mark.parametrize(("encoding", "commands"), [("ascii", ["status", "table", "doctor"]), ("latin-1", ["table"])])
+@pytest.mark.parametrize(("encoding", "commands"), [("ascii", ["status", "table"]), ("latin-1", ["table"])])
 def test_characters_that_the_output_lacks_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, commands: list[str]
 ) -> None:
     fill(tmp_path, Experiment.load(SMOKE).runs()[:4], points=2)
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
     for command in commands:
-        words = [command, *([] if command == "doctor" else [SMOKE]), "--out", str(tmp_path)]
-        done = subprocess.run([REPLICATE, *words], capture_output=True, check=False)
+        words = [REPLICATE, command, SMOKE, "--out", str(tmp_path)]
+        done = subprocess.run(words, capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"?" in done.stdout
 
