@@ -14,8 +14,10 @@ import pytorch_lightning as pl
 import torch
 
 from replicate.data.dataset import Dataset
+from replicate.errors import transient_kind
 from replicate.run import Run
 from replicate.store.fields import as_line
+from replicate.store.files import NotPlainFileError
 from replicate.store.lease import Lease
 from replicate.store.run_folder import CHECKPOINT, RunFolder
 from replicate.training.checkpoint_state import check_state
@@ -160,6 +162,9 @@ def load(
 
     Returns:
         The state; None if there is none to resume from.
+
+    Raises:
+        Exception: the file cannot be read now, or there is no memory for it.
     """
     try:
         state = read(lease.folder, dataset.fingerprint, device)
@@ -168,6 +173,9 @@ def load(
     except FileNotFoundError:
         return None
     except Exception as error:  # a torn or foreign file can make the reader raise anything
+        passing = isinstance(error, OSError) or transient_kind(error) is not None
+        if passing and not isinstance(error, NotPlainFileError):  # the file may be sound
+            raise
         reason = " ".join(" ".join(traceback.format_exception_only(error)).split())
         note = as_line(f"{lease.set_aside(CHECKPOINT)}: {reason}")
         print(f"the checkpoint cannot be used, and was set aside as {note}")

@@ -1,6 +1,7 @@
 """A run that is cut off anywhere and started again ends in the same bits."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import math
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -178,6 +180,20 @@ def test_a_damaged_checkpoint_starts_the_run_anew(run: Run, options: Options, st
     resumed = train_run(run, options)
     check_same(run, other, whole, options, resumed)
     assert "its checksum is wrong" in "".join(resumed.set_aside)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), OSError(errno.EIO, "Input/output error")]
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(
+    run: Run, options: Options, stopped: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    content = stopped.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "read", Mock(side_effect=error))
+        assert train_run(run, options).status == "error"
+    assert stopped.read_bytes() == content
+    assert train_run(run, options).set_aside is None
 
 
 def places(state: object) -> Iterator[tuple[object, ...]]:
