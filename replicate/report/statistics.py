@@ -67,7 +67,7 @@ def bartlett(spreads: Sequence[Spread]) -> float | None:
     excess = -2 * sum(spread.df * math.log(spread.sd / total.sd) for spread in spreads)
     more_groups = len(spreads) - 1
     correction = 1 + (sum(1 / spread.df for spread in spreads) - 1 / total.df) / (3 * more_groups)
-    return float(chdtrc(more_groups, excess / correction))
+    return float(chdtrc(more_groups, max(0.0, excess) / correction))  # equal spreads can be rounded to less than 0
 
 
 @dataclass(frozen=True, slots=True)
