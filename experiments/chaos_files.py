@@ -33,9 +33,8 @@ def flip(path: Path, rng: random.Random) -> bool:
             return False
         with path.open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
-            place = rng.choice(
-                [rng.randrange(size), rng.randrange(size * 49 // 50, size)]
-            )  # an archive's index is last
+            # half of them in the last 2 %, where an archive has its index
+            place = rng.choice([rng.randrange(size), rng.randrange(size * 49 // 50, size)])
             file.seek(place)
             (byte,) = file.read(1)
             file.seek(place)

@@ -11,8 +11,8 @@ DAC_OVERRIDE, DAC_READ_SEARCH = 1 << 1, 1 << 2
 
 
 @contextmanager
-def read_only(folder: Path, mode: int = 0o555) -> Iterator[None]:
-    """Within, this thread cannot write to a folder and those below it, or has only the permissions of another mode."""
+def restricted(folder: Path, mode: int = 0o555) -> Iterator[None]:
+    """Within, this thread has only these permissions for a folder and those below it."""
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     before = _capabilities() if os.geteuid() == 0 else None
     for path in folders:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_lines import parse
-from permissions import read_only
+from permissions import restricted
 from workers import ended, put, record
 
 from replicate import carry_out
@@ -224,7 +224,7 @@ def test_results_in_a_folder_that_cannot_be_written(
 ) -> None:
     words = [SMOKE, "--out", str(out), "--only", "activation=tanh"]
     there = tmp_path_factory.mktemp("there")
-    with read_only(out):
+    with restricted(out):
         for command, folder in (("table", ""), ("figures", "/figures"), ("report", "/report")):
             assert main([command, *words]) == 2
             printed, problem = capsys.readouterr()

@@ -33,7 +33,8 @@ def _text(text: str) -> str:
     return text
 
 
-def _digest(text: str) -> str:
+def check_digest(text: str) -> str:
+    """Return a sha256 in hexadecimal digits; a ValueError if it is something else."""
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise ValueError("it does not have 64 hexadecimal digits")
     return text
@@ -74,8 +75,8 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 Line = Annotated[str, AfterValidator(_one_line)]  # shown in tables and on terminals
 Text = Annotated[str, AfterValidator(_text)]  # of any lines; escaped wherever it is shown
-Digest = Annotated[str, AfterValidator(_digest)]  # sha256
-Fingerprint = Annotated[str, AfterValidator(lambda text: text if text == "unknown" else _digest(text))]
+Digest = Annotated[str, AfterValidator(check_digest)]  # sha256
+Fingerprint = Annotated[str, AfterValidator(lambda text: text if text == "unknown" else check_digest(text))]
 Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Size = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 Accuracy = Annotated[float, Field(ge=0, le=100)]  # in %

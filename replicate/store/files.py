@@ -156,13 +156,13 @@ def prepare_output_folder(out: Path, run_ids: Iterable[str]) -> None:
             out of it. The message names the link.
     """
     runs = out / "runs"
+    refuse_link(runs)
     try:
         runs.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=runs).close()
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {out}: {error.strerror}; give another --out") from None
     for run_id in run_ids:
-        refuse_link(runs)
         refuse_links_out(runs / run_id)
 
 

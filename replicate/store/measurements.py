@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Annotated
@@ -18,7 +17,7 @@ from typing_extensions import TypedDict
 
 from replicate.errors import explain
 from replicate.run import STRICT
-from replicate.store.fields import MAX_COUNT, MAX_ENTRIES, MAX_NUMBER, Count, Line, Size
+from replicate.store.fields import MAX_COUNT, MAX_ENTRIES, MAX_NUMBER, Count, Line, Size, check_digest
 from replicate.store.files import MAX_BYTES
 from replicate.store.result import BadRecordError
 from replicate.store.run_folder import LAYERS, PREDICTIONS, RunFolder
@@ -192,8 +191,7 @@ def read_predictions(folder: RunFolder) -> Predictions:
             classes, digest = archive["classes"], archive["labels_sha256"]
         if classes.ndim != 1 or classes.dtype not in CLASS_DTYPES or digest.ndim or digest.dtype != np.dtype("<U64"):
             raise ValueError("wrong types of arrays")
-        if not re.fullmatch("[0-9a-f]{64}", str(digest)):
-            raise ValueError("its digest does not have 64 hexadecimal digits")
+        check_digest(str(digest))
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds of errors for a damaged file
         raise BadRecordError(f"not a file of predictions: {error}", path) from None
     return Predictions(classes, str(digest))

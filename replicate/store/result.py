@@ -121,8 +121,8 @@ class Result:
     weights_sha256: Digest | None = None  # digest of the final weights; None if the run did not reach its end
     # What else selects the kernels: processor, instruction set, threads, cuDNN, NVIDIA's MPS
     environment: Plain | None = None
-    # If a stopped run was resumed by other code or on another machine: commit, dirty, versions, device and environment
-    # from the iteration `from` on
+    # If a stopped run was resumed by other code or on another machine: commit, dirty, sources, versions, device and
+    # environment from the iteration `from` on
     parts: list[Plain] | None = None
     # Checkpoints of the run that could not be used, each with the reason; after the last one, the run started again
     set_aside: list[Line] | None = None

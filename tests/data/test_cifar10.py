@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from permissions import read_only
+from permissions import restricted
 from torchvision.datasets import CIFAR10
 
 from replicate.data import cifar10
@@ -107,7 +107,7 @@ def test_an_archive_in_a_folder_that_cannot_be_written_is_unpacked_in_the_cache(
     data_dir = tmp_path / "shared"
     data_dir.mkdir()
     shutil.copy(release / ARCHIVE, data_dir)
-    with read_only(data_dir):
+    with restricted(data_dir):
         for _ in range(2):
             check(load("cifar10", data_dir))
     assert os.listdir(data_dir) == [ARCHIVE]

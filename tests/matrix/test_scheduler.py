@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from permissions import read_only
+from permissions import restricted
 from rich.console import Console
 from slurm_cluster import wait
 from workers import SYNTHETIC, ended, put, record
@@ -104,14 +104,14 @@ def test_a_dead_lease_of_another_user_is_an_error_that_names_both(
 ) -> None:
     dead, other = of_seed(0), of_seed(4)
     lease = hold(tmp_path, dead, start="1").folder.lease
-    with read_only(lease):
+    with restricted(lease):
         assert schedule(dead, other) == MatrixSummary(errors=1, unfinished=0)
     me = pwd.getpwuid(os.getuid()).pw_name
     problem = f"{dead.run_id} cannot be carried out: {lease} is left from process {os.getpid()} on "
     assert text.getvalue().count(problem) == 1
     assert f", which is gone, and cannot be removed (Permission denied); it belongs to the user {me}" in text.getvalue()
     assert results(tmp_path).keys() == {4}
-    with read_only(lease, mode=0o111):
+    with restricted(lease, mode=0o111):
         assert schedule(dead) == MatrixSummary(errors=1, unfinished=0)
     assert f"only the user {me} can read {lease}" in text.getvalue()
     assert schedule(dead) == MatrixSummary(errors=0, unfinished=0)

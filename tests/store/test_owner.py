@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from odd_files import KINDS, make_odd
-from permissions import read_only
+from permissions import restricted
 
 from replicate.store import owner
 from replicate.store.lease import acquire, remove_expired
@@ -121,12 +121,12 @@ def test_a_link_is_no_lease_and_nothing_where_it_leads_is_removed(tmp_path: Path
 def test_a_lease_that_only_another_user_can_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert acquire(folder, ME, "mine") is not None
-    with read_only(folder.lease, mode=0o111):
+    with restricted(folder.lease, mode=0o111):
         info = LeaseWatch().look(folder)
     me = pwd.getpwuid(os.getuid()).pw_name
     assert (info.expired, info.problem) == (False, f"only the user {me} can read {folder.lease}")
     assert info.holder == info.problem
-    with read_only(folder.path, mode=0):  # the lease cannot even be looked at
+    with restricted(folder.path, mode=0):  # the lease cannot even be looked at
         assert LeaseWatch().look(folder) == info
 
 
@@ -137,7 +137,7 @@ def test_a_heartbeat_that_cannot_be_read_is_one(tmp_path: Path, now: list[float]
     file = folder.lease / "mine" / OWNER
     file.chmod(0)
     (tmp_path / "other").mkdir()
-    with read_only(tmp_path / "other"):  # without root's right to read everything
+    with restricted(tmp_path / "other"):  # without root's right to read everything
         for now[0] in (0, 5, 10, 15, 20):
             os.utime(file, ns=(0, int(now[0] * 10**9)))
             assert watch.look(folder) == LeaseInfo("mine", None)
