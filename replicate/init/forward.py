@@ -1,20 +1,17 @@
 """Run forward passes of a model: the batches, and the conditions, which are all restored afterwards."""
 
 import contextlib
-import inspect
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from replicate.init.report import LSUVError
+from replicate.init.batches import Batches, call_model, endless, is_single_batch
 
-# A batch is a tensor (n, …), a tuple of positional or a mapping of keyword arguments of the model, or anything else.
-Batches = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[], Any] | Iterable[Any]
 Forward = Callable[[nn.Module, Any], object]
 
 
@@ -25,10 +22,8 @@ class ForwardRunner:
 
     Args:
         model: the model to run.
-        batches: a tensor, a tuple or a mapping is one batch, used for every forward pass. A callable makes a batch for
-            each; an iterable, such as a list or a DataLoader, gives one for each and is started again when it ends.
-        forward: runs the model on a batch. None: tuples and lists are positional arguments, mappings are keyword
-            arguments, anything else is the only argument.
+        batches: one batch, a callable that makes one for each forward pass, or an iterable: see `endless`.
+        forward: runs the model on a batch. None: see `call_model`.
 
     Attributes:
         single_batch: whether every forward pass uses the same batch.
@@ -37,12 +32,12 @@ class ForwardRunner:
 
     def __init__(self, model: nn.Module, batches: Batches, forward: Forward | None = None) -> None:
         self.model = model
-        self.forward = forward or _call
-        self.single_batch = isinstance(batches, (Tensor, tuple, Mapping))
+        self.forward = forward or call_model
+        self.single_batch = is_single_batch(batches)
         self.passes = 0
         devices = _devices(model)
         self._device = devices.pop() if len(devices) == 1 else None
-        self._batches = _endless([batches] if self.single_batch else batches)
+        self._batches = endless(batches)
 
     def __call__(self) -> None:
         """Run one forward pass on the next batch.
@@ -51,37 +46,13 @@ class ForwardRunner:
             LSUVError: there is no further batch, or the model does not accept it.
         """
         batch = next(self._batches)
+        torch.clear_autocast_cache()  # the model may use autocast, whose copies of the weights are out of date
         batch = tree_map_only(Tensor, self._copy, dict(batch) if isinstance(batch, Mapping) else batch)
         self.passes += 1
         self.forward(self.model, batch)
 
     def _copy(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device or tensor.device, copy=True).requires_grad_(tensor.requires_grad)
-
-
-def _call(model: nn.Module, batch: Any) -> None:
-    kwargs = batch if isinstance(batch, dict) else {}
-    args = () if isinstance(batch, dict) else tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-    try:
-        inspect.signature(model.forward).bind(*args, **kwargs)
-    except TypeError as error:
-        hint = "pass forward=lambda model, batch: model(batch[0]) or similar"
-        raise LSUVError(f"the model does not accept such a batch ({error}); {hint}") from error
-    model(*args, **kwargs)
-
-
-def _endless(batches: Callable[[], Any] | Iterable[Any]) -> Iterator[Any]:
-    if callable(batches):
-        while True:
-            yield batches()
-    if not isinstance(batches, Iterable):
-        raise LSUVError(f"batches are a tensor, a callable or an iterable, not {type(batches).__name__}")
-    while True:
-        batch = nothing = object()
-        for batch in batches:
-            yield batch
-        if batch is nothing:
-            raise LSUVError("the batches came to an end; give a tensor, a list or an endless iterator")
 
 
 def _devices(model: nn.Module) -> set[torch.device]:
@@ -122,7 +93,9 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         for kind in ("cpu", "cuda"):
-            stack.enter_context(torch.autocast(kind, enabled=False))
+            # Autocast inside the model inherits that it keeps no copies of weights, which would be out of date.
+            stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        stack.callback(torch.clear_autocast_cache)
         yield
 
 

@@ -1,207 +1,212 @@
-"""Weight layers: their pieces, weights, biases and pre-activations, and which of them to initialise."""
+"""Weight layers: their pieces, linear maps and biases, their names, and which of them to initialise."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
-from replicate.init.report import LSUVError
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# Batch normalisation, embeddings and the like have weights too, but no pre-activation whose scale these should set.
-WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+from replicate.init.calls import Layout, Use
+from replicate.init.report import COMPUTED, FROZEN, LSUVError
 
 # A type of module, a pattern for names such as "encoder.*", or a predicate of name and module
 LayerFilter = type[nn.Module] | str | Callable[[str, nn.Module], bool]
 
 
-@dataclass(slots=True)
-class Call:
-    """One call of a module or function.
-
-    Args:
-        args: positional arguments, before other hooks see them.
-        kwargs: keyword arguments, before other hooks see them.
-        output: of the latest run.
-        run: calls the module again on the same input, with its present weights and the user's hooks.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    output: Any
-    run: Callable[[], Any]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class WeightLayer:
-    """A linear, bilinear or convolutional layer, or a maxout layer: one whose integer attribute `pieces` is above 1.
+    """A weight as forward passes apply it.
 
     Args:
-        name: the module's name in its model.
-        module: has `weight` (pieces·out, in, …), for transposed convolutions (in, pieces·out, …), and perhaps `bias`.
-        source: the module whose call shows the pre-activation. This is `module`, except for the `out_proj` of
-            `nn.MultiheadAttention`, which the attention applies without calling it.
-        pieces: number of linear pieces of a maxout layer, else 1.
+        name: of the module, if the parameter is its `weight`, else of the parameter.
+        module: the module that holds the parameter.
+        parameter: holds the weight, or the weight is computed from it.
+        weight: view of the parameter, in the shape in which it is applied.
+        layout: of the weight.
+        pieces: number of linear pieces of a maxout layer, or of slices of a packed weight, else 1.
+        scaled: what to multiply in order to scale the weight: the weight, or under weight_norm its magnitude.
+        all_biases: the biases to set to zero: (pieces·out,).
+        measured: whether the weight has a pre-activation of its own.
+        computed: whether the weight is computed from the parameter in each forward pass.
+        drawn: whether the scheme can draw the weight; otherwise it keeps its values.
+        norm_axis: under weight_norm: the axis of the weight with one magnitude each.
+        left: why it is left as it is; None: it is initialised.
     """
 
     name: str
     module: nn.Module
-    source: nn.Module
-    pieces: int = 1
+    parameter: nn.Parameter
+    weight: Tensor
+    layout: Layout
+    pieces: int
+    scaled: Tensor
+    all_biases: tuple[Tensor, ...] = ()
+    measured: bool = True
+    computed: bool = False
+    drawn: bool = True
+    norm_axis: int | None = None
+    left: str | None = None
 
-    def parameters(self) -> list[nn.Parameter]:
-        """The parameters that hold the weight."""
-        return [self.module.get_parameter("weight")]
+    def part(self, tensor: Tensor, piece: int, axis: int | None = None) -> Tensor:
+        """View of the rows that belong to a piece: consecutive ones in packed weights, every k-th in maxout layers.
 
-    def weight(self, piece: int) -> Tensor:
-        """View of the weight of one piece: (out, in, …), transposed (in, out, …). Writing to it changes the layer."""
-        axis = int(isinstance(self.module, TRANSPOSED))
-        # n·k in … -> n k in … -> n in …
-        return torch.unflatten(self.parameters()[0].detach(), axis, (-1, self.pieces)).select(axis + 1, piece)
-
-    def biases(self, piece: int) -> list[Tensor]:
-        """View of the bias of one piece: (out,). Empty if there is none."""
-        bias: Tensor | None = getattr(self.module, "bias", None)
-        return [] if bias is None else [torch.unflatten(bias.detach(), 0, (-1, self.pieces))[:, piece]]
+        Args:
+            tensor: the weight, or a tensor with the same number of outputs.
+            piece: index of the piece.
+            axis: of the outputs in the tensor; None: as in the weight.
+        """
+        if self.layout.slices > 1:
+            return tensor.chunk(self.layout.slices)[piece]
+        axis = self.layout.axis if axis is None else axis % tensor.ndim
+        if self.pieces == 1 or axis is None:
+            return tensor
+        return torch.unflatten(tensor, axis, (-1, self.pieces)).select(axis + 1, piece)  # n·k in … -> n in …
 
     def blocks(self, piece: int) -> list[Tensor]:
-        """Views (out, in, …) of the linear maps that make up a piece: one for each group of a convolution."""
-        groups = int(getattr(self.module, "groups", 1))
-        # Transposed convolutions are divided along their inputs: g·in out … -> g in out … -> g out in …
-        blocks = list(torch.unflatten(self.weight(piece), 0, (groups, -1)))
-        return [block.transpose(0, 1) for block in blocks] if isinstance(self.module, TRANSPOSED) else blocks
-
-    def values(self, call: Call) -> list[Tensor]:
-        """Return the pre-activation of each piece in one call.
-
-        The output is (n, pieces·out, …) or the same without n, for linear layers (…, pieces·out). If it is a tuple,
-        its first entry counts.
-
-        Raises:
-            LSUVError: the output is not a tensor, or does not contain all pieces.
-        """
-        output = call.output[0] if isinstance(call.output, tuple) else call.output
-        if not isinstance(output, Tensor):
-            raise LSUVError(f"layer {self.name!r} returns {type(output).__name__}, not a tensor")
-        if self.pieces == 1:
-            return [output.detach()]
-        channels = output.ndim - (1 if isinstance(self.module, nn.Bilinear) else self.weight(0).ndim - 1)
-        outputs = sum(block.shape[0] for piece in range(self.pieces) for block in self.blocks(piece))
-        if output.shape[channels] != outputs:
-            wrong = f"{output.shape[channels]} channels, not the {outputs} of all its pieces"
-            raise LSUVError(f"maxout layer {self.name!r} returns {wrong}; take the maximum in a module of its own")
-        pieces = torch.unflatten(output.detach(), channels, (-1, self.pieces))  # n c·k … -> n c k …
-        return [pieces.select(channels + 1, piece) for piece in range(self.pieces)]
-
-
-class AttentionInput(WeightLayer):
-    """The input projections of `nn.MultiheadAttention`: query, key and value are pieces 0, 1 and 2."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """One packed parameter, or three if key and value have other widths than the query."""
-        packed = self.module.in_proj_weight
-        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight") if packed is None else ("in_proj_weight",)
-        return [self.module.get_parameter(name) for name in names]
-
-    def weight(self, piece: int) -> Tensor:
-        """View of the weight of one projection: (out, in)."""
-        found = self.parameters()
-        return (found[piece] if len(found) == 3 else found[0].chunk(3)[piece]).detach()
+        """Views (out…, in…) of the linear maps that make up a piece, such as one for each group of a convolution."""
+        return list(self.layout.blocks(self.part(self.weight, piece)))
 
     def biases(self, piece: int) -> list[Tensor]:
-        """View of the bias of one projection: (out,)."""
-        packed: Tensor | None = getattr(self.module, "in_proj_bias", None)
-        return [] if packed is None else [packed.detach().chunk(3)[piece]]
+        """Views of the biases of a piece: (out,)."""
+        return [self.part(bias, piece, axis=0) for bias in self.all_biases]
 
-    def values(self, call: Call) -> list[Tensor]:
-        """Project the inputs (…, in) again, because the module does not return its projections."""
-        inputs = [*call.args[:3], *(call.kwargs[name] for name in ("query", "key", "value")[len(call.args) :])]
-        return [F.linear(x.detach(), self.weight(piece), *self.biases(piece)) for piece, x in enumerate(inputs)]
+    def tensors(self, piece: int) -> list[Tensor]:
+        """Views of all that an initialisation may change of a piece. The first one is what a rescaling multiplies."""
+        scaled = self.part(self.scaled, piece)
+        weight = [] if self.scaled is self.weight else [self.part(self.weight, piece)]
+        return [scaled, *weight, *self.biases(piece)]
+
+    def renew_magnitude(self) -> None:
+        """Under weight_norm: make the magnitudes those of the direction, so that both together are the drawn weight."""
+        if self.norm_axis is not None:
+            self.scaled.copy_(torch.norm_except_dim(self.weight, 2, self.norm_axis))
+
+    def values(self, preactivation: Tensor | list[Tensor]) -> list[Tensor]:
+        """Split the pre-activation by pieces.
+
+        Args:
+            preactivation: (…, pieces·out, …), or for packed weights one tensor per slice.
+        """
+        if isinstance(preactivation, list):
+            return [values.detach() for values in preactivation]
+        if self.pieces == 1:
+            return [preactivation.detach()]
+        axis = self.layout.channels % preactivation.ndim
+        pieces = torch.unflatten(preactivation.detach(), axis, (-1, self.pieces))  # n c·k … -> n c k …
+        return [pieces.select(axis + 1, piece) for piece in range(self.pieces)]
 
 
-def weight_layers(model: nn.Module) -> Iterator[WeightLayer]:
-    """Yield every weight layer of the model, in the order of registration."""
-    attentions = {m.out_proj: m for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
-            yield AttentionInput(f"{name}.in_proj".lstrip("."), module, module, pieces=3)
-        elif isinstance(module, WEIGHT_LAYERS) or _is_maxout(module):
-            yield WeightLayer(name, module, attentions.get(module, module), int(getattr(module, "pieces", 1)))
-
-
-def _is_maxout(module: nn.Module) -> bool:
-    """Whether a module of another type is a maxout layer. Activations may have `pieces` too, but no weight matrix."""
-    return isinstance(getattr(module, "pieces", None), int) and getattr(getattr(module, "weight", None), "ndim", 0) > 1
-
-
-def select_layers(model: nn.Module, layers: LayerFilter | Iterable[LayerFilter] | None = None) -> list[WeightLayer]:
-    """Select weight layers of a model, in the order of registration.
+@dataclass(slots=True, eq=False)
+class Computed:
+    """A tensor that was computed only from parameters and buffers, such as a standardised weight.
 
     Args:
-        model: any module.
-        layers: one filter or several; a layer is selected if it passes at least one of them. None: all layers.
+        value: the tensor.
+        function: returned it.
+        args: positional arguments of the call.
+        kwargs: its keyword arguments.
+        index: of the tensor among those that it returned; None: it returned one.
+        roots: the matrices among the parameters.
+    """
 
-    Returns:
-        At least one layer, each with a weight that can be written.
+    value: Tensor
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    index: int | None
+    roots: tuple[nn.Parameter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A parameter under one of its names in the model, and the module that holds it under that name."""
+
+    name: str
+    module: nn.Module
+    parameter: nn.Parameter
+
+
+def make_layer(entry: Entry, use: Use, computed: Computed | None, biases: list[Tensor], frozen: bool) -> WeightLayer:
+    """Make the layer of a weight at its first call.
+
+    Args:
+        entry: the parameter.
+        use: the weight.
+        computed: how the weight was computed, if it is no view of the parameter.
+        biases: of the layer.
+        frozen: whether parameters that do not require gradients are initialised.
 
     Raises:
-        LSUVError: no layer is selected, or one of them cannot be initialised.
+        LSUVError: its outputs cannot be divided by its groups and pieces.
     """
-    if isinstance(model, DistributedDataParallel):
-        raise LSUVError("initialise the model before wrapping it: DistributedDataParallel copies rank 0's weights")
-    found = list(weight_layers(model))
-    if layers is not None:
-        filters = [layers] if isinstance(layers, str) or callable(layers) else list(layers)
-        found = [layer for layer in found if any(_passes(layer, one) for one in filters)]
-        if not found:
-            raise LSUVError(f"layers={layers!r} selects no weight layer of the model")
-    if not found:
-        raise LSUVError("the model has no linear or convolutional layer (initialise it before torch.jit.script)")
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    if meta := next((name for name, tensor in tensors if tensor.is_meta), None):
-        raise LSUVError(f"{meta!r} is on the meta device and has no values; call model.to_empty(device=…) first")
-    for layer in found:
-        if problem := _problem(layer):
-            raise LSUVError(f"layer {layer.name!r} {problem}")
-    return found
-
-
-def _passes(layer: WeightLayer, one: LayerFilter) -> bool:
-    if isinstance(one, str):
-        return fnmatchcase(layer.name, one)
-    if isinstance(one, type):
-        return isinstance(layer.module, one)
-    return one(layer.name, layer.module)
-
-
-def _problem(layer: WeightLayer) -> str | None:
-    """Return why a layer cannot be initialised, or None if it can."""
-    module = layer.module
-    # Reading a parametrised weight computes it, and spectral_norm counts that. Under the older weight_norm,
-    # spectral_norm and prune, `weight` is computed before each forward pass and is no parameter.
+    weight = entry.parameter if computed else use.weight.detach()
+    pieces = getattr(entry.module, "pieces", 1)
+    name, scaled, norm_axis, left = layer_name(entry.name), weight, None, None
+    if computed and computed.function.__name__ == "_weight_norm":
+        _, scaled, norm_axis = computed.args
+    elif computed and re.search(r"(^|\.)parametrizations\.|_orig$|_v$", entry.name):
+        left = COMPUTED
+    if not frozen and not (entry.parameter.requires_grad and (scaled is weight or scaled.requires_grad)):
+        left = FROZEN
+    layer = WeightLayer(
+        name=name,
+        module=entry.module,
+        parameter=entry.parameter,
+        weight=weight.detach(),
+        layout=use.layout,
+        pieces=use.layout.slices
+        if use.layout.axis is None or use.layout.slices > 1 or not isinstance(pieces, int)
+        else pieces,
+        scaled=scaled.detach(),
+        all_biases=tuple(bias.detach() for bias in biases if frozen or bias.requires_grad),
+        measured=use.values is not None,
+        computed=computed is not None,
+        drawn=weight.shape == use.weight.shape,
+        norm_axis=norm_axis,
+        left=left,
+    )
     try:
-        parameters = [] if parametrize.is_parametrized(module) else layer.parameters()
-    except AttributeError:
-        parameters = []
-    if not parameters:
-        reason = "computes its weight from other tensors (weight_norm, spectral_norm, prune or similar)"
-        return f"{reason}; remove that and apply it again afterwards, or leave the layer out with layers="
-    if any(is_lazy(parameter) for parameter in parameters):
-        return "has no shape yet; run the model on one batch first"
-    if not all(parameter.is_floating_point() for parameter in parameters):
-        return f"has a weight of {parameters[0].dtype}; real floating-point numbers are needed"
-    if parameters[0].numel() == 0:
-        return "has an empty weight"
-    transposed = isinstance(module, TRANSPOSED)
-    groups = 1 if transposed else int(getattr(module, "groups", 1))
-    outputs = parameters[0].shape[1 if transposed else 0]
-    if type(layer) is WeightLayer and outputs % (layer.pieces * groups):
-        return f"cannot be divided: {outputs} outputs, {groups} groups, {layer.pieces} pieces"
-    return None
+        for piece in range(layer.pieces):
+            list(layer.blocks(piece))
+    except RuntimeError as error:
+        shape = tuple(use.weight.shape)
+        raise LSUVError(f"layer {name!r} cannot be divided into {pieces} pieces: its weight is {shape}") from error
+    return layer
+
+
+def layer_name(parameter: str) -> str:
+    """Return the name of the layer to which a parameter belongs, as users know it.
+
+    Args:
+        parameter: its name in the model, such as "0.weight" or, under weight_norm,
+            "0.parametrizations.weight.original1"; both belong to layer "0".
+    """
+    name = re.sub(r"parametrizations\.(\w+)\.original\d?$", r"\1", parameter)
+    name = re.sub(r"(^|\.)weight(_v|_orig)?$", "", name)
+    return re.sub(r"_weight(_v|_orig)?$", "", name)
+
+
+def make_filter(layers: LayerFilter | Iterable[LayerFilter] | None) -> Callable[[str, nn.Module], bool]:
+    """Make a predicate of name and module from one filter or several, of which a layer passes at least one.
+
+    Raises:
+        LSUVError: it is none of these.
+    """
+    if layers is None:
+        return lambda name, module: True
+    filters = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, (str, type)) else [layers]
+    for one in filters:
+        if not (isinstance(one, str) or callable(one)):
+            raise LSUVError(f"layers={one!r} is no filter; give a type of module, a pattern of names or a predicate")
+    return lambda name, module: any(_passes(name, module, one) for one in filters)
+
+
+def _passes(name: str, module: nn.Module, one: LayerFilter) -> bool:
+    if isinstance(one, str):
+        return fnmatchcase(name, one)
+    if isinstance(one, type):
+        return isinstance(module, one)
+    return one(name, module)

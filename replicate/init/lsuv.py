@@ -2,19 +2,20 @@
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 
 from torch import Generator, nn
 from torch.nn.parallel import DataParallel
 
 from replicate.errors import unknown
-from replicate.init.forward import Batches, Forward, ForwardRunner, measurement_mode
-from replicate.init.layers import Call, LayerFilter, WeightLayer, select_layers
-from replicate.init.measure import finite, layer_moments, track_calls
-from replicate.init.report import NOT_REACHED, SCATTERS, UNSTABLE, LayerReport, LSUVError, LSUVWarning, Report
-from replicate.init.schemes import draw_
+from replicate.init.batches import Batches
+from replicate.init.final import check_rows, variances, with_variances
+from replicate.init.forward import Forward, ForwardRunner, measurement_mode
+from replicate.init.layers import LayerFilter
+from replicate.init.report import LSUVError, LSUVWarning, Report
+from replicate.init.schemes import Scheme, draw_, haar_orthonormal
 from replicate.init.sequence import LayerSequence
+from replicate.init.survey import Survey
 from replicate.names import INITS, resolve
 
 
@@ -28,6 +29,7 @@ def lsuv_(
     dropout: bool = True,
     generator: Generator | None = None,
     layers: LayerFilter | Iterable[LayerFilter] | None = None,
+    frozen: bool = False,
     forward: Forward | None = None,
     average: int | None = None,
     check: int = 32,
@@ -40,36 +42,42 @@ def lsuv_(
     values of a batch, is 1. A layer that is called several times is normalised at its first call. Source: released
     code, tools/extra/lsuv_init.py.
 
-    Weight layers are `nn.Linear`, `nn.Bilinear`, convolutions (also transposed and grouped), maxout layers and the
-    projections of `nn.MultiheadAttention`. Each piece of a maxout layer is normalised separately, and so are query, key
-    and value.
+    A weight layer is a parameter, or a slice of one, that a linear or bilinear map, a convolution, a matrix product or
+    an Einstein sum applies, in whatever module. Each piece of a maxout layer is normalised separately. So are query,
+    key and value of attention, and the gates of LSTM and GRU at the product of their weights with the input. Recurrent
+    weights are drawn and not rescaled [ours]. Under weight_norm the magnitude is rescaled. Weights that other
+    parametrisations compute, frozen ones, and those that the forward pass uses in other ways are left as they are and
+    named in the report.
 
     Only weights and biases change, and they keep their storage. Training flags, buffers, gradients, hooks, precision
-    flags and, with a `generator`, torch's own random streams are restored. Arithmetic is in float32 or the model's own
-    dtype; autocast and TF32 are off. Compiled models run uncompiled. Initialise a model before you wrap it in
-    DistributedDataParallel, which gives every process the weights of rank 0.
+    flags and, with a `generator`, torch's own random streams are restored. After an exception or an interrupt, the
+    weights are as they were before; for this, a copy of them is kept. Arithmetic is in float32 or the model's own
+    dtype; autocast around the call and TF32 are off. Compiled models run uncompiled. Initialise a model before you wrap
+    it in DistributedDataParallel, which gives every process the weights of rank 0.
 
-    Cost: with one batch (a tensor, tuple or mapping) and dropout=False, two forward passes, in the first of which each
-    layer is computed again after each rescaling. Otherwise one forward pass; then several per layer, each of which
-    takes a fresh batch and ends at that layer (with `average=1` one more than the layer is rescaled, by default as many
-    as the scatter requires); then `check` whole ones.
+    Cost: with one batch and dropout=False, two forward passes, in the first of which each layer is computed again after
+    each rescaling. Otherwise one forward pass; then several per layer, each of which takes a fresh batch and ends at
+    that layer (with `average=1` one more than the layer is rescaled, by default as many as the scatter requires); then
+    `check` whole ones.
 
     Args:
         model: any module; it may be wrapped by torch.compile or DataParallel.
-        batches: a tensor (n, …), a tuple of positional arguments or a mapping of keyword arguments is one batch, used
-            for every forward pass. A callable makes a batch for each; an iterable gives one for each and is started
-            again when it ends.
+        batches: one batch, used for every forward pass: a tensor (n, …), a tuple of positional arguments, a mapping of
+            keyword arguments, or a list of tensors (n, …), as a DataLoader gives it. A callable makes a batch for each
+            forward pass; an iterable gives one for each and is started again when it ends. If a batch has more parts
+            than the model takes, such as labels, the model gets the first.
         tol: a layer is done if |variance - 1| <= tol. The tolerance applies to the variance, not to its root, as in the
             released code.
         max_iter: maximum number of rescalings per layer.
         pre_init: scheme of the weights to start with; None: the model's present weights and biases.
         dropout: run the forward passes in training mode, as the released code does. False: in evaluation mode, where
             batch normalisation uses its running statistics.
-        generator: generator of the orthonormal matrices. Dropout draws from torch's global one.
-        layers: which weight layers to initialise: a type, a pattern of names such as "encoder.*", a predicate of name
-            and module, or several of these; None: all.
-        forward: runs the model on a batch, if `model(batch)`, `model(*batch)` or `model(**batch)` does not:
-            lambda model, batch: model(batch[0]).
+        generator: generator of the weights to start with; None: torch's own, on the device of the weights. Dropout
+            draws from torch's own.
+        layers: which weight layers to initialise: a type of module, a pattern of names such as "encoder.*", a predicate
+            of name and module, or several of these; None: all.
+        frozen: also initialise parameters that do not require gradients.
+        forward: runs the model on a batch, if the model takes it in another way: lambda model, batch: model(batch[0]).
         average: each measurement of a layer is the mean variance of that many fresh batches. 1 is the released code's
             loop, in which a layer may pass by chance if the variance of one batch scatters by more than tol. None: as
             many as needed until the mean is known within tol (its 95 % interval), at most 64.
@@ -79,33 +87,33 @@ def lsuv_(
         strict: raise an error instead of giving a warning.
 
     Returns:
-        One row per layer and piece. Layers without positive, finite variance have the weights and biases back that they
-        had before. Layers that were not reached, and those whose weight belongs to an earlier layer or to a module of
-        another kind (an embedding), are unchanged; they have a row too.
+        One row per layer and piece. Layers that could not be brought to unit variance, because their output has no
+        positive, finite variance or does not depend on the scale of the weight, have the weights and biases back that
+        they had before. Layers that were left as they were or not reached have a row too.
 
     Raises:
-        LSUVError: there is no batch; no weight layer that a forward pass reaches; a layer that cannot be initialised
-            (its weight is parametrised, on the meta device, or has no shape yet); the model is wrapped in
-            DistributedDataParallel; or strict, and a layer did not reach unit variance (the others are initialised).
-        UsageError: unknown pre_init.
+        LSUVError: an argument is of the wrong type or out of range; there is no batch, or it is unclear how the model
+            takes it; the forward pass reaches no weight layer; a parameter has no values yet (meta device, lazy
+            modules); the model is wrapped in DistributedDataParallel; or strict, and there is a reason for a warning.
 
     Warns:
-        LSUVWarning: a layer was restored or did not converge.
+        LSUVWarning: a layer was restored, did not converge or was scaled by more than 1,000; or more than half of the
+            model's parameters are weights that were left as they were.
     """
-    schemes = [name for name in INITS if name != "lsuv"]
-    if pre_init is not None and pre_init not in schemes:
-        raise unknown("pre_init", pre_init, schemes)
-    draw = partial(draw_, scheme=resolve(INITS[pre_init]), generator=generator) if pre_init else None
+    _check_settings(tol, max_iter, average, check, generator)
+    scheme = _scheme(pre_init)
+    draw = partial(draw_, scheme=scheme, generator=generator) if scheme else None
     bare = _unwrapped(model)
-    selected = select_layers(bare, layers)
+    survey = Survey(bare, layers, frozen)
     runner = ForwardRunner(bare if forward is None else model, batches, forward)
     one_pass = runner.single_batch and not dropout
     count = 1 if one_pass else check
-    with measurement_mode(bare, dropout, generator):
-        sequence = LayerSequence(selected, tol, max_iter, draw, average)
-        rows = _measured(sequence.run(runner, one_pass), selected, runner, count)
-    rows = [_recheck(row, tol, one_pass) for row in rows]
-    return _warn_or_raise(Report(tuple(rows), dropout, runner.passes, count), strict)
+    sequence = LayerSequence(survey, draw)
+    with measurement_mode(bare, dropout, generator), sequence.undone_on_error():
+        rows = sequence.normalise(runner, tol=tol, max_iter=max_iter, average=average, one_pass=one_pass)
+        rows = with_variances(rows, variances(survey, runner, count))
+        rows = check_rows(rows, survey, runner, tol, one_pass)
+        return _warn_or_raise(Report(tuple(rows), dropout, runner.passes, count, sequence.left()), strict)
 
 
 def initialize_(
@@ -120,7 +128,7 @@ def initialize_(
     dropout: bool = True,
     progress: Callable[[int, int], None] = lambda number, total: None,
 ) -> Report:
-    """Initialise every weight layer of a model in place, biases to zero, and measure the resulting variances.
+    """Initialise every weight layer that a forward pass reaches, biases to zero, and measure the variances.
 
     Args:
         model: a module whose forward pass takes one batch.
@@ -143,59 +151,44 @@ def initialize_(
     if init not in INITS:
         raise unknown("init", init, INITS)
     draw = partial(draw_, scheme=resolve(INITS[init]), generator=generator, negative_slope=negative_slope)
-    layers, runner = select_layers(model), ForwardRunner(model, batches)
-    rows: list[LayerReport] = []
-    with measurement_mode(model, dropout, generator):
+    survey, runner = Survey(model), ForwardRunner(model, batches)
+    sequence = LayerSequence(survey, draw, progress)
+    with measurement_mode(model, dropout, generator), sequence.undone_on_error():
         if init == "lsuv":
-            sequence = LayerSequence(layers, tol, max_iter, draw, average=1, progress=progress)
-            rows = sequence.run(runner, one_pass=runner.single_batch and not dropout)
+            one_pass = runner.single_batch and not dropout
+            rows = sequence.normalise(runner, tol=tol, max_iter=max_iter, average=1, one_pass=one_pass)
+            means = variances(survey, runner, 1)
         else:
-            for layer in layers:
-                draw(layer)
-        rows = _measured(rows, layers, runner, 1)
-    return _warn_or_raise(Report(tuple(rows), dropout, runner.passes, 1))
+            means = variances(survey, runner, 1, before_call=sequence.start)
+            rows = sequence.rows()
+        rows = with_variances(rows, means)
+        return _warn_or_raise(Report(tuple(rows), dropout, runner.passes, 1, sequence.left()))
+
+
+def _check_settings(tol: float, max_iter: int, average: int | None, check: int, generator: Generator | None) -> None:
+    if not isinstance(tol, (int, float)) or not tol > 0:
+        raise LSUVError(f"tol={tol!r} is out of range; give a number above 0, such as 0.02")
+    for name, value, low in (("max_iter", max_iter, 0), ("average", average, 1), ("check", check, 0)):
+        if (value is not None or name != "average") and (not isinstance(value, int) or value < low):
+            raise LSUVError(f"{name}={value!r} is out of range; give a whole number of at least {low}")
+    if not isinstance(generator, (Generator, type(None))):
+        raise LSUVError(f"generator={generator!r} is no torch.Generator")
+
+
+def _scheme(pre_init: str | None) -> Scheme | None:
+    """Return the scheme of the weights to start with. Orthonormal ones are drawn by QR, which is faster than SVD."""
+    if pre_init is None:
+        return None
+    schemes = [name for name in INITS if name != "lsuv"]
+    if pre_init not in schemes:
+        raise LSUVError(str(unknown("pre_init", pre_init, schemes)))
+    return haar_orthonormal if pre_init == "orthonormal" else resolve(INITS[pre_init])
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside torch.compile and DataParallel."""
     inner = model.module if isinstance(model, DataParallel) else getattr(model, "_orig_mod", None)
     return _unwrapped(inner) if isinstance(inner, nn.Module) else model
-
-
-def _measured(
-    rows: list[LayerReport], layers: list[WeightLayer], runner: ForwardRunner, batches: int
-) -> list[LayerReport]:
-    """Add `order` and `variance`, the mean over further batches. Without rows, make one per layer and piece reached."""
-    found: dict[tuple[str, int], list[float]] = {}
-
-    def on_call(layer: WeightLayer, call: Call) -> None:
-        for piece, moments in enumerate(layer_moments(layer, call)):
-            found.setdefault((layer.name, piece), []).append(moments.variance)
-
-    for _ in range(batches):
-        with track_calls(layers, on_call):
-            runner()
-    means = {key: finite(sum(variances) / len(variances)) for key, variances in found.items()}
-    rows = rows or [LayerReport(*key) for key in means]
-    reached = dict.fromkeys(row.layer for row in rows if row.status != NOT_REACHED)
-    order = {name: number for number, name in enumerate(reached, 1)}
-    return [replace(row, variance=means.get((row.layer, row.piece)), order=order.get(row.layer)) for row in rows]
-
-
-def _recheck(row: LayerReport, tol: float, one_pass: bool) -> LayerReport:
-    """Correct the status of a layer that had reached unit variance but does not have it at the end.
-
-    Args:
-        row: with its `variance`, if that was measured.
-        tol: LSUV's tolerance. The mean over further batches may be off by 2.5 times as much: 0.05 by default [ours].
-        one_pass: whether `variance` was measured on the batch on which the layer was normalised.
-    """
-    if not row.converged or (row.variance is None and not one_pass):
-        return row
-    # On some devices the same computation may differ by a rounding.
-    if abs((row.variance or 0) - 1) <= (tol + 1e-4 if one_pass else 2.5 * tol):
-        return row
-    return replace(row, converged=False, status=UNSTABLE if one_pass else SCATTERS)
 
 
 def _warn_or_raise(report: Report, strict: bool = False) -> Report:

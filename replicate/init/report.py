@@ -18,27 +18,40 @@ class LSUVWarning(UserWarning):
 
 CONVERGED = "converged"
 NOT_CONVERGED = "not converged"
-UNSTABLE = "moved again"
+RANDOM = "moved again: forward passes are random"
+CACHED = "moved again: forward passes differ"
+UNSTABLE = "moved again: its input has changed"
 SCATTERS = "off on further batches"
 ZERO = "restored: zero variance"
 SINGLE = "restored: a single value"
 NOT_FINITE = "restored: not finite"
 OVERFLOW = "restored: weights overflow"
+NO_EFFECT = "restored: scale has no effect"
 MISSED = "restored: not reached again"
+RECURRENT = "drawn: recurrent"
+FROZEN = "left: frozen"
+COMPUTED = "left: computed from other tensors"
+USED_BY = "left: used by {}"
+IN_PART = "left: reached in part"
 NOT_REACHED = "not reached"
 SHARED = "shared weight"
 
 # The statuses that are problems, and what to check
 HINTS = {
     NOT_CONVERGED: "give larger batches, average or tol, or look for a bias or a norm that hides the weights' scale",
-    UNSTABLE: "a later layer uses its weight too; look for weights that functions share",
+    RANDOM: "look for noise that evaluation mode does not switch off; give fresh batches",
+    CACHED: "look for a model that keeps results between forward passes, or for random numbers that torch did not draw",
+    UNSTABLE: "a weight of a later layer is used before it, by another function",
     SCATTERS: "one batch differs much from the next; give larger batches",
     ZERO: "look for activations that died before it, or an input that is constant",
     SINGLE: "its output has too few values for a variance; give a larger batch",
     NOT_FINITE: "its output holds NaN or inf; look at the batch and at the layers before it",
     OVERFLOW: "the weights that it needs are not finite in its dtype; look at the scale of its input",
+    NO_EFFECT: "its weight is standardised, or a bias is larger than its output; it needs no LSUV",
     MISSED: "forward passes leave it out; look for layers that are dropped at random, or set dropout=False",
 }
+LEFT = ("left: ", NOT_REACHED, NO_EFFECT)  # how the statuses of weights begin that were left as they were
+LARGE_SCALE = 1e3  # a weight that was scaled further than this, up or down, is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,7 @@ class LayerReport:
         converged: LSUV: whether |variance_after - 1| <= tol. None for layers that were left unchanged.
         order: position in the forward pass, from 1; None if it did not reach the layer.
         status: LSUV: `converged`, or what happened instead.
+        scale: LSUV: the factor by which the weights were multiplied after they were drawn.
     """
 
     layer: str
@@ -67,6 +81,7 @@ class LayerReport:
     converged: bool | None = None
     order: int | None = None
     status: str | None = None
+    scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +95,14 @@ class Report(Sequence[LayerReport]):
         dropout: whether dropout was active in the forward passes.
         passes: number of forward passes that were begun; most of them end at the layer that is measured.
         batches: number of batches over which each row's `variance` is the mean; 0: it was not measured.
+        left: share of the model's parameters that are weights and were left as they were.
     """
 
     rows: tuple[LayerReport, ...]
     dropout: bool
     passes: int
     batches: int
+    left: float = 0.0
 
     def __getitem__(self, index: Any) -> Any:
         return self.rows[index]
@@ -95,12 +112,16 @@ class Report(Sequence[LayerReport]):
 
     def problems(self) -> str:
         """Return one line that names the layers with problems and what to check; empty if there are none."""
-        parts = []
-        for status, hint in HINTS.items():
-            names = list(dict.fromkeys(row.layer or "the model itself" for row in self.rows if row.status == status))
-            if names:
-                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                parts.append(f"{status}: {', '.join(names[:5])}{more} ({hint})")
+        parts = [
+            f"{status}: {_names(found)} ({hint})"
+            for status, hint in HINTS.items()
+            if (found := [row for row in self.rows if row.status == status])
+        ]
+        if far := [row for row in self.rows if not 1 / LARGE_SCALE <= (row.scale or 1) <= LARGE_SCALE]:
+            parts.append(f"scaled by more than {LARGE_SCALE:g}: {_names(far)} (look at the scale of the input)")
+        if self.left > 0.5:
+            found = [row for row in self.rows if (row.status or "").startswith(LEFT)]
+            parts.append(f"{self.left:.0%} of the model's parameters were left as they were: {_names(found)}")
         return "; ".join(parts)
 
     def to_frame(self) -> "DataFrame":
@@ -110,7 +131,22 @@ class Report(Sequence[LayerReport]):
         return pd.DataFrame([asdict(row) for row in self.rows], columns=list(LayerReport.__dataclass_fields__))
 
     def __str__(self) -> str:
-        columns = ["layer", "piece", "order", "variance_before", "variance_after", "variance", "tries", "status"]
+        columns = [
+            "layer",
+            "piece",
+            "order",
+            "variance_before",
+            "variance_after",
+            "variance",
+            "scale",
+            "tries",
+            "status",
+        ]
         table = self.to_frame()[columns].to_string(index=False, na_rep="–", float_format="{:.4g}".format)
         mode = "on" if self.dropout else "off"
         return f"{table}\nbatches at the end: {self.batches}, dropout: {mode}, forward passes begun: {self.passes}"
+
+
+def _names(rows: list[LayerReport]) -> str:
+    names = list(dict.fromkeys(row.layer or "the model itself" for row in rows))
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from replicate.init.layers import WeightLayer
 
@@ -32,6 +32,15 @@ def orthonormal(shape: tuple[int, ...], generator: Generator | None, negative_sl
     normal = torch.randn(shape[0], fan_in(shape), generator=generator, **_options(generator))
     left, _, right = torch.linalg.svd(normal, full_matrices=False)
     return torch.reshape(left if left.shape == normal.shape else right, shape)  # out in·k·k -> out in k k
+
+
+def haar_orthonormal(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
+    """Orthonormal rows or columns, drawn from the uniform distribution by a QR decomposition.
+
+    It is much faster than `orthonormal`, in which LAPACK chooses the signs, so that the distribution is not uniform.
+    The slope is not used.
+    """
+    return nn.init.orthogonal_(torch.empty(shape, **_options(generator)), generator=generator)
 
 
 def orthonormal_msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
@@ -61,8 +70,12 @@ def msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: fl
 
 def draw_(layer: WeightLayer, scheme: Scheme, generator: Generator | None, negative_slope: float = 0.0) -> None:
     """Draw the weights of a layer by a scheme, each piece and each group separately, and set its bias to zero."""
+    if generator is None and layer.weight.is_cuda:
+        generator = torch.cuda.default_generators[layer.weight.device.index]
     for piece in range(layer.pieces):
         for block in layer.blocks(piece):
-            block.copy_(scheme(tuple(block.shape), generator, negative_slope))
+            outs, ins = block.shape[: layer.layout.outs], block.shape[layer.layout.outs :]
+            block.copy_(scheme((math.prod(outs), *ins), generator, negative_slope).view_as(block))
         for bias in layer.biases(piece):
             bias.zero_()
+    layer.renew_magnitude()

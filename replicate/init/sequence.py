@@ -1,111 +1,77 @@
 """LSUV's loop: one layer after another, in the order of their first calls, each piece to unit variance."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from replicate.init import report
 from replicate.init.forward import ForwardRunner
-from replicate.init.layers import Call, WeightLayer
-from replicate.init.measure import Moments, estimate_moments, finite, layer_moments, track_calls
-from replicate.init.report import LayerReport
+from replicate.init.layers import WeightLayer
+from replicate.init.measure import Measurement, estimate, measure_call
+from replicate.init.piece import Piece
+from replicate.init.report import LayerReport, LSUVError
+from replicate.init.survey import Survey
+from replicate.init.tracking import Call, track_calls
 
 
-class Piece:
-    """One piece of a layer in LSUV's loop: what it held before, its variances so far, and its status.
-
-    Args:
-        layer: the layer.
-        index: of the piece.
-    """
-
-    def __init__(self, layer: WeightLayer, index: int) -> None:
-        self.index = index
-        self.tensors = [layer.weight(index), *layer.biases(index)]  # views: writing to them changes the layer
-        self.saved = [tensor.clone() for tensor in self.tensors]
-        self.exact: Tensor | None = None
-        self.variances: list[float | None] = []
-        self.tries = 0
-        self.status: str | None = None  # None until the piece is finished
-
-    def update(self, measured: Moments | None, tol: float, max_iter: int) -> None:
-        """Divide the weight by √variance, or finish the piece if its variance is 1 or no rescaling can make it 1.
-
-        Args:
-            measured: None if forward passes do not reach the layer.
-            tol: see `lsuv_`.
-            max_iter: maximum number of rescalings.
-        """
-        if measured is None:
-            self.status = report.MISSED
-            return
-        self.variances.append(finite(measured.variance))
-        if abs(measured.variance - 1) <= tol:
-            self.status = report.CONVERGED
-        elif measured.number <= 1:
-            self.status = report.SINGLE
-        elif not math.isfinite(measured.variance):
-            self.status = report.NOT_FINITE
-        elif measured.variance == 0:
-            self.status = report.ZERO
-        elif self.tries >= max_iter:
-            self.status = report.NOT_CONVERGED
-        else:
-            weight = self.tensors[0]
-            if self.exact is None:  # weights of 16 bits are scaled in 32, so that rounding errors do not accumulate
-                self.exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
-            weight.copy_(self.exact.div_(math.sqrt(measured.variance)))
-            self.tries += 1
-            if not torch.isfinite(weight).all():
-                self.status = report.OVERFLOW
-
-    def row(self, name: str) -> LayerReport:
-        """Make the row of a finished piece."""
-        variances = self.variances or [None]
-        numbers = (variances[0], variances[-1], self.tries)
-        return LayerReport(name, self.index, None, *numbers, self.status == report.CONVERGED, status=self.status)
-
-    def restore(self) -> None:
-        """Write back what the piece held before."""
-        for tensor, values in zip(self.tensors, self.saved, strict=True):
-            tensor.copy_(values)
-
-
-@dataclass(slots=True)
 class LayerSequence:
-    """Brings the layers of one model to unit variance.
+    """Initialises the layers of one model, in the order of their first calls.
 
     Args:
-        layers: the layers to normalise, as far as forward passes reach them.
-        tol: see `lsuv_`, as for the other settings.
-        max_iter: maximum number of rescalings.
+        survey: of the model.
         draw: draws the weights to start with. None: the model's present weights and biases.
-        average: number of batches of each measurement.
         progress: called when a layer begins, with its number and the number of layers.
     """
 
-    layers: list[WeightLayer]
-    tol: float
-    max_iter: int
-    draw: Callable[[WeightLayer], None] | None
-    average: int | None
-    progress: Callable[[int, int], None] = lambda number, total: None
-    rows: list[LayerReport] = field(default_factory=list, init=False)
-    started: int = field(default=0, init=False)
-    unfinished: dict[WeightLayer, list[Piece]] = field(default_factory=dict, init=False)
-    taken: set[nn.Parameter] = field(default_factory=set, init=False)  # see `_start`
+    def __init__(
+        self,
+        survey: Survey,
+        draw: Callable[[WeightLayer], None] | None,
+        progress: Callable[[int, int], None] = lambda number, total: None,
+    ) -> None:
+        self.survey, self.draw, self.progress = survey, draw, progress
+        self.expected = sum(1 for _ in survey.matrices())
+        self.pieces: dict[WeightLayer, list[Piece]] = {}
 
-    def run(self, runner: ForwardRunner, one_pass: bool) -> list[LayerReport]:
-        """Normalise all layers.
+    def start(self, layer: WeightLayer) -> None:
+        """Save the weights of a layer and draw new ones, unless it is to be left as it is."""
+        self.pieces[layer] = [Piece(layer, index) for index in range(layer.pieces)]
+        self.progress(len(self.pieces), max(self.expected, len(self.pieces)))
+        if layer.left is None and layer.drawn and self.draw is not None:
+            self.draw(layer)
+            # Memory that was never written, as after to_empty(), is not worth restoring.
+            if not all(torch.isfinite(values).all() for piece in self.pieces[layer] for values in piece.saved):
+                self.pieces[layer] = [Piece(layer, index) for index in range(layer.pieces)]
+        for piece in self.pieces[layer]:
+            piece.status = layer.left if layer.left or layer.measured else report.RECURRENT
+
+    @contextlib.contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Write back what all layers held before if the block raises an exception or is interrupted."""
+        try:
+            yield
+        except BaseException:
+            for piece in itertools.chain(*self.pieces.values()):
+                piece.restore()
+            raise
+
+    def normalise(
+        self, runner: ForwardRunner, *, tol: float, max_iter: int, average: int | None, one_pass: bool
+    ) -> list[LayerReport]:
+        """Bring all layers to unit variance, as far as forward passes reach them.
 
         Args:
             runner: runs the model.
-            one_pass: use one forward pass, in which each layer is computed again on the same input after each
-                rescaling. Otherwise each measurement takes one or more forward passes up to the layer.
+            tol: see `lsuv_`.
+            max_iter: maximum number of rescalings.
+            average: number of batches of each measurement.
+            one_pass: use one forward pass, in which each function is called again after each rescaling. Otherwise each
+                measurement takes one or more forward passes up to the layer.
 
         Returns:
             One row per layer and piece, in the order of the forward pass; layers that it did not reach come last.
@@ -113,82 +79,87 @@ class LayerSequence:
         Raises:
             LSUVError: no layer was reached.
         """
-        own = {layer.module for layer in self.layers}
-        self.taken = {p for m in runner.model.modules() if m not in own for p in m.parameters(recurse=False)}
-        try:
-            if one_pass:
-                with track_calls(self.layers, self._on_call, before_call=self._start):
-                    runner()
-            else:
-                called: list[WeightLayer] = []
-                with track_calls(self.layers, lambda layer, _: called.append(layer)):
-                    runner()
-                for layer in called:
-                    self._start(layer)
-                    measure = partial(estimate_moments, runner, layer, self.average, self.tol, self.max_iter)
-                    self._normalise(layer, measure)
-        finally:
-            for pieces in self.unfinished.values():  # of calls that ended with an exception
+
+        def on_call(layer: WeightLayer, call: Call) -> None:
+            def again(is_first: bool) -> list[Measurement]:
+                if not is_first:
+                    call.run()
+                return measure_call(layer, call)
+
+            if _normalise(self.pieces[layer], again, tol, max_iter):
+                call.run()
+
+        if one_pass:
+            with track_calls(self.survey, on_call, before_call=self.start):
+                runner()
+        else:
+            called: list[WeightLayer] = []
+            with track_calls(self.survey, lambda layer, _: called.append(layer)):
+                runner()
+            self.expected = len(called)
+            for layer in called:
+                self.start(layer)
+                measure = partial(estimate, runner, self.survey, layer, average, tol, max_iter)
+                _normalise(self.pieces[layer], measure, tol, max_iter)
+        for pieces in self.pieces.values():
+            if any(piece.status is None for piece in pieces):  # the call raised an exception, which the model caught
                 for piece in pieces:
+                    piece.status = report.NOT_REACHED
                     piece.restore()
-        reached = {row.layer for row in self.rows}
-        if not reached:
-            raise report.LSUVError("no linear or convolutional layer was reached by the model's forward pass")
-        missed = [layer for layer in self.layers if layer.name not in reached]
-        return self.rows + [
-            LayerReport(layer.name, p, status=report.NOT_REACHED) for layer in missed for p in range(layer.pieces)
-        ]
+        return self.rows()
 
-    def _start(self, layer: WeightLayer) -> None:
-        """Save and draw the weights of a layer, unless they belong to an earlier layer or to another module."""
-        self.started += 1
-        self.progress(self.started, len(self.layers))
-        own = set(layer.parameters())
-        if own & self.taken:
-            self.rows += [LayerReport(layer.name, p, status=report.SHARED) for p in range(layer.pieces)]
-            return
-        self.taken |= own
-        pieces = self.unfinished[layer] = _pieces(layer)
-        if self.draw is not None:
-            self.draw(layer)
-            # Memory that was never written, as after to_empty(), is not worth restoring.
-            if not all(torch.isfinite(values).all() for piece in pieces for values in piece.saved):
-                self.unfinished[layer] = _pieces(layer)
+    def rows(self) -> list[LayerReport]:
+        """Make the rows of the layers that were started, then those of all others."""
+        order = {layer: number for number, layer in enumerate(self.pieces, 1)}
+        rows = [piece.row(layer, order[layer]) for layer, pieces in self.pieces.items() for piece in pieces]
+        rows.sort(key=lambda row: row.status == report.NOT_REACHED)
+        missed = [layer for layer in self.survey.chosen() if layer not in self.pieces]
+        rows += [LayerReport(layer.name, p, status=report.NOT_REACHED) for layer in missed for p in range(layer.pieces)]
+        if not rows:
+            self._nothing_reached()
+        return rows + [LayerReport(name, 0, status=status) for name, status, _ in self.survey.left_over()]
 
-    def _on_call(self, layer: WeightLayer, call: Call) -> None:
-        def measure(is_first: bool) -> list[Moments]:
-            if not is_first:
-                call.output = call.run()
-            return layer_moments(layer, call)
+    def _nothing_reached(self) -> NoReturn:
+        if self.survey.filter is not None and self.survey.layers:
+            raise LSUVError(f"layers={self.survey.filter!r} selects no weight layer of the model")
+        hint = "initialise it before torch.jit.script" if isinstance(self.survey.model, ScriptModule) else ""
+        names = ", ".join(f"{name or 'the model itself'} ({status})" for name, status, _ in self.survey.left_over())
+        found = hint or names or "the model has none"
+        raise LSUVError(f"no linear or convolutional layer was reached by the model's forward pass: {found}")
 
-        if self._normalise(layer, measure):
-            call.output = call.run()
-
-    def _normalise(self, layer: WeightLayer, measure: Callable[[bool], list[Moments] | None]) -> bool:
-        """Bring each piece of a layer to unit variance, and add its rows. A shared weight has no pieces to normalise.
-
-        Args:
-            layer: the layer.
-            measure: measures all pieces, or returns None if forward passes do not reach the layer. One measurement
-                serves all pieces, because none of them is an input of another. Its argument: whether it is the first.
-
-        Returns:
-            Whether a piece could not be normalised and was restored.
-        """
-        pieces = unfinished = self.unfinished.get(layer, [])
-        while unfinished:
-            measured = measure(unfinished[0].tries == 0)
-            for piece in unfinished:
-                piece.update(measured[piece.index] if measured else None, self.tol, self.max_iter)
-            # Finished pieces are left as they are: on the next batch they may be just outside the tolerance.
-            unfinished = [piece for piece in unfinished if piece.status is None]
-        restored = [piece for piece in pieces if piece.status not in (report.CONVERGED, report.NOT_CONVERGED)]
-        for piece in restored:
-            piece.restore()
-        self.unfinished.pop(layer, None)
-        self.rows += [piece.row(layer.name) for piece in pieces]
-        return bool(restored)
+    def left(self) -> float:
+        """Return the share of the model's parameters that are weights and were left as they were."""
+        count = sum(number for _, _, number in self.survey.left_over())
+        for layer, pieces in self.pieces.items():
+            kept = [piece.index for piece in pieces if (piece.status or "").startswith(report.LEFT)]
+            count += sum(layer.part(layer.weight, index).numel() for index in kept)
+        return count / max(1, self.survey.size())
 
 
-def _pieces(layer: WeightLayer) -> list[Piece]:
-    return [Piece(layer, index) for index in range(layer.pieces)]
+def _normalise(
+    pieces: list[Piece], measure: Callable[[bool], list[Measurement] | None], tol: float, max_iter: int
+) -> bool:
+    """Bring each piece of a layer to unit variance.
+
+    Args:
+        pieces: of the layer.
+        measure: measures all pieces, or returns None if forward passes do not reach the layer. One measurement serves
+            all pieces, because none of them is an input of another. Its argument: whether it is the first.
+        tol: see `lsuv_`.
+        max_iter: maximum number of rescalings.
+
+    Returns:
+        Whether a piece could not be normalised and was restored.
+    """
+    unfinished = [piece for piece in pieces if piece.status is None]
+    began = bool(unfinished)
+    while unfinished:
+        measured = measure(unfinished[0].tries == 0)
+        for piece in unfinished:
+            piece.update(measured[piece.index] if measured else None, tol, max_iter)
+        # Finished pieces are left as they are: on the next batch they may be just outside the tolerance.
+        unfinished = [piece for piece in unfinished if piece.status is None]
+    restored = [piece for piece in pieces if began and piece.status not in (report.CONVERGED, report.NOT_CONVERGED)]
+    for piece in restored:
+        piece.restore()
+    return bool(restored)

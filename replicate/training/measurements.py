@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from replicate.init.forward import measurement_mode
-from replicate.init.layers import WeightLayer, weight_layers
-from replicate.init.measure import Moments, finite, moments, track_calls
+from replicate.init.layers import WeightLayer
+from replicate.init.measure import Moments, finite, moments
+from replicate.init.survey import Survey
+from replicate.init.tracking import Call, track_calls
 from replicate.store.lease import Lease
 from replicate.store.measurements import COLUMNS, SNAPSHOTS, Layer, Row, Snapshot, curve_csv, layers_json
 from replicate.store.run_folder import CURVE, LAYERS
@@ -176,14 +178,14 @@ def measure_layers(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Laye
     """
     seen: dict[WeightLayer, list[Moments]] = {}
 
-    def see(layer: WeightLayer, call: Any) -> None:
-        seen[layer] = [moments(values) for values in layer.values(call)]
+    def see(layer: WeightLayer, call: Call) -> None:
+        seen[layer] = [moments(values) for values in call.values()]
 
     with measurement_mode(net, dropout=False), torch.enable_grad():
-        with track_calls(list(weight_layers(net)), see):
+        with track_calls(Survey(net), see):
             loss = F.cross_entropy(net(images), labels)
         # Unlike backward(), it does not touch the gradients that training has left.
-        gradients = torch.autograd.grad(loss, [layer.parameters()[0] for layer in seen])
+        gradients = torch.autograd.grad(loss, [layer.parameter for layer in seen])
     return tuple(
         Layer(
             name=layer.name,
@@ -191,7 +193,7 @@ def measure_layers(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Laye
             variance=_number(found.variance),
             # n·k in … -> n k in … -> n in …; in float64, which no sum of finite squares overflows
             gradient_norm=_number(float(torch.unflatten(gradient, 0, (-1, layer.pieces))[:, piece].double().norm())),
-            singular_values=tuple(_spectrum(layer.weight(piece))),
+            singular_values=tuple(_spectrum(layer.part(layer.weight, piece))),
         )
         for (layer, pieces), gradient in zip(seen.items(), gradients, strict=True)
         for piece, found in enumerate(pieces)

@@ -23,7 +23,12 @@ def variances(model: nn.Module, args: tuple[Tensor, ...]) -> dict[Key, float]:
         if isinstance(layer, nn.MultiheadAttention):
             given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
             weights = zip(("query", "key", "value"), attention_weights(layer), strict=True)
-            note(f"{name}.in_proj", [F.linear(given[which], weight) for which, weight in weights])
+            values = [F.linear(given[which], weight) for which, weight in weights]
+            if layer.in_proj_weight is not None:
+                note(f"{name}.in_proj", values)
+            else:
+                for letter, value in zip("qkv", values, strict=True):
+                    note(f"{name}.{letter}_proj", [value])
             note(f"{name}.out_proj", [output[0]])
         else:
             pieces = getattr(layer, "pieces", 1)
@@ -50,8 +55,11 @@ def attention_weights(layer: nn.MultiheadAttention) -> list[Tensor]:
 def weight_of(model: nn.Module, key: Key) -> Tensor:
     """View of the rows of a weight that make one piece. Writing to it changes the model."""
     name, piece = key
-    if name.endswith("in_proj"):
-        return attention_weights(model.get_submodule(name.removesuffix(".in_proj")))[piece].detach()
+    owner, _, own = name.rpartition(".")
+    if own == "in_proj":
+        return attention_weights(model.get_submodule(owner))[piece].detach()
+    if own in ("q_proj", "k_proj", "v_proj"):
+        return model.get_parameter(f"{name}_weight").detach()
     layer = model.get_submodule(name)
     pieces, weight = getattr(layer, "pieces", 1), layer.weight.detach()
     return weight[:, piece::pieces] if isinstance(layer, CONVS[3:]) else weight[piece::pieces]

@@ -54,7 +54,7 @@ def test_every_linear_map_follows_its_formula(name: str, init: str) -> None:
     normalised = []
     for key in reference.variances(model, args):
         weight = reference.weight_of(model, key)
-        owner = model.get_submodule(key[0]) if not key[0].endswith("in_proj") else None
+        owner = None if key[0].endswith(("in_proj", "q_proj", "k_proj", "v_proj")) else model.get_submodule(key[0])
         for part in weight.chunk(getattr(owner, "groups", 1)):
             matrix = (part.transpose(0, 1) if getattr(owner, "transposed", False) else part).flatten(1)
             normalised.append(matrix.flatten() * matrix.shape[1] ** 0.5)

@@ -7,7 +7,7 @@ from init.zoo import generator, noise, vgg
 from torch import nn
 
 from replicate.errors import UsageError
-from replicate.init import LSUVWarning, initialize_, lsuv_
+from replicate.init import LSUVError, LSUVWarning, initialize_, lsuv_
 
 
 # An orthonormal 1×1 weight is ±1. Variance 1.03 has the deviation 1.0149: within 0.02 by the root, not by the variance.
@@ -51,8 +51,31 @@ def test_the_start_of_each_layer_is_reported(batches: object) -> None:
 def test_unknown_names_are_refused_with_the_choices() -> None:
     with pytest.raises(UsageError, match=r"unknown init 'lsvu'.*choose from: lsuv, orthonormal, "):
         initialize_(nn.Linear(1, 1), "lsvu", noise(2, 1))
-    with pytest.raises(UsageError, match=r"unknown pre_init 'ortho'.*choose from: orthonormal, "):
+    with pytest.raises(LSUVError, match=r"unknown pre_init 'ortho'.*choose from: orthonormal, "):
         lsuv_(nn.Linear(1, 1), noise(2, 1), pre_init="ortho")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tol", 0),
+        ("tol", float("nan")),
+        ("tol", "0.1"),
+        ("max_iter", -1),
+        ("max_iter", 2.5),
+        ("average", 0),
+        ("check", -1),
+        ("check", None),
+    ],
+)
+def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
+    with pytest.raises(LSUVError, match=rf"^{name}={value!r} is out of range; give a (whole )?number [^\n]*$"):
+        lsuv_(nn.Linear(1, 1), noise(2, 1), **{name: value})
+
+
+def test_a_wrong_generator_is_refused() -> None:
+    with pytest.raises(LSUVError, match=r"generator=3 is no torch\.Generator"):
+        lsuv_(nn.Linear(1, 1), noise(2, 1), generator=3)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

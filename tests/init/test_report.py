@@ -21,7 +21,7 @@ def test_a_report_is_a_sequence_a_data_frame_and_a_table() -> None:
 
     header, *rows, note = str(report).splitlines()
     variances = ["variance_before", "variance_after", "variance"]
-    assert header.split() == ["layer", "piece", "order", *variances, "tries", "status"]
+    assert header.split() == ["layer", "piece", "order", *variances, "scale", "tries", "status"]
     assert [row.split()[0] for row in rows] == names
-    assert rows[2].split() == ["never", "0", *["–"] * 5, "not", "reached"]
+    assert rows[2].split() == ["never", "0", *["–"] * 6, "not", "reached"]
     assert note == "batches at the end: 1, dropout: off, forward passes begun: 2"

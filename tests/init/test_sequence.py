@@ -2,12 +2,13 @@
 
 import contextlib
 import random
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 from compare_lsuv_cases import Graph
-from init.zoo import in_pieces, noise
+from init.zoo import noise
 from torch import Tensor, nn
 
 from replicate.init import LSUVError, LSUVWarning, lsuv_
@@ -20,12 +21,6 @@ def two(run: Callable[[Graph, Tensor], Tensor]) -> Graph:
 
 def scaled(factor: float) -> Graph:
     return two(lambda m, x: m.second(m.first(x) * factor))
-
-
-def dead_piece() -> nn.Module:
-    layer = in_pieces(nn.Linear(4, 6), 2)
-    layer.register_forward_hook(lambda _m, _i, output: output * torch.tensor([1.0, 0.0] * 3))
-    return nn.Sequential(layer)
 
 
 def overflowing() -> nn.Module:
@@ -56,7 +51,6 @@ TROUBLES = {
     "nan": (lambda: scaled(float("nan")), [X], [OK, "restored: not finite"], "not finite: second"),
     "fresh": (lambda: scaled(0.0), [X], [OK, "restored: zero variance"], "zero variance: second"),
     "one value": (lambda: nn.Linear(4, 1), X[:1], ["restored: a single value"], "a single value: .*larger batch"),
-    "one piece": (dead_piece, X, [OK, "restored: zero variance"], "zero variance: 0"),
     "float16": (overflowing, TINY, ["restored: weights overflow", OK], "weights overflow: 0"),
     "reached once": (reached_once, [X], [OK, "restored: not reached again"], "not reached again: second"),
     "failing call": (caught, X, [OK, "not reached"], None),
@@ -76,16 +70,34 @@ def test_weights_and_biases_are_restored(name: str) -> None:
     assert [row.status for row in report] == statuses
     for row in report:
         assert row.converged == {OK: True, "not reached": None}.get(row.status, False)
-        pieces = getattr(model.get_submodule(row.layer), "pieces", 1)
         for key, parameter in model.get_submodule(row.layer).named_parameters(row.layer):
-            ours, old = parameter[row.piece :: pieces], before[key][row.piece :: pieces]
-            assert torch.equal(ours, old) == (row.status != OK)
-            assert torch.isfinite(ours).all()
+            assert torch.equal(parameter, before[key]) == (row.status != OK)
+            assert torch.isfinite(parameter).all()
 
 
-def test_strict_raises_an_error() -> None:
-    with pytest.raises(LSUVError, match=r"LSUV: restored: zero variance: second.*look for activations that died"):
-        lsuv_(scaled(0.0), X, strict=True)
+@pytest.mark.parametrize("single", [True, False])
+def test_a_slice_is_restored_without_the_others(single: bool) -> None:
+    attention = nn.MultiheadAttention(4, 2)
+    before = attention.in_proj_weight.detach().clone().chunk(3)
+    model = Graph(lambda m, x: m.attention(x, x, 0 * x)[0], attention=attention)
+    with pytest.warns(LSUVWarning, match=r"zero variance: attention\.in_proj, attention\.out_proj "):
+        report = lsuv_(model, X if single else [X], dropout=False)
+    zero = "restored: zero variance"
+    assert [row.status for row in report] == [OK, OK, zero, zero]
+    for row, ours, old in zip(report, attention.in_proj_weight.chunk(3), before, strict=False):
+        assert torch.equal(ours, old) == (row.status == zero)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_error_leaves_the_model_as_it_was(strict: bool) -> None:
+    model = scaled(0.0)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    message = r"LSUV: restored: zero variance: second.*look for activations that died"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LSUVWarning)
+        with pytest.raises(LSUVError if strict else LSUVWarning, match=message):
+            lsuv_(model, X, strict=strict)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_memory_that_was_never_written_is_not_restored() -> None:
@@ -102,13 +114,6 @@ def test_layers_that_are_left_out_at_random_are_waited_for() -> None:
     model = two(lambda m, x: m.second(m.first(x)) if draw() < 0.5 else m.first(x))
     report = lsuv_(model, [noise(64, 4)], average=1)
     assert [(row.order, row.converged) for row in report] == [(1, True), (2, True)]
-
-
-def test_a_weight_that_a_function_uses_before_its_layer_is_reported() -> None:
-    model = two(lambda m, x: m.second(m.first(x @ m.second.weight) * 30))
-    with pytest.warns(LSUVWarning, match="moved again: first"):
-        report = lsuv_(model, noise(64, 4), dropout=False)
-    assert [row.converged for row in report] == [False, True] or not any(row.converged for row in report)
 
 
 @pytest.mark.parametrize("single", [True, False])

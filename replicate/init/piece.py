@@ -1,0 +1,99 @@
+"""One piece of a layer in LSUV's loop."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from replicate.init import report
+from replicate.init.layers import WeightLayer
+from replicate.init.measure import Measurement, finite
+from replicate.init.report import LARGE_SCALE, LayerReport
+
+
+class Piece:
+    """One piece of a layer in LSUV's loop: what it held before, its variances so far, and its status.
+
+    Args:
+        layer: the layer.
+        index: of the piece.
+    """
+
+    def __init__(self, layer: WeightLayer, index: int) -> None:
+        self.index = index
+        self.tensors = layer.tensors(index)  # views: writing to them changes the layer
+        self.saved = [tensor.clone() for tensor in self.tensors]
+        self.exact: Tensor | None = None
+        self.norm: float | None = None  # that the weight should have now; None: unknown
+        self.scale = 1.0
+        self.variances: list[float | None] = []
+        self.tries = 0
+        self.status: str | None = None  # None until the piece is finished
+
+    def update(self, measured: Measurement | None, tol: float, max_iter: int) -> None:
+        """Divide the weight by √variance, or finish the piece if its variance is 1 or no rescaling can make it 1.
+
+        Args:
+            measured: None if forward passes do not reach the layer.
+            tol: see `lsuv_`.
+            max_iter: maximum number of rescalings.
+        """
+        if measured is None:
+            self.status = report.MISSED
+            return
+        self.variances.append(finite(measured.variance))
+        if self.norm is not None and not math.isclose(measured.norm or 0, self.norm, rel_tol=0.02):
+            self.status = report.NO_EFFECT
+        elif abs(measured.variance - 1) <= tol:
+            self.status = report.CONVERGED
+        elif measured.number <= 1:
+            self.status = report.SINGLE
+        elif not math.isfinite(measured.variance):
+            self.status = report.NOT_FINITE
+        elif measured.variance == 0:
+            self.status = report.ZERO
+        elif self.tries >= max_iter:
+            self.status = report.NOT_CONVERGED if 1 / LARGE_SCALE < self.scale < LARGE_SCALE else report.NO_EFFECT
+        else:
+            self._rescale(math.sqrt(measured.variance), measured.norm)
+
+    def _rescale(self, deviation: float, norm: float | None) -> None:
+        weight = self.tensors[0]
+        if self.exact is None:  # weights of 16 bits are scaled in 32, so that rounding errors do not accumulate
+            self.exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        weight.copy_(self.exact.div_(deviation))
+        self.norm = None if norm is None else norm / deviation
+        self.scale /= deviation
+        self.tries += 1
+        if not torch.isfinite(weight).all():
+            self.status = report.OVERFLOW
+
+    def row(self, layer: WeightLayer, order: int) -> LayerReport:
+        """Make the row of a finished piece.
+
+        Args:
+            layer: the layer.
+            order: position of its call in the forward pass, from 1.
+        """
+        if self.status == report.NOT_REACHED:
+            return LayerReport(layer.name, self.index, status=self.status)
+        if not self.variances and self.status != report.MISSED:
+            return LayerReport(layer.name, self.index, order=order, status=self.status)
+        variances = self.variances or [None]
+        return LayerReport(
+            layer.name,
+            self.index,
+            order=order,
+            variance_before=variances[0],
+            variance_after=variances[-1],
+            tries=self.tries,
+            converged=self.status == report.CONVERGED,
+            status=self.status,
+            scale=self.scale,
+        )
+
+    def restore(self) -> None:
+        """Write back what the piece held before."""
+        self.scale = 1.0
+        for tensor, values in zip(self.tensors, self.saved, strict=True):
+            tensor.copy_(values)

@@ -1,0 +1,172 @@
+"""Which parameters are weight layers, which are left as they are, and how the report names them."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from compare_lsuv_cases import Graph
+from init.zoo import noise
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+from replicate.init import LSUVWarning, lsuv_
+
+X = noise(64, 6)
+
+
+class Holder(nn.Module):
+    """Holds parameters, and applies them by a function of itself and the input."""
+
+    def __init__(self, run: Callable[["Holder", Tensor], Tensor], **shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.run = run
+        for number, (name, shape) in enumerate(shapes.items()):
+            setattr(self, name, nn.Parameter(noise(*shape, seed=number)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("opted_in", [True, False])
+def test_frozen_weights_are_measured_and_left_unless_asked_for(opted_in: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    model[0].requires_grad_(False)
+    model[2].bias.requires_grad_(False)
+    before = parameters(model)
+    first, second = lsuv_(model, X, dropout=False, frozen=opted_in)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == ({"0.weight", "0.bias", "2.weight", "2.bias"} if opted_in else {"2.weight"})
+    assert (first.status, second.status) == ("converged" if opted_in else "left: frozen", "converged")
+    assert first.variance == pytest.approx(model[0](X).var(correction=0).item())
+
+
+@pytest.mark.parametrize("make", [parametrizations.weight_norm, weight_norm])
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_under_weight_norm_the_magnitude_is_scaled(make: Callable[..., nn.Module], single: bool) -> None:
+    model = nn.Sequential(make(nn.Conv2d(3, 6, 3)), nn.ReLU(), make(nn.Linear(4, 6), dim=None))
+    x = 7 * noise(16, 3, 6, 6)
+    report = lsuv_(model, x if single else [x], dropout=False)
+    assert [(row.layer, row.status) for row in report] == [("0", "converged"), ("2", "converged")]
+    weights = [model[0](x), model(x)]
+    assert all(values.var(correction=0).item() == pytest.approx(1, abs=0.0201) for values in weights)
+    direction = model[0].weight_v if make is weight_norm else model[0].parametrizations.weight.original1
+    gram = direction.detach().flatten(1) @ direction.detach().flatten(1).T
+    torch.testing.assert_close(gram, torch.eye(6), atol=1e-5, rtol=0)  # only the magnitude was rescaled
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        parametrizations.spectral_norm,
+        parametrizations.orthogonal,
+        spectral_norm,
+        partial(prune.random_unstructured, name="weight", amount=0.5),
+    ],
+)
+def test_other_parametrisations_are_left_and_the_other_layers_initialised(wrap: Callable[[nn.Module], object]) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    wrap(model[1])
+    before = parameters(model)
+    first, second = lsuv_(model, X, dropout=False)
+    assert (first.status, second.layer, second.status) == ("converged", "1", "left: computed from other tensors")
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("1."))
+
+
+def standardised(weight: Tensor, eps: float) -> Tensor:
+    return (weight - weight.mean(1, keepdim=True)) / (weight.var(1, keepdim=True) + eps).sqrt()
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("eps", [0, 1e-12, 1e-5])
+@pytest.mark.parametrize("size", [1e-6, 0.3, 1.0, 1e6])
+def test_a_weight_whose_scale_has_no_effect_is_restored(single: bool, eps: float, size: float) -> None:
+    model = Holder(lambda m, x: F.linear(size * x, standardised(m.weight, eps)), weight=(8, 6))
+    before = model.weight.detach().clone()
+    with pytest.warns(LSUVWarning, match=r"restored: scale has no effect: the model itself .*100% of the model's"):
+        (row,) = lsuv_(model, X if single else [X], dropout=False, tol=1e-9)
+    assert torch.equal(model.weight, before)
+    assert row.tries == 1
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda w: w * 0.01,  # an equalised learning rate
+        lambda w: w.double().float(),
+        lambda w: torch.cat([w[:3], w[3:]]),
+        lambda w: w.reshape(6, 4).t(),
+    ],
+)
+def test_a_weight_that_answers_to_its_scale_is_normalised(compute: Callable[[Tensor], Tensor], single: bool) -> None:
+    model = Holder(lambda m, x: F.linear(x[:, : compute(m.weight).shape[1]], compute(m.weight)), weight=(4, 6))
+    (row,) = lsuv_(model, X if single else [X], dropout=False)
+    assert row.status == "converged"
+    assert model(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+def test_slices_of_a_parameter_are_layers_of_their_own() -> None:
+    def run(m: Holder, x: Tensor) -> Tensor:
+        query, key = m.qk.chunk(2)
+        return F.linear(x, query) * F.linear(10 * x, key) + x @ m.experts[1]
+
+    model = Holder(run, qk=(12, 6), experts=(3, 6, 6))
+    report = lsuv_(model, X, dropout=False)
+    names = ["qk[0:6]", "qk[6:12]", "experts[1]", "experts"]
+    assert [row.layer for row in report] == names
+    assert [row.status for row in report] == ["converged"] * 3 + ["left: reached in part"]
+    for weight in (model.qk[:6].T, 10 * model.qk[6:].T, model.experts[1]):
+        assert (X @ weight).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+def test_a_weight_that_is_applied_again_transposed_is_one_layer() -> None:
+    model = Holder(lambda m, x: F.linear(x, m.code).relu() @ m.code, code=(4, 6))
+    (row,) = lsuv_(model, X, dropout=False)
+    assert (row.layer, row.status) == ("code", "converged")
+    assert F.linear(X, model.code).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+def test_what_has_no_scale_to_set_has_no_row() -> None:
+    def run(m: Holder, x: Tensor) -> Tensor:
+        x = F.layer_norm(x.unflatten(0, (8, 8)) + m.positions, (8, 6), weight=m.scales)
+        return F.linear(torch.cat([m.tokens.expand(8, 2, 6), x], 1), m.matrix) + F.linear(m.queries, m.matrix)[:1]
+
+    model = Holder(run, positions=(8, 6), tokens=(2, 6), matrix=(6, 6), scales=(8, 6), queries=(10, 6))
+    assert [row.layer for row in lsuv_(model, X, dropout=False)] == ["matrix"]
+
+
+def test_weights_that_are_left_are_counted_and_warned_of_if_they_are_most_of_the_model() -> None:
+    def model(inputs: int) -> Holder:
+        return Holder(lambda m, x: F.linear(x, m.a) + (x * m.b[:1, :6]), a=(6, 6), b=(6, inputs))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lsuv_(model(6), X, dropout=False).left == 0.5
+    with pytest.warns(LSUVWarning, match=r"54% of the model's parameters were left as they were: b"):
+        assert lsuv_(model(7), X, dropout=False).left == pytest.approx(7 / 13)
+
+
+def test_a_large_scale_is_named() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    with pytest.warns(LSUVWarning, match=r"LSUV: scaled by more than 1000: 0 \(look at the scale of the input\)$"):
+        report = lsuv_(model, 1e-4 * X, dropout=False)
+    assert report[0].converged
+    assert report[0].scale == pytest.approx(1e4, rel=0.2)
+
+
+def test_parameters_that_share_one_memory_are_told_apart() -> None:
+    flat = noise(72, seed=9)
+    model = Graph(lambda m, x: m.b(m.a(x)), a=nn.Linear(6, 6, bias=False), b=nn.Linear(6, 6, bias=False))
+    model.a.weight.data, model.b.weight.data = flat[:36].view(6, 6), flat[36:].view(6, 6)
+    report = lsuv_(model, X, dropout=False)
+    assert [(row.layer, row.status) for row in report] == [("a", "converged"), ("b", "converged")]
+    assert model.b.weight.data_ptr() == flat[36:].data_ptr()
