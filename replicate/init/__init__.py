@@ -3,8 +3,8 @@
 from replicate.init import initialize_, lsuv_
 """
 
-from replicate.init.lsuv import initialize_, lsuv_
+from replicate.init.lsuv import initialize_, lsuv_, measure
 from replicate.init.report import LayerReport, LSUVError, LSUVWarning, Report
 from replicate.names import INITS
 
-__all__ = ["INITS", "LSUVError", "LSUVWarning", "LayerReport", "Report", "initialize_", "lsuv_"]
+__all__ = ["INITS", "LSUVError", "LSUVWarning", "LayerReport", "Report", "initialize_", "lsuv_", "measure"]

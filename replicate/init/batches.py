@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from replicate.init.report import LSUVError
 
 # A batch is a tensor (n, …), a tuple of positional or a mapping of keyword arguments of the model, a list that starts
 # with the input, or anything else.
 Batches = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any] | Callable[[], Any] | Iterable[Any]
+
+ENDED = "the batches came to an end; give a tensor, a list or an endless iterator"
 
 
 def is_single_batch(batches: Batches) -> bool:
@@ -43,7 +46,11 @@ def endless(batches: Batches) -> Iterator[Any]:
         batches = [batches]
     if callable(batches):
         while True:
-            yield batches()
+            try:
+                batch = batches()
+            except StopIteration:
+                raise LSUVError(ENDED) from None
+            yield batch
     if not isinstance(batches, Iterable) or isinstance(batches, (str, bytes)):
         raise LSUVError(f"batches are a tensor, a callable or an iterable, not {type(batches).__name__}")
     while True:
@@ -52,7 +59,7 @@ def endless(batches: Batches) -> Iterator[Any]:
             _refuse_arrays(batch)
             yield batch
         if batch is nothing:
-            raise LSUVError("the batches came to an end; give a tensor, a list or an endless iterator")
+            raise LSUVError(ENDED)
 
 
 def _refuse_arrays(batch: Any) -> None:
@@ -74,7 +81,8 @@ def call_model(model: nn.Module, batch: Any) -> None:
     if isinstance(batch, Mapping):
         args, kwargs = (), dict(batch)
     else:
-        args, kwargs = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), {}
+        is_several = isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence)
+        args, kwargs = tuple(batch) if is_several else (batch,), {}
     problem = _problem(model, args, kwargs)
     if len(args) > 1:
         takes_first = _problem(model, args[:1], {}) is None

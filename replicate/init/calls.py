@@ -5,6 +5,7 @@ and `torch.einsum("bi,oi->bo", x, self.weight)` apply the same weight.
 """
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Layout:
         axis: of the weight: its outputs, of which the pieces of a maxout layer take turns; None: it has no such axis.
         channels: axis of the same outputs in the pre-activation, counted from the end.
         slices: number of equal consecutive slices along axis 0, each with a pre-activation of its own.
+        gates: the slices whose values only gate others.
     """
 
     arrange: Callable[[Tensor], Tensor] = _unchanged
@@ -40,6 +42,13 @@ class Layout:
     axis: int | None = 0
     channels: int = -1
     slices: int = 1
+    gates: tuple[int, ...] = ()
+
+    def outputs(self, weight: Tensor) -> tuple[int, int]:
+        """Return the number of outputs of one linear map, and of all."""
+        shape = self.arrange(weight).shape
+        each = math.prod(shape[self.maps : self.maps + self.outs])
+        return each, each * math.prod(shape[: self.maps])
 
     def blocks(self, weight: Tensor) -> Iterator[Tensor]:
         """Yield a view (out…, in…) of each linear map of a weight."""
@@ -95,16 +104,16 @@ def _product(left: str, right: str, added: str | None = None) -> Finder:
 
     def find(given: Arguments, is_weight: IsWeight) -> list[Use]:
         first, second = given[left], given[right]
-        if is_weight(first) == is_weight(second):
+        if is_weight(first) == is_weight(second) or (second if is_weight(second) else first).ndim < 2:
             return []
         if is_weight(second):  # … in out -> … out in
             weight, layout = second, Layout(lambda w: w.mT, maps=second.ndim - 2, axis=second.ndim - 1)
         else:
             channels = -1 if second.ndim == 1 else -2
             weight, layout = first, Layout(maps=first.ndim - 2, axis=first.ndim - 2, channels=channels)
-        if added is None or is_weight(given[added]):
+        if added is None or (is_weight(given[added]) and given[added].numel() in layout.outputs(weight)):
             return [Use(weight, given.get(added or ""), layout)]
-        # Data are added, such as what a residual connection passes on.
+        # No bias is added, but data, such as what a residual connection passes on.
         return [Use(weight, None, layout, lambda output: output - given.get("beta", 1) * given[added])]
 
     return find

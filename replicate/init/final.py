@@ -1,52 +1,73 @@
 """Measure all layers after an initialisation, and find out why some have not kept their unit variance."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
 from replicate.init import report
-from replicate.init.forward import ForwardRunner
 from replicate.init.layers import WeightLayer
-from replicate.init.measure import finite, measure_call
+from replicate.init.measure import Measurement, Passes, finite
 from replicate.init.report import LayerReport
-from replicate.init.survey import Survey
-from replicate.init.tracking import Call, track_calls
+from replicate.init.settings import Settings
+from replicate.init.tracking import BeforeCall
+
+
+class Final(NamedTuple):
+    """What was measured of a piece of a layer: variance and mean over all batches, and whether it only gates others."""
+
+    variance: float | None
+    mean: float | None
+    gates: bool
+
 
 Key = tuple[str, int]  # layer and piece
 
 
-def variances(
-    survey: Survey, runner: ForwardRunner, passes: int, before_call: Callable[[WeightLayer], None] = lambda _: None
-) -> dict[Key, float | None]:
-    """Measure the mean variance of each piece of each layer over some batches, in the order of the calls."""
-    found: dict[Key, list[float]] = {}
+def measure_all(passes: Passes, batches: int, before_call: BeforeCall = lambda _: None) -> dict[Key, Final]:
+    """Measure each piece of each layer over some batches.
 
-    def on_call(layer: WeightLayer, call: Call) -> None:
-        for piece, measured in enumerate(measure_call(layer, call)):
-            found.setdefault((layer.name, piece), []).append(measured.variance)
+    Returns:
+        In the order of the calls. Variance and mean are None if they are NaN or overflow float32.
+    """
+    found: dict[WeightLayer, list[list[Measurement]]] = {}
+    gates: set[WeightLayer] = set()
 
-    for _ in range(passes):
-        with track_calls(survey, on_call, before_call):
-            runner()
-    return {key: finite(sum(values) / len(values)) for key, values in found.items()}
+    def on_measure(layer: WeightLayer, pieces: list[Measurement]) -> None:
+        if all(piece.number for piece in pieces):  # an expert may get no tokens
+            found.setdefault(layer, []).append(pieces)
+
+    for _ in range(batches):
+        follower = passes.run(on_measure, before_call, follow=True)
+        gates |= follower.gates - follower.carries if follower else set()
+    return {
+        (layer.name, piece): Final(
+            finite(sum(one.variance for one in measured) / len(measured)),
+            finite(sum(one.mean for one in measured) / len(measured)),
+            layer in gates or piece in layer.layout.gates,
+        )
+        for layer, measurements in found.items()
+        for piece, measured in enumerate(zip(*measurements, strict=True))
+    }
 
 
-def with_variances(rows: list[LayerReport], means: Mapping[Key, float | None]) -> list[LayerReport]:
-    """Add the variances to the rows."""
-    return [replace(row, variance=means.get((row.layer, row.piece))) for row in rows]
+def add_final(rows: list[LayerReport], final: Mapping[Key, Final]) -> list[LayerReport]:
+    """Add to the rows what was measured at the end."""
+    return [
+        replace(row, **final[row.layer, row.piece]._asdict()) if (row.layer, row.piece) in final else row
+        for row in rows
+    ]
 
 
-def check_rows(
-    rows: list[LayerReport], survey: Survey, runner: ForwardRunner, tol: float, one_pass: bool
-) -> list[LayerReport]:
+def check_rows(rows: list[LayerReport], passes: Passes, settings: Settings, one_pass: bool) -> list[LayerReport]:
     """Correct the status of layers that had reached unit variance but do not have it at the end.
 
     Args:
         rows: with their `variance`, if it was measured.
-        survey: of the model.
-        runner: runs the model.
-        tol: LSUV's tolerance. The mean over further batches may be off by 2.5 times as much: 0.05 by default [ours].
+        passes: run the model.
+        settings: of LSUV. The mean over further batches may be off by 2.5 times the tolerance: 0.05 by default [ours].
         one_pass: whether `variance` was measured on the batch on which the layers were normalised.
     """
 
@@ -54,27 +75,42 @@ def check_rows(
         if not row.converged or (row.variance is None and not one_pass):
             return False
         # On some devices the same computation may differ by a rounding.
-        return abs((row.variance or 0) - 1) > (tol + 1e-4 if one_pass else 2.5 * tol)
+        slack = settings.tol + 1e-4 if one_pass else 2.5 * settings.tol
+        return abs(settings.relative(row.variance or 0) - 1) > slack
 
     if not any(map(is_off, rows)):
         return rows
-    cause = _causes(survey, runner) if one_pass else lambda _: report.SCATTERS
-    return [replace(row, converged=False, status=cause(row)) if is_off(row) else row for row in rows]
+    status_of = _causes(passes) if one_pass else lambda row: report.SCATTERS if is_off(row) else None
+    return [
+        replace(row, converged=False, status=status)
+        if row.converged and (status := status_of(row) or (report.UNSTABLE if is_off(row) else None))
+        else row
+        for row in rows
+    ]
 
 
-def _causes(survey: Survey, runner: ForwardRunner) -> Callable[[LayerReport], str]:
-    """Find out whether forward passes on one batch differ: with the same random numbers, and with others."""
+def _causes(passes: Passes) -> Callable[[LayerReport], str | None]:
+    """Find out whether forward passes on one batch differ, with the same random numbers and with others.
+
+    Returns:
+        Gives the status of a layer whose variance differs, and None if it does not.
+    """
     seen = []
-    for offset in (0, 0, 1):
+    for seed in (0, 0, 1):
         with torch.random.fork_rng():
-            torch.manual_seed(offset)
-            seen.append(variances(survey, runner, 1))
-    first, again, other = seen
+            torch.manual_seed(seed)
+            seen.append(measure_all(passes, 1))
 
-    def cause(row: LayerReport) -> str:
-        key = row.layer, row.piece
-        if key not in first or first[key] != again.get(key):
-            return report.CACHED
-        return report.UNSTABLE if first[key] == other.get(key) else report.RANDOM
+    def status(row: LayerReport) -> str | None:
+        first, again, other = (
+            found[key].variance if (key := (row.layer, row.piece)) in found else None for found in seen
+        )
+        if not _same(first, again):
+            return report.DIFFERENT
+        return None if _same(first, other) else report.RANDOM
 
-    return cause
+    return status
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=1e-4)

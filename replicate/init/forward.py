@@ -10,7 +10,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from replicate.init import memory
 from replicate.init.batches import Batches, call_model, endless, is_single_batch
+from replicate.init.report import LSUVError
 
 Forward = Callable[[nn.Module, Any], object]
 
@@ -31,6 +33,8 @@ class ForwardRunner:
     """
 
     def __init__(self, model: nn.Module, batches: Batches, forward: Forward | None = None) -> None:
+        if not (forward is None or callable(forward)):
+            raise LSUVError(f"forward={forward!r} is no function of model and batch")
         self.model = model
         self.forward = forward or call_model
         self.single_batch = is_single_batch(batches)
@@ -79,12 +83,17 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
             gpus = [device.index for device in _devices(model) if device.type == "cuda"]
             stack.enter_context(torch.random.fork_rng(devices=gpus))
         stack.enter_context(torch.no_grad())
+        parameters = {memory.address(parameter) for parameter in model.parameters()}
         for module in model.modules():
             stack.callback(setattr, module, "training", module.training)
-            for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+            for name, buffer in module._buffers.items():
                 # A forward pass may write to a buffer or put another tensor in its place.
                 stack.callback(setattr, module, name, buffer)
-                stack.callback(buffer.copy_, buffer.clone())
+                if buffer is not None and memory.address(buffer) not in parameters:
+                    # The buffer itself may be expanded, and not writable.
+                    storage: Any = buffer.untyped_storage()
+                    stack.callback(storage.copy_, storage.clone())
+        stack.callback(model.train, model.training)  # first, because some modules change their parameters in it
         model.train(dropout)
         _use_float32(stack)
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())

@@ -1,16 +1,17 @@
 """Weight layers: their pieces, linear maps and biases, their names, and which of them to initialise."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from replicate.init import memory
 from replicate.init.calls import Layout, Use
-from replicate.init.report import COMPUTED, FROZEN, LSUVError
+from replicate.init.report import COMPUTED, LSUVError
 
 # A type of module, a pattern for names such as "encoder.*", or a predicate of name and module
 LayerFilter = type[nn.Module] | str | Callable[[str, nn.Module], bool]
@@ -79,6 +80,21 @@ class WeightLayer:
         weight = [] if self.scaled is self.weight else [self.part(self.weight, piece)]
         return [scaled, *weight, *self.biases(piece)]
 
+    def all_tensors(self) -> list[Tensor]:
+        """All that an initialisation may change."""
+        return [self.scaled, self.weight, *self.all_biases]
+
+    def can_be_divided(self) -> bool:
+        """Whether each piece has the same number of outputs, also in each group of a convolution."""
+        if self.layout.axis is None or self.layout.slices > 1:
+            return False
+        try:
+            for piece in range(self.pieces):
+                self.blocks(piece)
+        except RuntimeError:
+            return False
+        return True
+
     def renew_magnitude(self) -> None:
         """Under weight_norm: make the magnitudes those of the direction, so that both together are the drawn weight."""
         if self.norm_axis is not None:
@@ -99,25 +115,27 @@ class WeightLayer:
         return [pieces.select(axis + 1, piece) for piece in range(self.pieces)]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Computed:
     """A tensor that was computed only from parameters and buffers, such as a standardised weight.
 
     Args:
         value: the tensor.
-        function: returned it.
-        args: positional arguments of the call.
-        kwargs: its keyword arguments.
-        index: of the tensor among those that it returned; None: it returned one.
-        roots: the matrices among the parameters.
+        roots: the parameters.
+        magnitude: under weight_norm, the parameter that holds the magnitudes.
+        norm_axis: under weight_norm, the axis of the weight with one magnitude each.
     """
 
     value: Tensor
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    index: int | None
-    roots: tuple[nn.Parameter, ...]
+    roots: frozenset[nn.Parameter]
+    magnitude: nn.Parameter | None = None
+    norm_axis: int | None = None
+
+    def root(self) -> nn.Parameter | None:
+        """Return the parameter that is the weight; None if there is no or more than one matrix among the parameters."""
+        matrices = [root for root in self.roots if root.ndim > 1 and root is not self.magnitude]
+        large = [root for root in matrices if is_matrix(root)] or matrices
+        return large[0] if len(large) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,52 +147,50 @@ class Entry:
     parameter: nn.Parameter
 
 
-def make_layer(entry: Entry, use: Use, computed: Computed | None, biases: list[Tensor], frozen: bool) -> WeightLayer:
+def is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether at least two axes are longer than 1."""
+    return sum(size > 1 for size in parameter.shape) > 1
+
+
+def make_layer(entry: Entry, use: Use, computed: Computed | None, biases: list[Tensor]) -> WeightLayer:
     """Make the layer of a weight at its first call.
 
     Args:
         entry: the parameter.
         use: the weight.
         computed: how the weight was computed, if it is no view of the parameter.
-        biases: of the layer.
-        frozen: whether parameters that do not require gradients are initialised.
-
-    Raises:
-        LSUVError: its outputs cannot be divided by its groups and pieces.
+        biases: parameters, or views of them, of which those with one value per output are the layer's.
     """
-    weight = entry.parameter if computed else use.weight.detach()
-    pieces = getattr(entry.module, "pieces", 1)
-    name, scaled, norm_axis, left = layer_name(entry.name), weight, None, None
-    if computed and computed.function.__name__ == "_weight_norm":
-        _, scaled, norm_axis = computed.args
-    elif computed and re.search(r"(^|\.)parametrizations\.|_orig$|_v$", entry.name):
+    weight = entry.parameter.detach() if computed else use.weight.detach()
+    scaled, norm_axis, left = memory.without_repeats(weight), None, None
+    if computed and computed.magnitude is not None:
+        scaled, norm_axis = computed.magnitude.detach(), computed.norm_axis
+    elif computed and (".parametrizations." in f".{entry.name}" or _is_original(entry)):
         left = COMPUTED
-    if not frozen and not (entry.parameter.requires_grad and (scaled is weight or scaled.requires_grad)):
-        left = FROZEN
     layer = WeightLayer(
-        name=name,
+        name=layer_name(entry.name),
         module=entry.module,
         parameter=entry.parameter,
-        weight=weight.detach(),
+        weight=weight,
         layout=use.layout,
-        pieces=use.layout.slices
-        if use.layout.axis is None or use.layout.slices > 1 or not isinstance(pieces, int)
-        else pieces,
-        scaled=scaled.detach(),
-        all_biases=tuple(bias.detach() for bias in biases if frozen or bias.requires_grad),
+        pieces=use.layout.slices,
+        scaled=scaled,
+        all_biases=tuple(bias.detach() for bias in biases if bias.numel() in use.layout.outputs(use.weight)),
         measured=use.values is not None,
         computed=computed is not None,
         drawn=weight.shape == use.weight.shape,
         norm_axis=norm_axis,
         left=left,
     )
-    try:
-        for piece in range(layer.pieces):
-            list(layer.blocks(piece))
-    except RuntimeError as error:
-        shape = tuple(use.weight.shape)
-        raise LSUVError(f"layer {name!r} cannot be divided into {pieces} pieces: its weight is {shape}") from error
-    return layer
+    pieces = getattr(entry.module, "pieces", 1)
+    maxout = replace(layer, pieces=pieces) if isinstance(pieces, int) and pieces > 1 else layer
+    return maxout if maxout.can_be_divided() else layer
+
+
+def _is_original(entry: Entry) -> bool:
+    """Whether a hook computes the weight from the parameter before each forward pass, as spectral_norm and prune do."""
+    name = entry.name.rpartition(".")[2]
+    return name.endswith("_orig") and hasattr(entry.module, name.removesuffix("_orig"))
 
 
 def layer_name(parameter: str) -> str:
@@ -199,9 +215,22 @@ def make_filter(layers: LayerFilter | Iterable[LayerFilter] | None) -> Callable[
         return lambda name, module: True
     filters = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, (str, type)) else [layers]
     for one in filters:
-        if not (isinstance(one, str) or callable(one)):
-            raise LSUVError(f"layers={one!r} is no filter; give a type of module, a pattern of names or a predicate")
+        if not (isinstance(one, (str, type)) or _is_predicate(one)):
+            raise LSUVError(
+                f"layers={one!r} is no filter; give a type of module, a pattern of names or a predicate of name and "
+                "module"
+            )
     return lambda name, module: any(_passes(name, module, one) for one in filters)
+
+
+def _is_predicate(value: object) -> bool:
+    if not callable(value) or isinstance(value, nn.Module):
+        return False
+    try:
+        inspect.signature(value).bind("name", "module")
+    except TypeError:
+        return False
+    return True
 
 
 def _passes(name: str, module: nn.Module, one: LayerFilter) -> bool:

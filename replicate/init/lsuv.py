@@ -1,7 +1,8 @@
 """LSUV, layer-sequential unit-variance initialisation, and initialisation by the name of a scheme."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
 from torch import Generator, nn
@@ -9,12 +10,16 @@ from torch.nn.parallel import DataParallel
 
 from replicate.errors import unknown
 from replicate.init.batches import Batches
-from replicate.init.final import check_rows, variances, with_variances
+from replicate.init.final import add_final, check_rows, measure_all
 from replicate.init.forward import Forward, ForwardRunner, measurement_mode
 from replicate.init.layers import LayerFilter
+from replicate.init.measure import Passes
+from replicate.init.progress import Progress, show_progress
 from replicate.init.report import LSUVError, LSUVWarning, Report
-from replicate.init.schemes import Scheme, draw_, haar_orthonormal
+from replicate.init.schemes import draw_, starting_scheme
 from replicate.init.sequence import LayerSequence
+from replicate.init.settings import Settings
+from replicate.init.snapshot import Snapshot
 from replicate.init.survey import Survey
 from replicate.names import INITS, resolve
 
@@ -25,6 +30,9 @@ def lsuv_(
     *,
     tol: float = 0.02,
     max_iter: int = 20,
+    std: float = 1.0,
+    mean: float | None = None,
+    where: str = "preactivation",
     pre_init: str | None = "orthonormal",
     dropout: bool = True,
     generator: Generator | None = None,
@@ -34,6 +42,7 @@ def lsuv_(
     average: int | None = None,
     check: int = 32,
     strict: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
     """Initialise a model by LSUV, in place.
 
@@ -66,9 +75,14 @@ def lsuv_(
             keyword arguments, or a list of tensors (n, …), as a DataLoader gives it. A callable makes a batch for each
             forward pass; an iterable gives one for each and is started again when it ends. If a batch has more parts
             than the model takes, such as labels, the model gets the first.
-        tol: a layer is done if |variance - 1| <= tol. The tolerance applies to the variance, not to its root, as in the
-            released code.
+        tol: a layer is done if |variance / std² - 1| <= tol. The tolerance applies to the variance, not to its root, as
+            in the released code.
         max_iter: maximum number of rescalings per layer.
+        std: the standard deviation to bring each layer to.
+        mean: also bring the mean of each layer to this, within tol times std, by adding a constant to its bias. None,
+            as in the paper: leave it. Layers without a bias keep their mean.
+        where: "preactivation", as in the paper, or "activation": measure what the activation after a layer returns, if
+            one follows. One of bounded range, such as tanh, cannot reach every deviation.
         pre_init: scheme of the weights to start with; None: the model's present weights and biases.
         dropout: run the forward passes in training mode, as the released code does. False: in evaluation mode, where
             batch normalisation uses its running statistics.
@@ -85,6 +99,8 @@ def lsuv_(
             layers that are off by more than 2.5 tol; 0: do not. With one batch and dropout=False, every layer is
             measured once more on that batch.
         strict: raise an error instead of giving a warning.
+        progress: called when a layer begins, with its number and the number of layers. None: if it takes more than two
+            seconds, a progress bar is shown on a terminal.
 
     Returns:
         One row per layer and piece. Layers that could not be brought to unit variance, because their output has no
@@ -100,20 +116,73 @@ def lsuv_(
         LSUVWarning: a layer was restored, did not converge or was scaled by more than 1,000; or more than half of the
             model's parameters are weights that were left as they were.
     """
-    _check_settings(tol, max_iter, average, check, generator)
-    scheme = _scheme(pre_init)
+    settings = Settings(tol, max_iter, average, check, std, mean, where)
+    if not isinstance(generator, (Generator, type(None))):
+        raise LSUVError(f"generator={generator!r} is no torch.Generator")
+    if not isinstance(dropout, bool):
+        raise LSUVError(f"dropout={dropout!r} is no bool; give True for training mode, False for evaluation mode")
+    scheme = starting_scheme(pre_init)
     draw = partial(draw_, scheme=scheme, generator=generator) if scheme else None
     bare = _unwrapped(model)
     survey = Survey(bare, layers, frozen)
     runner = ForwardRunner(bare if forward is None else model, batches, forward)
-    one_pass = runner.single_batch and not dropout
-    count = 1 if one_pass else check
-    sequence = LayerSequence(survey, draw)
-    with measurement_mode(bare, dropout, generator), sequence.undone_on_error():
-        rows = sequence.normalise(runner, tol=tol, max_iter=max_iter, average=average, one_pass=one_pass)
-        rows = with_variances(rows, variances(survey, runner, count))
-        rows = check_rows(rows, survey, runner, tol, one_pass)
-        return _warn_or_raise(Report(tuple(rows), dropout, runner.passes, count, sequence.left()), strict)
+    passes = Passes(survey, runner, after_activation=where == "activation")
+    is_exact = runner.single_batch and not dropout
+    one_pass = is_exact and not passes.after_activation
+    if is_exact:
+        settings = replace(settings, average=1, check=1)
+    with show_progress(progress) as on_start:
+        sequence = LayerSequence(survey, draw, on_start)
+        with sequence.undone_on_error():
+            with measurement_mode(bare, dropout, generator):
+                rows = sequence.normalise(passes, settings, one_pass)
+                rows = add_final(rows, measure_all(passes, settings.check))
+                rows = check_rows(rows, passes, settings, is_exact)
+            return _warn_or_raise(Report(tuple(rows), dropout, runner.passes, settings.check, sequence.left()), strict)
+
+
+def measure(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    dropout: bool = True,
+    layers: LayerFilter | Iterable[LayerFilter] | None = None,
+    forward: Forward | None = None,
+    check: int = 32,
+    where: str = "preactivation",
+) -> Report:
+    """Measure the variance of each weight layer, as `lsuv_` does at its end, and change nothing.
+
+    Args:
+        model: any module.
+        batches: see `lsuv_`.
+        dropout: run the forward passes in training mode; False: in evaluation mode.
+        layers: which weight layers to measure: see `lsuv_`.
+        forward: runs the model on a batch: see `lsuv_`.
+        check: number of batches; with one batch and dropout=False, it is measured once.
+        where: see `lsuv_`.
+
+    Returns:
+        One row per layer and piece, with `variance` and `mean`.
+
+    Raises:
+        LSUVError: see `lsuv_`.
+    """
+    settings = Settings(check=check, where=where)
+    bare = _unwrapped(model)
+    survey = Survey(bare, layers, frozen=True)
+    runner = ForwardRunner(bare if forward is None else model, batches, forward)
+    passes = Passes(survey, runner, after_activation=where == "activation")
+    count = 1 if runner.single_batch and not dropout else settings.check
+    snapshot, sequence = Snapshot(bare), LayerSequence(survey, draw=None)
+    try:
+        with measurement_mode(bare, dropout, Generator()):
+            if passes.after_activation:
+                passes.run(lambda layer, pieces: None)
+            final = measure_all(passes, count, before_call=sequence.start)
+    finally:
+        snapshot.restore()
+    return Report(tuple(add_final(sequence.rows(), final)), dropout, runner.passes, count)
 
 
 def initialize_(
@@ -126,7 +195,7 @@ def initialize_(
     tol: float = 0.02,
     max_iter: int = 20,
     dropout: bool = True,
-    progress: Callable[[int, int], None] = lambda number, total: None,
+    progress: Progress = lambda number, total: None,
 ) -> Report:
     """Initialise every weight layer that a forward pass reaches, biases to zero, and measure the variances.
 
@@ -152,37 +221,19 @@ def initialize_(
         raise unknown("init", init, INITS)
     draw = partial(draw_, scheme=resolve(INITS[init]), generator=generator, negative_slope=negative_slope)
     survey, runner = Survey(model), ForwardRunner(model, batches)
-    sequence = LayerSequence(survey, draw, progress)
-    with measurement_mode(model, dropout, generator), sequence.undone_on_error():
-        if init == "lsuv":
-            one_pass = runner.single_batch and not dropout
-            rows = sequence.normalise(runner, tol=tol, max_iter=max_iter, average=1, one_pass=one_pass)
-            means = variances(survey, runner, 1)
-        else:
-            means = variances(survey, runner, 1, before_call=sequence.start)
-            rows = sequence.rows()
-        rows = with_variances(rows, means)
-        return _warn_or_raise(Report(tuple(rows), dropout, runner.passes, 1, sequence.left()))
-
-
-def _check_settings(tol: float, max_iter: int, average: int | None, check: int, generator: Generator | None) -> None:
-    if not isinstance(tol, (int, float)) or not tol > 0:
-        raise LSUVError(f"tol={tol!r} is out of range; give a number above 0, such as 0.02")
-    for name, value, low in (("max_iter", max_iter, 0), ("average", average, 1), ("check", check, 0)):
-        if (value is not None or name != "average") and (not isinstance(value, int) or value < low):
-            raise LSUVError(f"{name}={value!r} is out of range; give a whole number of at least {low}")
-    if not isinstance(generator, (Generator, type(None))):
-        raise LSUVError(f"generator={generator!r} is no torch.Generator")
-
-
-def _scheme(pre_init: str | None) -> Scheme | None:
-    """Return the scheme of the weights to start with. Orthonormal ones are drawn by QR, which is faster than SVD."""
-    if pre_init is None:
-        return None
-    schemes = [name for name in INITS if name != "lsuv"]
-    if pre_init not in schemes:
-        raise LSUVError(str(unknown("pre_init", pre_init, schemes)))
-    return haar_orthonormal if pre_init == "orthonormal" else resolve(INITS[pre_init])
+    passes, sequence = Passes(survey, runner), LayerSequence(survey, draw, progress)
+    with sequence.undone_on_error():
+        with measurement_mode(model, dropout, generator):
+            if init == "lsuv":
+                settings = Settings(tol, max_iter, average=1)
+                rows = sequence.normalise(passes, settings, one_pass=runner.single_batch and not dropout)
+                final = measure_all(passes, 1)
+            else:
+                final = measure_all(passes, 1, before_call=sequence.start)
+                rows = sequence.rows()
+                if any(layer.computed for layer in survey.chosen()):  # it was computed before it was drawn
+                    final = measure_all(passes, 1)
+        return _warn_or_raise(Report(tuple(add_final(rows, final)), dropout, runner.passes, 1, sequence.left()))
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

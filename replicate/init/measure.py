@@ -2,16 +2,21 @@
 
 import contextlib
 import math
+from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from replicate.init.following import Follower
 from replicate.init.forward import ForwardRunner
 from replicate.init.layers import WeightLayer
+from replicate.init.settings import Settings
 from replicate.init.survey import Survey
-from replicate.init.tracking import Call, track_calls
+from replicate.init.tracking import BeforeCall, Call, track_calls
+
+OnMeasure = Callable[[WeightLayer, list["Measurement"]], None]
 
 MAX_BATCHES = 64  # after so many, a mean is used even if it is still uncertain
 # Student's t, 97.5 %, for a mean of 2, 3, … batches; beyond 10 batches slightly too large
@@ -19,48 +24,56 @@ _STUDENT_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 class Moments(NamedTuple):
-    """Number of values, and their biased variance."""
+    """Number of values, their mean and their biased variance."""
 
     number: int
+    mean: float
     variance: float
 
 
 def moments(values: Tensor) -> Moments:
-    """Compute the biased variance of all values, in at least float32.
+    """Compute mean and biased variance of all values, in at least float32.
 
     Returns:
         The variance is exactly 0 if all values are equal, and NaN if there are none or one of them is not finite.
     """
+    values = values.values() if values.is_nested else values
     values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
     if not values.numel():
-        return Moments(0, math.nan)
+        return Moments(0, math.nan, math.nan)
     low, high = map(float, torch.aminmax(values))
     if not low < high:  # all values are equal, or one of them is NaN
-        return Moments(values.numel(), high - low)
+        return Moments(values.numel(), low, high - low)
     variance = float(values.var(correction=0))
     if not 1e-30 < variance < math.inf:  # squares outside float32's range
         variance = float(values.cpu().double().var(correction=0))
-    return Moments(values.numel(), variance)
+    return Moments(values.numel(), float(values.mean()), variance)
 
 
 class Measurement(NamedTuple):
-    """The pre-activation of one piece of a layer.
+    """The pre-activation of one piece of a layer, or what its activation made of it.
 
     Args:
         number: of values.
-        variance: mean over one or more batches.
+        mean: of all values, over one or more batches.
+        variance: biased; the mean over these batches.
         norm: L2 norm of the weight as it was applied; None if the weight is a parameter and needs no look.
     """
 
     number: int
+    mean: float
     variance: float
     norm: float | None
 
 
 def measure_call(layer: WeightLayer, call: Call) -> list[Measurement]:
     """Measure each piece of a layer in one call. There are none if the weight has no pre-activation of its own."""
-    norms = call.norms() if layer.computed else [None] * layer.pieces
-    return [Measurement(*moments(values), norm) for values, norm in zip(call.values(), norms, strict=False)]
+    values = call.values()
+    return [Measurement(*moments(one), norm) for one, norm in zip(values, _norms(layer, call), strict=False)]
+
+
+def _norms(layer: WeightLayer, call: Call) -> Sequence[float | None]:
+    return call.norms() if layer.computed else [None] * layer.pieces
 
 
 def finite(variance: float) -> float | None:
@@ -68,29 +81,67 @@ def finite(variance: float) -> float | None:
     return variance if abs(variance) <= torch.finfo(torch.float32).max else None
 
 
+class Passes:
+    """Forward passes of a model in which its layers are measured.
+
+    Args:
+        survey: of the model.
+        runner: runs it.
+        after_activation: whether to measure what the activations of the layers return. A layer without one is measured
+            before it. The first pass finds the activations.
+    """
+
+    def __init__(self, survey: Survey, runner: ForwardRunner, after_activation: bool = False) -> None:
+        self.survey, self.runner, self.after_activation = survey, runner, after_activation
+        self.activated: set[WeightLayer] = set()
+
+    def run(
+        self, on_measure: OnMeasure, before_call: BeforeCall = lambda _: None, follow: bool = False
+    ) -> Follower | None:
+        """Run one forward pass.
+
+        Args:
+            on_measure: called with each layer and one measurement per piece, in the order of the forward pass.
+            before_call: called with each layer before its first call.
+            follow: whether to follow the outputs of the layers.
+
+        Returns:
+            What followed them, if asked for.
+        """
+        norms: dict[WeightLayer, Sequence[float | None]] = {}
+
+        def on_call(layer: WeightLayer, call: Call) -> None:
+            if layer in self.activated:
+                norms[layer] = _norms(layer, call)
+            else:
+                on_measure(layer, measure_call(layer, call))
+
+        def on_activation(layer: WeightLayer, output: Tensor) -> None:
+            if layer in norms:
+                found = moments(output)
+                on_measure(layer, [Measurement(*found, norm) for norm in norms.pop(layer)])
+            elif self.after_activation:
+                self.activated.add(layer)
+
+        follower = Follower(on_activation) if follow or self.after_activation else None
+        with track_calls(self.survey, on_call, before_call, follower):
+            self.runner()
+        return follower
+
+
 class _ReachedError(BaseException):
     """Ends a forward pass at the layer to be measured. No Exception, so that models that catch those let it through."""
 
 
-def estimate(
-    runner: ForwardRunner,
-    survey: Survey,
-    layer: WeightLayer,
-    average: int | None,
-    tol: float,
-    max_misses: int,
-    is_first: bool,
-) -> list[Measurement] | None:
+def estimate(passes: Passes, layer: WeightLayer, settings: Settings, is_first: bool) -> list[Measurement] | None:
     """Estimate the variance of each piece of a layer as a mean over fresh batches.
 
     Args:
-        runner: runs the model, up to the layer.
-        survey: of the model.
+        passes: run the model, up to the layer.
         layer: the layer to measure.
-        average: number of batches. None: continue until the 95 % interval of the mean is within ± `tol`, or excludes
-            1 ± `tol`, or MAX_BATCHES were measured.
-        tol: LSUV's tolerance.
-        max_misses: number of forward passes that may miss the layer before the estimate is given up.
+        settings: `average` is the number of batches. None: continue until the 95 % interval of the mean is within
+            ± `tol`, or excludes 1 ± `tol`, or MAX_BATCHES were measured. At most `max_iter` forward passes may miss the
+            layer before the estimate is given up.
         is_first: whether the layer has not been rescaled yet. Then, without `average`, one batch is enough if it is off
             by more than `tol`.
 
@@ -99,32 +150,36 @@ def estimate(
     """
     batches: list[list[Measurement]] = []
 
-    def on_call(called: WeightLayer, call: Call) -> None:
-        if called is layer:
-            batches.append(measure_call(layer, call))
+    def on_measure(measured: WeightLayer, pieces: list[Measurement]) -> None:
+        if measured is layer:
+            if all(piece.number for piece in pieces):  # an expert may get no tokens
+                batches.append(pieces)
             raise _ReachedError
 
     # The model may leave out the layer at random: then the next forward pass may reach it.
-    for _ in range((average or MAX_BATCHES) + max_misses):
-        with track_calls(survey, on_call), contextlib.suppress(_ReachedError):
-            runner()
-        if batches and _enough(batches, average, tol, is_first):
-            return [
-                Measurement(
-                    sum(one.number for one in piece), sum(one.variance for one in piece) / len(piece), piece[-1].norm
-                )
-                for piece in zip(*batches, strict=True)
-            ]
+    for _ in range((settings.average or MAX_BATCHES) + settings.max_iter):
+        with contextlib.suppress(_ReachedError):
+            passes.run(on_measure)
+        if batches and _enough(batches, settings, is_first):
+            return [_mean(piece) for piece in zip(*batches, strict=True)]
     return None
 
 
-def _enough(batches: list[list[Measurement]], average: int | None, tol: float, is_first: bool) -> bool:
-    if average is not None:
-        return len(batches) == average
+def _mean(batches: Sequence[Measurement]) -> Measurement:
+    number, count = sum(one.number for one in batches), len(batches)
+    mean, variance = (
+        sum(values) / count for values in zip(*((one.mean, one.variance) for one in batches), strict=True)
+    )
+    return Measurement(number, mean, variance, batches[-1].norm)
+
+
+def _enough(batches: list[list[Measurement]], settings: Settings, is_first: bool) -> bool:
+    if settings.average is not None:
+        return len(batches) == settings.average
+    pieces = [[settings.relative(one.variance) for one in piece] for piece in zip(*batches, strict=True)]
     if len(batches) == 1 and is_first:
-        return all(not abs(one.variance - 1) <= tol for one in batches[0])
-    pieces = zip(*batches, strict=True)
-    return len(batches) >= MAX_BATCHES or all(_is_known([one.variance for one in piece], tol) for piece in pieces)
+        return all(not abs(piece[0] - 1) <= settings.tol for piece in pieces)
+    return len(batches) >= MAX_BATCHES or all(_is_known(piece, settings.tol) for piece in pieces)
 
 
 def _is_known(variances: list[float], tol: float) -> bool:

@@ -10,8 +10,15 @@ from torch.nn import functional as F
 
 from replicate.init.calls import Layout, Use
 
-# name of a recurrent function -> number of its gates
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+# The slices of packed weights, and which of them only gate others: input, forget and output gate of LSTM, reset and
+# update gate of GRU, and query and key of attention
+_RECURRENT = {
+    "lstm": Layout(slices=4, gates=(0, 1, 3)),
+    "gru": Layout(slices=3, gates=(0, 1)),
+    "rnn_tanh": Layout(),
+    "rnn_relu": Layout(),
+}
+_ATTENTION = Layout(slices=3, gates=(0, 1))
 
 Inputs = Callable[[], list[Tensor]]
 
@@ -35,33 +42,34 @@ def packed_uses(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
     if function.__name__ == "multi_head_attention_forward":
         return _attention(inspect.signature(function).bind(*args, **kwargs).arguments)
     kind = function.__name__.removesuffix("_cell")
-    if kind not in _GATES:
+    if kind not in _RECURRENT:
         return []
     if function.__name__.endswith("_cell"):
-        return _recurrent(lambda: args[0], list(args[2:]), _GATES[kind])
-    return _recurrent_layers(function, list(args), _GATES[kind])
+        return _recurrent(lambda: args[0], list(args[2:]), _RECURRENT[kind])
+    return _recurrent_layers(function, list(args), _RECURRENT[kind])
 
 
 def _attention(given: dict[str, Any]) -> list[Use]:
     inputs = [given[name] for name in ("query", "key", "value")]
     weight, bias = given["in_proj_weight"], given["in_proj_bias"]
     if given.get("use_separate_proj_weight"):
-        biases = _chunks(bias, 3)
         weights = [given[f"{letter}_proj_weight"] for letter in "qkv"]
-        projections = [_sliced(partial(list, [x]), w, b, 1) for x, w, b in zip(inputs, weights, biases, strict=True)]
+        layouts = [Layout(gates=(0,)), Layout(gates=(0,)), Layout()]
+        parts = zip(inputs, weights, _chunks(bias, 3), layouts, strict=True)
+        projections = [_sliced(partial(list, [x]), w, b, layout) for x, w, b, layout in parts]
     else:
-        projections = [_sliced(lambda: inputs, weight, bias, 3)]
+        projections = [_sliced(lambda: inputs, weight, bias, _ATTENTION)]
     return [*projections, Use(given["out_proj_weight"], given["out_proj_bias"], values=lambda output: output[0])]
 
 
-def _recurrent_layers(function: Callable[..., Any], args: list[Any], gates: int) -> list[Use]:
+def _recurrent_layers(function: Callable[..., Any], args: list[Any], layout: Layout) -> list[Use]:
     """All layers and directions of a recurrent network.
 
     Args:
         function: the function.
         args: the input, for packed sequences the batch sizes, the initial state, all weights, whether there are biases,
             the number of layers, the dropout between them, whether it is active, whether there are two directions, …
-        gates: number of gates.
+        layout: of its weights.
     """
     x: Tensor = args[0]
     at = 3 if isinstance(args[3], (list, tuple)) else 2  # position of the weights
@@ -82,38 +90,38 @@ def _recurrent_layers(function: Callable[..., Any], args: list[Any], gates: int)
 
     uses = []
     for number in range(depth * directions):
-        uses += _recurrent(partial(received, number), weights[number * each : (number + 1) * each], gates)
+        uses += _recurrent(partial(received, number), weights[number * each : (number + 1) * each], layout)
     return uses
 
 
-def _recurrent(x: Callable[[], Tensor], weights: list[Tensor | None], gates: int) -> list[Use]:
+def _recurrent(x: Callable[[], Tensor], weights: list[Tensor | None], layout: Layout) -> list[Use]:
     """One recurrent layer in one direction.
 
     Args:
         x: computes its input.
         weights: of the input and of the hidden state, then biases of both, if there are any, then of a projection of
             the hidden state, if there is one.
-        gates: number of gates.
+        layout: of its weights.
     """
     given = [weight for weight in weights if weight is not None]
     of_input, of_hidden, *projections = (weight for weight in given if weight.ndim > 1)
     biases: list[Tensor | None] = [weight for weight in given if weight.ndim == 1]
     bias, hidden_bias = biases or [None, None]
     return [
-        _sliced(lambda: [x()] * gates, of_input, bias, gates),
-        Use(of_hidden, hidden_bias, Layout(slices=gates), values=None),
+        _sliced(lambda: [x()] * layout.slices, of_input, bias, layout),
+        Use(of_hidden, hidden_bias, layout, values=None),
         *(Use(projection, values=None) for projection in projections),
     ]
 
 
-def _sliced(inputs: Inputs, weight: Tensor, bias: Tensor | None, slices: int) -> Use:
+def _sliced(inputs: Inputs, weight: Tensor, bias: Tensor | None, layout: Layout) -> Use:
     """A weight (slices·out, in) whose slices have one input each."""
 
     def values(_: Any) -> list[Tensor]:
-        parts = zip(inputs(), weight.chunk(slices), _chunks(bias, slices), strict=True)
+        parts = zip(inputs(), weight.chunk(layout.slices), _chunks(bias, layout.slices), strict=True)
         return [F.linear(x, w, b) for x, w, b in parts]
 
-    return Use(weight, bias, Layout(slices=slices), values)
+    return Use(weight, bias, layout, values)
 
 
 def _chunks(bias: Tensor | None, slices: int) -> list[Tensor | None]:

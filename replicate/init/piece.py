@@ -9,6 +9,7 @@ from replicate.init import report
 from replicate.init.layers import WeightLayer
 from replicate.init.measure import Measurement, finite
 from replicate.init.report import LARGE_SCALE, LayerReport
+from replicate.init.settings import Settings
 
 
 class Piece:
@@ -22,29 +23,33 @@ class Piece:
     def __init__(self, layer: WeightLayer, index: int) -> None:
         self.index = index
         self.tensors = layer.tensors(index)  # views: writing to them changes the layer
+        self.biases = layer.biases(index)
         self.saved = [tensor.clone() for tensor in self.tensors]
         self.exact: Tensor | None = None
-        self.norm: float | None = None  # that the weight should have now; None: unknown
+        self.norm: float | None = None  # of the weight, as it was last applied; None: unknown
+        self.factor = 1.0  # of the last rescaling
         self.scale = 1.0
         self.variances: list[float | None] = []
         self.tries = 0
         self.status: str | None = None  # None until the piece is finished
 
-    def update(self, measured: Measurement | None, tol: float, max_iter: int) -> None:
+    def update(self, measured: Measurement | None, settings: Settings) -> None:
         """Divide the weight by √variance, or finish the piece if its variance is 1 or no rescaling can make it 1.
 
         Args:
             measured: None if forward passes do not reach the layer.
-            tol: see `lsuv_`.
-            max_iter: maximum number of rescalings.
+            settings: the variance and the mean to reach, the tolerance and the maximum number of tries.
         """
         if measured is None:
             self.status = report.MISSED
             return
         self.variances.append(finite(measured.variance))
-        if self.norm is not None and not math.isclose(measured.norm or 0, self.norm, rel_tol=0.02):
+        relative = settings.relative(measured.variance)
+        shift = 0.0 if settings.mean is None or not self.biases else settings.mean - measured.mean
+        has_variance = abs(relative - 1) <= settings.tol
+        if self.norm is not None and not self._answers(measured.norm):
             self.status = report.NO_EFFECT
-        elif abs(measured.variance - 1) <= tol:
+        elif has_variance and abs(shift) <= settings.tol * settings.std:
             self.status = report.CONVERGED
         elif measured.number <= 1:
             self.status = report.SINGLE
@@ -52,19 +57,30 @@ class Piece:
             self.status = report.NOT_FINITE
         elif measured.variance == 0:
             self.status = report.ZERO
-        elif self.tries >= max_iter:
+        elif self.tries >= settings.max_iter:
             self.status = report.NOT_CONVERGED if 1 / LARGE_SCALE < self.scale < LARGE_SCALE else report.NO_EFFECT
         else:
-            self._rescale(math.sqrt(measured.variance), measured.norm)
+            self.tries += 1
+            self.norm, self.factor = measured.norm, 1.0
+            if has_variance:
+                self.biases[0].add_(shift)
+            else:
+                self._rescale(math.sqrt(relative))
 
-    def _rescale(self, deviation: float, norm: float | None) -> None:
+    def _answers(self, norm: float | None) -> bool:
+        """Whether the weight, as it is applied, has the scale of the last rescaling, up to rounding errors."""
+        if not norm or not self.norm or not math.isfinite(norm):
+            return False
+        wanted = math.log(self.factor)
+        return abs(math.log(norm / self.norm) - wanted) <= 0.1 * abs(wanted) + 1e-3
+
+    def _rescale(self, deviation: float) -> None:
         weight = self.tensors[0]
         if self.exact is None:  # weights of 16 bits are scaled in 32, so that rounding errors do not accumulate
             self.exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
         weight.copy_(self.exact.div_(deviation))
-        self.norm = None if norm is None else norm / deviation
+        self.factor = 1 / deviation
         self.scale /= deviation
-        self.tries += 1
         if not torch.isfinite(weight).all():
             self.status = report.OVERFLOW
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from pandas import DataFrame
 
 
@@ -19,7 +20,7 @@ class LSUVWarning(UserWarning):
 CONVERGED = "converged"
 NOT_CONVERGED = "not converged"
 RANDOM = "moved again: forward passes are random"
-CACHED = "moved again: forward passes differ"
+DIFFERENT = "moved again: forward passes differ"
 UNSTABLE = "moved again: its input has changed"
 SCATTERS = "off on further batches"
 ZERO = "restored: zero variance"
@@ -31,8 +32,10 @@ MISSED = "restored: not reached again"
 RECURRENT = "drawn: recurrent"
 FROZEN = "left: frozen"
 COMPUTED = "left: computed from other tensors"
+GENERATES = "left: its output is a weight"
 USED_BY = "left: used by {}"
 IN_PART = "left: reached in part"
+LATE = "left: reached only at the end"
 NOT_REACHED = "not reached"
 SHARED = "shared weight"
 
@@ -40,14 +43,14 @@ SHARED = "shared weight"
 HINTS = {
     NOT_CONVERGED: "give larger batches, average or tol, or look for a bias or a norm that hides the weights' scale",
     RANDOM: "look for noise that evaluation mode does not switch off; give fresh batches",
-    CACHED: "look for a model that keeps results between forward passes, or for random numbers that torch did not draw",
+    DIFFERENT: "look for a model that keeps results between them, or draws random numbers without torch",
     UNSTABLE: "a weight of a later layer is used before it, by another function",
     SCATTERS: "one batch differs much from the next; give larger batches",
-    ZERO: "look for activations that died before it, or an input that is constant",
+    ZERO: "look for dead activations, a gain that starts at zero, or a constant input before it",
     SINGLE: "its output has too few values for a variance; give a larger batch",
     NOT_FINITE: "its output holds NaN or inf; look at the batch and at the layers before it",
     OVERFLOW: "the weights that it needs are not finite in its dtype; look at the scale of its input",
-    NO_EFFECT: "its weight is standardised, or a bias is larger than its output; it needs no LSUV",
+    NO_EFFECT: "the forward pass normalises or limits its weight, or a bias is larger than its output",
     MISSED: "forward passes leave it out; look for layers that are dropped at random, or set dropout=False",
 }
 LEFT = ("left: ", NOT_REACHED, NO_EFFECT)  # how the statuses of weights begin that were left as they were
@@ -70,6 +73,9 @@ class LayerReport:
         order: position in the forward pass, from 1; None if it did not reach the layer.
         status: LSUV: `converged`, or what happened instead.
         scale: LSUV: the factor by which the weights were multiplied after they were drawn.
+        mean: of the pre-activation, measured as `variance`.
+        gates: whether the output only gates other values, as in squeeze-and-excitation, or as query and key of
+            attention. Unit variance may not be what such a layer needs. None if it was not measured.
     """
 
     layer: str
@@ -82,6 +88,8 @@ class LayerReport:
     order: int | None = None
     status: str | None = None
     scale: float | None = None
+    mean: float | None = None
+    gates: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +132,31 @@ class Report(Sequence[LayerReport]):
             parts.append(f"{self.left:.0%} of the model's parameters were left as they were: {_names(found)}")
         return "; ".join(parts)
 
-    def to_frame(self) -> "DataFrame":
+    def frame(self) -> "DataFrame":
         """Return the rows as a data frame with one column per field of LayerReport."""
         import pandas as pd  # not needed to initialise a model
 
         return pd.DataFrame([asdict(row) for row in self.rows], columns=list(LayerReport.__dataclass_fields__))
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the variance of each layer before and after the initialisation, in the order of the forward pass.
+
+        Args:
+            ax: where to draw; None: a new figure.
+        """
+        import seaborn as sns
+        from matplotlib import pyplot
+
+        frame = self.frame().dropna(subset="order").reset_index()
+        kinds = {"variance_before": "before rescaling", "variance": "at the end"}
+        points = frame.rename(columns=kinds).melt("index", list(kinds.values()), value_name="variance").dropna()
+        if ax is None:
+            _, ax = pyplot.subplots(layout="constrained")
+        points = points.rename(columns={"variable": "measured"})
+        sns.scatterplot(points, x="index", y="variance", hue="measured", style="measured", ax=ax)
+        ax.axhline(1, color="gray", linewidth=0.8, zorder=0)
+        ax.set(xlabel="layer or piece, in the order of the forward pass", ylabel="variance", yscale="log")
+        return ax
 
     def __str__(self) -> str:
         columns = [
@@ -142,7 +170,7 @@ class Report(Sequence[LayerReport]):
             "tries",
             "status",
         ]
-        table = self.to_frame()[columns].to_string(index=False, na_rep="–", float_format="{:.4g}".format)
+        table = self.frame()[columns].to_string(index=False, na_rep="–", float_format="{:.4g}".format)
         mode = "on" if self.dropout else "off"
         return f"{table}\nbatches at the end: {self.batches}, dropout: {mode}, forward passes begun: {self.passes}"
 

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
 
+from replicate.errors import unknown
 from replicate.init.layers import WeightLayer
+from replicate.init.report import LSUVError
+from replicate.names import INITS, resolve
 
 # (shape of one linear map: (out, in, …), generator, negative slope of the activation) -> its weight
 Scheme = Callable[[tuple[int, ...], Generator | None, float], Tensor]
@@ -66,6 +69,20 @@ def msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: fl
     Source: released code, include/caffe/filler.hpp.
     """
     return torch.empty(shape, **_options(generator)).normal_(0, math.sqrt(2 / fan_in(shape)), generator=generator)
+
+
+def starting_scheme(pre_init: str | None) -> Scheme | None:
+    """Return the scheme of the weights that LSUV starts with for any model; None: it keeps the present ones.
+
+    Raises:
+        LSUVError: there is no such scheme.
+    """
+    if pre_init is None:
+        return None
+    choices = [name for name in INITS if name != "lsuv"]
+    if pre_init not in choices:
+        raise LSUVError(str(unknown("pre_init", pre_init, choices)))
+    return haar_orthonormal if pre_init == "orthonormal" else cast("Scheme", resolve(INITS[pre_init]))
 
 
 def draw_(layer: WeightLayer, scheme: Scheme, generator: Generator | None, negative_slope: float = 0.0) -> None:

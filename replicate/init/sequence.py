@@ -1,22 +1,27 @@
 """LSUV's loop: one layer after another, in the order of their first calls, each piece to unit variance."""
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NoReturn
 
 import torch
+from torch import nn
 from torch.jit import ScriptModule
 
 from replicate.init import report
-from replicate.init.forward import ForwardRunner
 from replicate.init.layers import WeightLayer
-from replicate.init.measure import Measurement, estimate, measure_call
+from replicate.init.measure import Measurement, Passes, estimate, measure_call
 from replicate.init.piece import Piece
 from replicate.init.report import LayerReport, LSUVError
+from replicate.init.settings import Settings
+from replicate.init.snapshot import Snapshot
 from replicate.init.survey import Survey
 from replicate.init.tracking import Call, track_calls
+
+
+class _OnePassError(BaseException):
+    """Ends the attempt to use one pass: the forward pass computes or changes a weight before it applies it."""
 
 
 class LayerSequence:
@@ -42,34 +47,37 @@ class LayerSequence:
         """Save the weights of a layer and draw new ones, unless it is to be left as it is."""
         self.pieces[layer] = [Piece(layer, index) for index in range(layer.pieces)]
         self.progress(len(self.pieces), max(self.expected, len(self.pieces)))
-        if layer.left is None and layer.drawn and self.draw is not None:
+        left = report.GENERATES if layer in self.survey.generators else layer.left
+        if left is None and layer.drawn and self.draw is not None:
             self.draw(layer)
             # Memory that was never written, as after to_empty(), is not worth restoring.
             if not all(torch.isfinite(values).all() for piece in self.pieces[layer] for values in piece.saved):
                 self.pieces[layer] = [Piece(layer, index) for index in range(layer.pieces)]
         for piece in self.pieces[layer]:
-            piece.status = layer.left if layer.left or layer.measured else report.RECURRENT
+            piece.status = left if left or layer.measured else report.RECURRENT
 
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:
-        """Write back what all layers held before if the block raises an exception or is interrupted."""
+        """Write back all parameters if the block raises an exception or is interrupted, else those of other layers."""
+        self.snapshot = Snapshot(self.survey.model)
         try:
             yield
         except BaseException:
-            for piece in itertools.chain(*self.pieces.values()):
-                piece.restore()
+            self.snapshot.restore()
             raise
+        self.snapshot.restore(keep=self._initialised())
 
-    def normalise(
-        self, runner: ForwardRunner, *, tol: float, max_iter: int, average: int | None, one_pass: bool
-    ) -> list[LayerReport]:
+    def _initialised(self) -> set[nn.Parameter]:
+        """The parameters that were initialised, or that a piece has restored."""
+        tensors = [tensor for layer in self.pieces if not layer.left for tensor in layer.all_tensors()]
+        return {parameter for tensor in tensors if (parameter := self.survey.parameter_of(tensor)) is not None}
+
+    def normalise(self, passes: Passes, settings: Settings, one_pass: bool) -> list[LayerReport]:
         """Bring all layers to unit variance, as far as forward passes reach them.
 
         Args:
-            runner: runs the model.
-            tol: see `lsuv_`.
-            max_iter: maximum number of rescalings.
-            average: number of batches of each measurement.
+            passes: run the model.
+            settings: see `lsuv_`.
             one_pass: use one forward pass, in which each function is called again after each rescaling. Otherwise each
                 measurement takes one or more forward passes up to the layer.
 
@@ -86,21 +94,31 @@ class LayerSequence:
                     call.run()
                 return measure_call(layer, call)
 
-            if _normalise(self.pieces[layer], again, tol, max_iter):
+            if _normalise(self.pieces[layer], again, settings):
                 call.run()
 
+        def start(layer: WeightLayer) -> None:
+            if layer.computed or self.survey.rewritten or self.survey.generators:
+                raise _OnePassError
+            self.start(layer)
+
         if one_pass:
-            with track_calls(self.survey, on_call, before_call=self.start):
-                runner()
-        else:
-            called: list[WeightLayer] = []
-            with track_calls(self.survey, lambda layer, _: called.append(layer)):
-                runner()
-            self.expected = len(called)
-            for layer in called:
+            with contextlib.suppress(_OnePassError):
+                with track_calls(self.survey, on_call, before_call=start):
+                    passes.runner()
+                if not (self.survey.rewritten or self.survey.generators):
+                    return self._finished_rows()
+            self.snapshot.restore()
+            self.pieces.clear()
+        passes.run(lambda layer, pieces: None)
+        while new := [layer for layer in self.survey.chosen() if layer not in self.pieces]:
+            self.expected = len(self.pieces) + len(new)
+            for layer in new:  # later passes may reach further layers
                 self.start(layer)
-                measure = partial(estimate, runner, self.survey, layer, average, tol, max_iter)
-                _normalise(self.pieces[layer], measure, tol, max_iter)
+                _normalise(self.pieces[layer], partial(estimate, passes, layer, settings), settings)
+        return self._finished_rows()
+
+    def _finished_rows(self) -> list[LayerReport]:
         for pieces in self.pieces.values():
             if any(piece.status is None for piece in pieces):  # the call raised an exception, which the model caught
                 for piece in pieces:
@@ -114,7 +132,7 @@ class LayerSequence:
         rows = [piece.row(layer, order[layer]) for layer, pieces in self.pieces.items() for piece in pieces]
         rows.sort(key=lambda row: row.status == report.NOT_REACHED)
         missed = [layer for layer in self.survey.chosen() if layer not in self.pieces]
-        rows += [LayerReport(layer.name, p, status=report.NOT_REACHED) for layer in missed for p in range(layer.pieces)]
+        rows += [LayerReport(layer.name, p, status=report.LATE) for layer in missed for p in range(layer.pieces)]
         if not rows:
             self._nothing_reached()
         return rows + [LayerReport(name, 0, status=status) for name, status, _ in self.survey.left_over()]
@@ -136,17 +154,14 @@ class LayerSequence:
         return count / max(1, self.survey.size())
 
 
-def _normalise(
-    pieces: list[Piece], measure: Callable[[bool], list[Measurement] | None], tol: float, max_iter: int
-) -> bool:
+def _normalise(pieces: list[Piece], measure: Callable[[bool], list[Measurement] | None], settings: Settings) -> bool:
     """Bring each piece of a layer to unit variance.
 
     Args:
         pieces: of the layer.
         measure: measures all pieces, or returns None if forward passes do not reach the layer. One measurement serves
             all pieces, because none of them is an input of another. Its argument: whether it is the first.
-        tol: see `lsuv_`.
-        max_iter: maximum number of rescalings.
+        settings: see `lsuv_`.
 
     Returns:
         Whether a piece could not be normalised and was restored.
@@ -156,10 +171,12 @@ def _normalise(
     while unfinished:
         measured = measure(unfinished[0].tries == 0)
         for piece in unfinished:
-            piece.update(measured[piece.index] if measured else None, tol, max_iter)
+            piece.update(measured[piece.index] if measured else None, settings)
         # Finished pieces are left as they are: on the next batch they may be just outside the tolerance.
         unfinished = [piece for piece in unfinished if piece.status is None]
     restored = [piece for piece in pieces if began and piece.status not in (report.CONVERGED, report.NOT_CONVERGED)]
     for piece in restored:
         piece.restore()
+    for piece in pieces:
+        piece.saved.clear()  # this memory is not needed any more
     return bool(restored)

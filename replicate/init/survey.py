@@ -8,15 +8,37 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
+from replicate.init import memory
 from replicate.init.calls import Use
-from replicate.init.layers import Computed, Entry, LayerFilter, WeightLayer, layer_name, make_filter, make_layer
-from replicate.init.report import IN_PART, NOT_REACHED, SHARED, USED_BY, LSUVError
+from replicate.init.layers import (
+    Computed,
+    Entry,
+    LayerFilter,
+    WeightLayer,
+    is_matrix,
+    layer_name,
+    make_filter,
+    make_layer,
+)
+from replicate.init.report import FROZEN, IN_PART, NOT_REACHED, SHARED, USED_BY, LSUVError
 
+OTHERS = "other parameters"  # together with which a weight is computed
 # Functions in which a parameter is no weight matrix: it is looked up, added, or the scale of a norm
 _EMBEDDING = ("embedding", "embedding_bag")
 INPUT = "input of a layer"  # to which a weight is applied, such as learned queries
-_NO_MATRIX = {*_EMBEDDING, INPUT, "add", "add_", "__radd__", "__iadd__", "sub", "cat", "concat", "stack", "where"}
-_NO_MATRIX |= {"layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm", "prelu", "to", "type_as"}
+_NO_MATRIX = {*_EMBEDDING, INPUT, "add", "radd", "iadd", "sub", "rsub", "isub", "cat", "concat", "stack", "where"}
+_NO_MATRIX |= {
+    "interpolate",
+    "scaled_dot_product_attention",
+    "layer_norm",
+    "group_norm",
+    "batch_norm",
+    "instance_norm",
+    "rms_norm",
+    "prelu",
+}
+_LOOKUPS = {"getitem", "index_select", "gather"}
+_FACTORS = {"mul", "rmul", "imul", "div", "idiv"}
 
 
 class Survey:
@@ -45,36 +67,50 @@ class Survey:
                 raise LSUVError(
                     f"{name!r} is on the meta device and has no values; call model.to_empty(device=…) first"
                 )
-        self.model, self.filter, self.frozen = model, layers, frozen
+            if tensor.is_inference():
+                raise LSUVError(f"{name!r} was made in inference mode and cannot be changed; copy the model outside it")
+        self.model, self.filter = model, layers
         self.passes_filter = make_filter(layers)
-        self.met: dict[nn.Parameter, str] = {}  # the first function that a parameter entered together with data
+        self.met: dict[nn.Parameter, str] = {}  # what a parameter was used for, other than as a weight
+        self.generators: set[WeightLayer] = set()  # layers whose output is applied as a weight
+        self.rewritten = False  # whether a forward pass has written to a parameter
         self.layers: dict[Hashable, WeightLayer | None] = {}
-        self._claims: dict[nn.Parameter, list[tuple[range, WeightLayer]]] = {}
+        self._claims: dict[nn.Parameter, list[tuple[Tensor, WeightLayer]]] = {}
         self._entries: dict[nn.Parameter, list[Entry]] = {}
+        self._frozen: set[nn.Parameter] = set()
+        self._by_address: dict[int, list[nn.Parameter]] = {}
         modules = dict(model.named_modules(remove_duplicate=False))
         for name, parameter in model.named_parameters(remove_duplicate=False):
+            same = self._same_memory(parameter)
+            if same is parameter and parameter not in self._entries:
+                self._by_address.setdefault(memory.address(parameter), []).append(parameter)
             # The owner that users know is not the list of parametrisations.
             path = re.sub(r"\.?parametrizations\.\w+\.\w+$|\.?\w+$", "", name)
-            self._entries.setdefault(parameter, []).append(Entry(name, modules[path], parameter))
-        self._by_storage: dict[int, list[nn.Parameter]] = {}
-        for parameter in self._entries:
-            self._by_storage.setdefault(_address(parameter), []).append(parameter)
-        self._buffers = {_address(buffer) for buffer in model.buffers()}
+            self._entries.setdefault(same, []).append(Entry(name, modules[path], same))
+            if not (parameter.requires_grad or frozen):
+                self._frozen.add(same)
+        self._buffers = {memory.address(buffer) for buffer in model.buffers()}
+
+    def _same_memory(self, parameter: nn.Parameter) -> nn.Parameter:
+        """Return the first parameter that holds the same values in the same memory."""
+        for other in self._by_address.get(memory.address(parameter), ()):
+            if memory.address(parameter) and memory.place(other) == memory.place(parameter):
+                return other
+        return parameter
 
     def parameter_of(self, tensor: Tensor) -> nn.Parameter | None:
         """Return the parameter that a tensor is, or of which it is a view."""
-        address = _address(tensor)
+        address = memory.address(tensor)
         if address == 0:
             return tensor if isinstance(tensor, nn.Parameter) and tensor in self._entries else None
-        for parameter in self._by_storage.get(address, ()):
-            inside, around = _extent(tensor), _extent(parameter)
-            if tensor.dtype == parameter.dtype and around.start <= inside.start and inside.stop <= around.stop:
+        for parameter in self._by_address.get(address, ()):
+            if memory.is_inside(tensor, parameter):
                 return parameter
         return None
 
     def is_buffer(self, tensor: Tensor) -> bool:
         """Whether a tensor is a buffer of the model, or a view of one."""
-        return _address(tensor) in self._buffers
+        return memory.address(tensor) in self._buffers
 
     def find(
         self, use: Use, computed: Computed | None, running: list[nn.Module]
@@ -91,11 +127,16 @@ class Survey:
         """
         parameter = self.parameter_of(use.weight)
         if computed:
-            parameter = computed.roots[0] if len(computed.roots) == 1 else None
-        if parameter is None or not parameter.is_floating_point():
+            parameter = computed.root()
+            if parameter is None:
+                self.met.update(dict.fromkeys(computed.roots, OTHERS))
+        if parameter is None or use.weight.ndim < 2 or not parameter.is_floating_point():
+            return None, None
+        is_other = use.weight.dtype != parameter.dtype or memory.overlaps_itself(memory.without_repeats(use.weight))
+        if is_other and not computed:  # viewed as complex numbers, or through sliding windows
             return None, None
         entry = self._entry(parameter, running)
-        view = None if computed else (use.weight.storage_offset(), use.weight.shape, use.weight.stride())
+        view = None if computed else memory.place(use.weight)
         key = entry.name, view
         if key not in self.layers:
             self.layers[key] = self._new_layer(entry, use, computed)
@@ -108,82 +149,67 @@ class Survey:
         return next(inner, None) or next(others, entries[0])
 
     def _new_layer(self, entry: Entry, use: Use, computed: Computed | None) -> WeightLayer | None:
-        memory = _extent(entry.parameter if computed else use.weight)
+        weight = entry.parameter if computed else use.weight
         claims = self._claims.setdefault(entry.parameter, [])
-        others = [layer for taken, layer in claims if taken.start < memory.stop and memory.start < taken.stop]
+        others = [layer for taken, layer in claims if memory.overlap(weight, taken, entry.parameter)]
         if any(layer.name.partition("[")[0] == layer_name(entry.name) for layer in others):
             return None  # the same weight in another form, such as the transpose in a decoder
-        whole = len(memory) == entry.parameter.numel()
+        whole = memory.without_repeats(weight).numel() == entry.parameter.numel()
         biases = [use.bias, getattr(entry.module, "bias", None) if whole else None]
-        own = [bias for bias in biases if isinstance(bias, Tensor) and self.parameter_of(bias) is not None]
-        layer = make_layer(entry, use, computed, own[:1], self.frozen)
+        own = [bias for bias in biases if isinstance(bias, Tensor) and self._is_own(bias, weight)]
+        layer = make_layer(entry, use, computed, own[:1])
+        if self._frozen & {entry.parameter, computed and computed.magnitude}:
+            layer = replace(layer, left=FROZEN)
         if not whole:
-            layer = replace(layer, name=f"{layer.name}{_slice_name(entry.parameter, use.weight)}")
+            layer = replace(layer, name=f"{layer.name}{memory.slice_name(entry.parameter, use.weight)}")
         if others or self._is_embedding(entry.parameter):
             layer = replace(layer, left=SHARED)
-        claims.append((memory, layer))
+        claims.append((weight.detach(), layer))
         return layer
 
-    def chosen(self) -> list[WeightLayer]:
-        """Return the layers that were reached and pass the filter."""
-        found = filter(None, self.layers.values())
-        return [layer for layer in found if self.passes_filter(layer.name, layer.module)]
+    def _is_own(self, bias: Tensor, weight: Tensor) -> bool:
+        """Whether a bias may be changed: a parameter, or view of one, that no other layer has and that is no weight."""
+        parameter = self.parameter_of(bias)
+        if parameter is None or parameter is self.parameter_of(weight) or parameter in self._frozen:
+            return False
+        return len({entry.module for entry in self._entries[parameter]}) == 1
 
     def _is_embedding(self, parameter: nn.Parameter) -> bool:
         modules = (entry.module for entry in self._entries[parameter])
         looked_up = self.met.get(parameter) in _EMBEDDING
         return looked_up or any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in modules)
 
+    def chosen(self) -> list[WeightLayer]:
+        """Return the layers that were reached and pass the filter."""
+        found = filter(None, self.layers.values())
+        return [layer for layer in found if self.passes_filter(layer.name, layer.module)]
+
     def matrices(self) -> Iterator[Entry]:
-        """Yield the parameters that may be weight matrices, each under its first name."""
+        """Yield the parameters that may hold weight matrices, each under its first name."""
         for parameter, (entry, *_) in self._entries.items():
-            is_matrix = parameter.squeeze().ndim > 1 and self.met.get(parameter) not in _NO_MATRIX
+            used = self.met.get(parameter)
+            may_be = used == OTHERS or (parameter.ndim > 1 and used not in _NO_MATRIX)
+            # A factor for each channel, or a table of which rows are taken
+            is_factor = used in _FACTORS and not is_matrix(parameter)
+            is_table = used in _LOOKUPS and parameter.ndim < 3
             chosen = self.passes_filter(layer_name(entry.name), entry.module)
-            if is_matrix and chosen and not self._is_embedding(parameter):
+            if may_be and chosen and not (is_factor or is_table) and not self._is_embedding(parameter):
                 yield entry
 
     def left_over(self) -> Iterator[tuple[str, str, int]]:
         """Yield name, status and number of values of each matrix, or rest of one, that is no weight layer."""
         for entry in self.matrices():
             parameter = entry.parameter
-            rest = parameter.numel() - sum(len(memory) for memory, _ in self._claims.get(parameter, []))
+            claimed = sum(memory.without_repeats(weight).numel() for weight, _ in self._claims.get(parameter, []))
             if not parameter.is_floating_point():
                 status = f"left: {parameter.dtype}"
-            elif rest < parameter.numel():
+            elif claimed:
                 status = IN_PART
             else:
                 status = USED_BY.format(self.met[parameter]) if parameter in self.met else NOT_REACHED
-            if rest > 0:
-                yield layer_name(entry.name), status, rest
+            if claimed < parameter.numel():
+                yield layer_name(entry.name), status, parameter.numel() - claimed
 
     def size(self) -> int:
         """Return the number of values of all parameters."""
         return sum(parameter.numel() for parameter in self._entries)
-
-
-def has_memory(tensor: Tensor) -> bool:
-    """Whether a tensor has values in memory, which wrappers such as those of torch.vmap have not."""
-    return tensor.numel() == 0 or _address(tensor) != 0
-
-
-def _address(tensor: Tensor) -> int:
-    """Address of a tensor's memory; 0 if it has none."""
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
-        return 0
-
-
-def _extent(tensor: Tensor) -> range:
-    """The places of its storage between which a tensor lies."""
-    if tensor.numel() == 0:
-        return range(tensor.storage_offset(), tensor.storage_offset())
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return range(tensor.storage_offset(), tensor.storage_offset() + last + 1)
-
-
-def _slice_name(parameter: nn.Parameter, view: Tensor) -> str:
-    """Write the rows of a parameter that a view holds as an index, such as [3] or [64:128]."""
-    row = max(1, parameter.numel() // len(parameter))
-    first, rows = (view.storage_offset() - parameter.storage_offset()) // row, max(1, view.numel() // row)
-    return f"[{first}]" if view.ndim < parameter.ndim else f"[{first}:{first + rows}]"

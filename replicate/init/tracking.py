@@ -1,19 +1,23 @@
 """Watch the function calls of forward passes for the first use of each weight layer."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
+from replicate.init import memory
 from replicate.init.calls import Use, uses_in
-from replicate.init.layers import Computed, WeightLayer
+from replicate.init.following import Follower
+from replicate.init.layers import WeightLayer
+from replicate.init.origins import Origins, tensors_in
 from replicate.init.packed import packed_uses
-from replicate.init.survey import INPUT, Survey, has_memory
+from replicate.init.survey import Survey
 
 OnCall = Callable[[WeightLayer, "Call"], None]
 BeforeCall = Callable[[WeightLayer], None]
@@ -26,51 +30,18 @@ class FunctionCall:
         function: the function.
         args: positional arguments.
         kwargs: keyword arguments.
-        survey: of the model.
-        computed: how tensors were computed from parameters, by their id.
 
     Attributes:
         output: what the latest call returned.
-        uses: the weights in the latest call.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        survey: Survey,
-        computed: dict[int, Computed],
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.output: Any = None
-        self._survey, self._computed = survey, computed
-        self._present: dict[int, Tensor] = {}  # by id: computed again for the latest call
-        self.uses = self._find_uses(args, kwargs)
 
     def run(self) -> None:
-        """Call the function, after the weights that are computed from parameters were computed again."""
-        torch.clear_autocast_cache()  # the model may use autocast, whose copies of the weights are out of date
-        self._present.clear()
-        args, kwargs = tree_map_only(Tensor, self._compute, (self.args, self.kwargs))
-        self.output = self.function(*args, **kwargs)
-        self.uses = self._find_uses(args, kwargs)
-
-    def _find_uses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
-        return uses_in(self.function, args, kwargs, self._is_weight) or packed_uses(self.function, args, kwargs)
-
-    def _is_weight(self, value: object) -> bool:
-        known = id(value) in self._present or id(value) in self._computed
-        return isinstance(value, Tensor) and (known or self._survey.parameter_of(value) is not None)
-
-    def _compute(self, tensor: Tensor) -> Tensor:
-        if (known := self._computed.get(id(tensor))) is None:
-            return tensor
-        args, kwargs = tree_map_only(Tensor, self._compute, (known.args, known.kwargs))
-        output = known.function(*args, **kwargs)
-        present: Tensor = output if known.index is None else output[known.index]
-        self._present[id(present)] = present
-        return present
+        """Call the function."""
+        self.output = self.function(*self.args, **self.kwargs)
 
 
 class Call:
@@ -78,22 +49,26 @@ class Call:
 
     Args:
         layer: the layer.
-        function_call: applies its weight.
-        index: of the weight among those that the function applies.
+        use: its weight.
+        function_call: applies the weight.
     """
 
-    def __init__(self, layer: WeightLayer, function_call: FunctionCall, index: int) -> None:
-        self._layer, self._function_call, self._index = layer, function_call, index
-        self.run = function_call.run
+    def __init__(self, layer: WeightLayer, use: Use, function_call: FunctionCall) -> None:
+        self._layer, self._use, self._function_call = layer, use, function_call
+
+    def run(self) -> None:
+        """Apply the present weight again to the same input. Not for weights that are computed from parameters."""
+        torch.clear_autocast_cache()  # the model may use autocast, whose copies of the weights are out of date
+        self._function_call.run()
 
     def values(self) -> list[Tensor]:
         """Return the pre-activation of each piece; none if the weight has no pre-activation of its own."""
-        values = self._function_call.uses[self._index].values
+        values = self._use.values
         return [] if values is None else self._layer.values(values(self._function_call.output))
 
     def norms(self) -> list[float]:
         """Return the L2 norm of the weight of each piece, as it was applied."""
-        weight = self._function_call.uses[self._index].weight.double()
+        weight = self._use.weight.double()
         return [float(self._layer.part(weight, piece).norm()) for piece in range(self._layer.pieces)]
 
 
@@ -104,98 +79,96 @@ class FirstCallTracker(TorchFunctionMode):
         survey: of the model. Layers that it does not know yet are added.
         on_call: called with a layer and its call right after the call.
         before_call: called with a layer right before its call.
+        follower: follows the outputs of the layers.
     """
 
-    def __init__(self, survey: Survey, on_call: OnCall, before_call: BeforeCall) -> None:
+    def __init__(
+        self, survey: Survey, on_call: OnCall, before_call: BeforeCall, follower: Follower | None = None
+    ) -> None:
         super().__init__()
-        self.survey, self.on_call, self.before_call = survey, on_call, before_call
+        self.survey, self.on_call, self.before_call, self.follower = survey, on_call, before_call, follower
         self.running: list[nn.Module] = []  # the innermost last
+        self._origins = Origins(survey)
         self._seen: set[Hashable] = set()
-        self._computed: dict[int, Computed] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        tensors = list(_tensors((args, kwargs)))
-        if not tensors:
-            return func(*args, **(kwargs or {}))
-        call = FunctionCall(func, args, kwargs or {}, self.survey, self._computed)
-        found, applied = [], set()
+        call = FunctionCall(func, args, kwargs or {})
+        tensors = list(tensors_in((args, kwargs)))
+        inside = any(isinstance(module, ParametrizationList) for module in self.running)
+        applied, first = self._weights(call, tensors) if not inside else (set(), [])
+        for layer, _ in first:
+            self.before_call(layer)
+        if first:
+            torch.clear_autocast_cache()
+        call.run()
+        for layer, layer_call in first:
+            self.on_call(layer, layer_call)
+        if applied:
+            self._origins.note_applied(tensors, call.output, applied, [layer for layer, _ in first])
+        elif tensors:
+            self._origins.note(func.__name__, tensors, args, call.output, inside)
+        if self.follower is not None:
+            data = [tensor for tensor in tensors if not self._origins.is_constant(tensor)]
+            self.follower.note(func.__name__.strip("_"), data, call.output, bool(applied))
+            for layer, _ in first:
+                self.follower.start(layer, call.output)
+        return call.output
+
+    def _weights(
+        self, call: FunctionCall, tensors: list[Tensor]
+    ) -> tuple[set[nn.Parameter], list[tuple[WeightLayer, Call]]]:
+        """Find the weights in a function call.
+
+        Returns:
+            The parameters that the call applies, and the layers of which this is the first call.
+        """
+        applied: set[nn.Parameter] = set()
+        first: list[tuple[WeightLayer, Call]] = []
         # Inside torch.vmap tensors have no memory, and no number can be read from them.
-        for index, use in enumerate(call.uses if all(map(has_memory, tensors)) else ()):
-            key, layer = self.survey.find(use, self._computed.get(id(use.weight)), self.running)
+        if not all(tensor.numel() == 0 or memory.address(tensor) for tensor in tensors):
+            return applied, first
+        for use in self._uses(call):
+            if generator := self._origins.layer_behind(use.weight):
+                self.survey.generators.add(generator)
+            roots = self._origins.roots(use.weight)
+            if sum(not roots.isdisjoint(self._origins.roots(tensor)) for tensor in tensors) > 1:  # also its own input
+                self.survey.met.update(dict.fromkeys(roots, call.function.__name__))
+                continue
+            key, layer = self.survey.find(use, self._origins.computed(use.weight), self.running)
             if layer is not None:
                 applied.add(layer.parameter)
                 if key not in self._seen and self.survey.passes_filter(layer.name, layer.module):
-                    found.append((layer, Call(layer, call, index)))
+                    first.append((layer, Call(layer, use, call)))
             self._seen.add(key)
-        if found:
-            for layer, _ in found:
-                self.before_call(layer)
-            call.run()
-        else:
-            call.output = func(*args, **(kwargs or {}))
-        for layer, first_use in found:
-            self.on_call(layer, first_use)
-        self._note(call, tensors, applied)
-        return call.output
+        return applied, first
 
-    def _note(self, call: FunctionCall, tensors: list[Tensor], applied: set[nn.Parameter]) -> None:
-        """Note what a function does with parameters other than to apply them."""
-        name, roots, with_data = call.function.__name__, set[nn.Parameter](), False
-        for tensor in tensors:
-            parameter = self.survey.parameter_of(tensor)
-            known = self._computed.get(id(tensor))
-            roots |= {parameter} if parameter is not None else set(known.roots) if known else set()
-            with_data |= parameter is None and known is None and not self.survey.is_buffer(tensor)
-        if applied:
-            for parameter in roots - applied:
-                self.survey.met.setdefault(parameter, INPUT)
-        elif with_data or _works_in_place(name):
-            for parameter in roots:
-                self.survey.met.setdefault(parameter, name)
-            if _works_in_place(name):  # what it has changed cannot be computed again
-                self._computed.pop(id(tensors[0]), None)
-        elif not name.startswith("new_") and not name.endswith("_like"):
-            several = isinstance(call.output, (tuple, list))
-            matrices = tuple(root for root in roots if root.squeeze().ndim > 1)
-            for index, tensor in enumerate(call.output if several else [call.output]):
-                new = isinstance(tensor, Tensor) and not any(tensor is one for one in tensors)
-                if new and self.survey.parameter_of(tensor) is None:
-                    at = index if several else None
-                    known = Computed(tensor, call.function, call.args, call.kwargs, at, matrices)
-                    self._computed.setdefault(id(tensor), known)
+    def _uses(self, call: FunctionCall) -> list[Use]:
+        uses = uses_in(call.function, call.args, call.kwargs, self._origins.is_weight)
+        uses = uses or packed_uses(call.function, call.args, call.kwargs)
+        return [use for use in uses if isinstance(use.weight, Tensor)]
 
 
 @contextlib.contextmanager
-def track_calls(survey: Survey, on_call: OnCall, before_call: BeforeCall = lambda _: None) -> Iterator[None]:
+def track_calls(
+    survey: Survey, on_call: OnCall, before_call: BeforeCall = lambda _: None, follower: Follower | None = None
+) -> Iterator[None]:
     """Track the first calls of layers in one forward pass: see `FirstCallTracker`. No hook is left behind."""
-    tracker = FirstCallTracker(survey, on_call, before_call)
+    tracker = FirstCallTracker(survey, on_call, before_call, follower)
+
+    thread = threading.get_ident()  # modules of other threads run these hooks as well
 
     def enter(module: nn.Module, _: Any) -> None:
-        tracker.running.append(module)
+        if threading.get_ident() == thread:
+            tracker.running.append(module)
 
     def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
-        tracker.running.pop()
+        if threading.get_ident() == thread:
+            tracker.running.pop()
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(register_module_forward_pre_hook(enter))
         stack.enter_context(register_module_forward_hook(leave, always_call=True))
         stack.enter_context(tracker)
         yield
-
-
-def _works_in_place(name: str) -> bool:
-    """Whether a function changes its first argument, such as mul_, __imul__ or __setitem__."""
-    if name.endswith("__"):
-        return name.startswith("__i") or name == "__setitem__"
-    return name.endswith("_")
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors among the arguments of a function, which may be in lists."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(one)

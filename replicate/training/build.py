@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Literal, cast
 
 import pytorch_lightning as pl
@@ -20,6 +19,8 @@ from replicate.run import Run
 from replicate.store.result import LayerEntry
 from replicate.training.measurements import snapshot_iterations
 
+# The fields of a layer's report that are written to the record
+RECORDED = ("layer", "piece", "variance", "variance_before", "variance_after", "tries", "converged", "order", "status")
 Stream = Literal["init", "lsuv", "batches", "dropout"]  # numbers drawn from one never shift those of another
 
 
@@ -94,7 +95,7 @@ def init_net_(
         progress=progress,
     )
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for training, however much the initialisation has drawn
-    return [cast("LayerEntry", asdict(report)) for report in reports]
+    return [cast("LayerEntry", {key: getattr(report, key) for key in RECORDED}) for report in reports]
 
 
 def make_trainer(

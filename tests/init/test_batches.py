@@ -98,6 +98,7 @@ def test_forms_of_batches(model: type[Recorder], batches: object, mask: bool, si
         (One, {"x": X.numpy()}, r"the batch is a numpy array"),
         (One, 3, r"batches are a tensor, a callable or an iterable, not int"),
         (One, "train", r"batches are a tensor, a callable or an iterable, not str"),
+        (One, iter([X]).__next__, r"the batches came to an end"),
         (One, [], r"the batches came to an end"),
     ],
 )
@@ -131,3 +132,9 @@ def test_the_input_has_unit_variance_in_a_batch_with_a_target() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     lsuv_(model, [X, 5 * X + 1], dropout=False)
     assert model(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+def test_a_packed_sequence_is_one_argument() -> None:
+    packed = nn.utils.rnn.pack_sequence([noise(5, 2), noise(3, 2)])
+    for row in lsuv_(nn.LSTM(2, 3), packed, dropout=False):
+        assert row.status in ("converged", "drawn: recurrent")

@@ -104,7 +104,14 @@ def test_a_bias_that_the_module_adds_itself_is_zero_as_well() -> None:
         ((64, 6), lambda x, w: torch.einsum("bi,bi->bi", x, w), "left: used by einsum"),
         ((6, 6), lambda x, w: torch.einsum("bi,ii->b", x, w), "left: used by einsum"),
         ((6, 4), lambda x, w: torch.vmap(lambda one: one @ w)(x), "left: used by matmul"),
-        ((2, 6, 4), lambda x, w: x @ w[0].mul(2).mul_(3), "left: used by mul_"),
+        (
+            (6, 4),
+            lambda x, w: torch.einsum("bi,io->bo", x.cfloat(), torch.view_as_complex(w.view(6, 2, 2))).real,
+            "left: used by einsum",
+        ),
+        ((6, 6), lambda x, w: F.linear(w, w)[:1] + x, "left: used by linear"),
+        ((16, 3), lambda x, w: F.linear(x[:, :3], w.view(-1).unfold(0, 3, 1)).sum(1), "left: used by linear"),
+        ((2, 6, 4), lambda x, w: x @ w[0].mul(2).mul_(3), "left: used by mul"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::replicate.init.LSUVWarning")

@@ -63,3 +63,13 @@ def test_the_search_for_the_cause_leaves_the_random_streams_as_they_were() -> No
     torch.manual_seed(0)
     two(noisy)
     assert all(torch.equal(state, torch.get_rng_state()) for state in states)
+
+
+def test_in_a_random_model_no_layer_counts_as_converged_by_chance() -> None:
+    torch.manual_seed(0)
+    model = Graph(
+        lambda m, x: m.second(m.first(x) * (1 + 0.3 * torch.randn(()))), first=nn.Linear(4, 4), second=nn.Linear(4, 4)
+    )
+    with pytest.warns(LSUVWarning, match="moved again"):
+        report = lsuv_(model, X, dropout=False)
+    assert [row.status for row in report] == ["converged", "moved again: forward passes are random"]

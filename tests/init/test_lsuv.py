@@ -1,5 +1,8 @@
 """lsuv_ and initialize_: small cases by hand, options, and every precision."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
 from init import reference
@@ -7,7 +10,7 @@ from init.zoo import generator, noise, vgg
 from torch import nn
 
 from replicate.errors import UsageError
-from replicate.init import LSUVError, LSUVWarning, initialize_, lsuv_
+from replicate.init import LSUVError, LSUVWarning, initialize_, lsuv_, measure, progress
 
 
 # An orthonormal 1×1 weight is ±1. Variance 1.03 has the deviation 1.0149: within 0.02 by the root, not by the variance.
@@ -73,6 +76,25 @@ def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
         lsuv_(nn.Linear(1, 1), noise(2, 1), **{name: value})
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    settings = {"tol": np.float32(0.02), "max_iter": np.int64(3)}
+    assert lsuv_(nn.Linear(4, 4), noise(64, 4), dropout=False, **settings)[0].converged
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("dropout", "no", r"dropout='no' is no bool"),
+        ("forward", 5, r"forward=5 is no function of model and batch"),
+        ("where", "output", r"unknown where 'output'; choose from: preactivation, activation"),
+        ("mean", float("inf"), r"mean=inf is out of range"),
+    ],
+)
+def test_other_wrong_settings_are_refused(name: str, value: object, message: str) -> None:
+    with pytest.raises(LSUVError, match=f"^{message}"):
+        lsuv_(nn.Linear(1, 1), noise(2, 1), **{name: value})
+
+
 def test_a_wrong_generator_is_refused() -> None:
     with pytest.raises(LSUVError, match=r"generator=3 is no torch\.Generator"):
         lsuv_(nn.Linear(1, 1), noise(2, 1), generator=3)
@@ -115,3 +137,44 @@ def test_cuda(dtype: torch.dtype, device_of_generator: str) -> None:
     assert torch.equal(torch.cuda.get_rng_state(), state)
     assert torch.backends.cudnn.allow_tf32
     assert all(row.converged for row in report)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_another_deviation_and_a_mean(single: bool) -> None:
+    model, x = vgg(), 1 + noise(32, 3, 6, 6)
+    model[2] = nn.Conv2d(6, 6, 3, padding=1, bias=False)
+    report = lsuv_(model, x if single else [x], std=2.0, mean=0.5, dropout=False)
+    assert all(row.converged for row in report)
+    assert all(abs(found / 4 - 1) <= 0.0201 for found in reference.variances(model.eval(), (x,)).values())
+    means = {row.layer: row.mean for row in report}
+    assert abs(means.pop("2")) > 0.05  # it has no bias
+    assert list(means.values()) == pytest.approx([0.5] * len(means), abs=0.041)
+    assert model[0](x).mean().item() == pytest.approx(means["0"], abs=1e-5)
+
+
+def test_a_measurement_changes_nothing() -> None:
+    model, x = vgg(), noise(32, 3, 6, 6)
+    model[0].requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    report = measure(model, x, check=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert (report.passes, report.batches) == (2, 2)
+    exact = measure(model, x, dropout=False, layers="?")
+    found = {
+        name: variance for (name, _), variance in reference.variances(model.eval(), (x,)).items() if len(name) == 1
+    }
+    assert {row.layer: row.variance for row in exact} == pytest.approx(found)
+    assert [row.tries for row in exact] == [None] * len(found)
+
+
+def test_a_progress_bar_appears_on_a_terminal_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    lsuv_(vgg(), noise(8, 3, 6, 6))
+    assert not screen.getvalue()  # no terminal
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    lsuv_(vgg(), noise(8, 3, 6, 6))
+    assert "LSUV, layer 6 of 6" in screen.getvalue()

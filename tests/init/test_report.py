@@ -14,7 +14,7 @@ def test_a_report_is_a_sequence_a_data_frame_and_a_table() -> None:
     assert [(row.layer, row.order) for row in report] == list(zip(names, [1, 2, None], strict=True))
     assert report[2:] == (LayerReport("never", 0, status="not reached"),)
 
-    frame = report.to_frame()
+    frame = report.frame()
     assert list(frame.columns[:2]) == ["layer", "piece"]
     assert frame["status"].tolist() == ["converged"] * 2 + ["not reached"]
     assert frame["variance"][:2].tolist() == pytest.approx([1, 1], abs=0.0201)

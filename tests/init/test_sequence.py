@@ -46,7 +46,7 @@ def caught() -> nn.Module:
 X, OK = noise(32, 4), "converged"
 TINY = (X * 4e-6).half()  # these subnormal numbers require weights of 250,000; the last layer sees what is restored
 TROUBLES = {
-    "zero": (lambda: scaled(0.0), X, [OK, "restored: zero variance"], "zero variance: second .*activations that died"),
+    "zero": (lambda: scaled(0.0), X, [OK, "restored: zero variance"], "zero variance: second .*dead activations"),
     "inf": (lambda: scaled(float("inf")), X, [OK, "restored: not finite"], "not finite: second"),
     "nan": (lambda: scaled(float("nan")), [X], [OK, "restored: not finite"], "not finite: second"),
     "fresh": (lambda: scaled(0.0), [X], [OK, "restored: zero variance"], "zero variance: second"),
@@ -92,7 +92,7 @@ def test_a_slice_is_restored_without_the_others(single: bool) -> None:
 def test_an_error_leaves_the_model_as_it_was(strict: bool) -> None:
     model = scaled(0.0)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    message = r"LSUV: restored: zero variance: second.*look for activations that died"
+    message = r"LSUV: restored: zero variance: second.*look for dead activations"
     with warnings.catch_warnings():
         warnings.simplefilter("error", LSUVWarning)
         with pytest.raises(LSUVError if strict else LSUVWarning, match=message):

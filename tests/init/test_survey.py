@@ -1,5 +1,6 @@
 """Which parameters are weight layers, which are left as they are, and how the report names them."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -170,3 +171,166 @@ def test_parameters_that_share_one_memory_are_told_apart() -> None:
     report = lsuv_(model, X, dropout=False)
     assert [(row.layer, row.status) for row in report] == [("a", "converged"), ("b", "converged")]
     assert model.b.weight.data_ptr() == flat[36:].data_ptr()
+
+
+def test_two_parameters_in_the_same_memory_are_one() -> None:
+    model = Graph(lambda m, x: m.b(m.a(x)), a=nn.Linear(6, 6, bias=False), b=nn.Linear(6, 6, bias=False))
+    model.b.weight.data = model.a.weight.data
+    report = lsuv_(model, X, dropout=False)
+    assert [(row.layer, row.status) for row in report] == [("a", "converged"), ("b", "shared weight")]
+    assert report.left == 0
+    model.b.weight.requires_grad_(False)
+    before = model.a.weight.clone()
+    assert lsuv_(model, X, dropout=False)[0].status == "left: frozen"
+    assert torch.equal(model.a.weight, before)
+
+
+def test_columns_of_a_parameter_are_layers_of_their_own() -> None:
+    model = Holder(lambda m, x: F.linear(x[:, :2], m.w[:, :2]) * F.linear(x, m.w[:, 2:]), w=(4, 8))
+    report = lsuv_(model, X, dropout=False)
+    assert [(row.layer, row.status) for row in report] == [("w[0…]", "converged"), ("w[2…]", "converged")]
+    for x, weight in ((X[:, :2], model.w[:, :2]), (X, model.w[:, 2:])):
+        assert F.linear(x, weight).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+def test_an_expanded_weight() -> None:
+    model = Holder(lambda m, x: torch.bmm(3 * x.view(4, 16, 6), m.w.expand(4, -1, -1)), w=(6, 5))
+    report = lsuv_(model, X, dropout=False)
+    assert [(row.layer, row.status) for row in report] == [("w", "converged")]
+    assert model(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+def test_only_the_bias_of_the_layer_is_set_to_zero() -> None:
+    # A matrix that is called bias, an embedding of positions that addmm adds, and a bias that two layers share
+    models = [
+        Holder(lambda m, x: (x @ m.w) * (x @ m.bias), w=(6, 4), bias=(6, 4)),
+        Holder(lambda m, x: torch.addmm(m.bias, x, m.w), w=(6, 4), bias=(64, 4)),
+        Graph(lambda m, x: m.b(m.a(x)), a=nn.Linear(6, 6), b=nn.Linear(6, 6)),
+    ]
+    models[2].a.bias = models[2].b.bias
+    for model in models:
+        bias = model.bias if isinstance(model, Holder) else model.a.bias
+        before = bias.detach().clone()
+        report = lsuv_(model, X, dropout=False)
+        assert report[0].status == "converged"
+        assert bias.any()
+        assert isinstance(model, Graph) or report[-1].layer == "bias" or torch.equal(bias, before)
+
+
+@pytest.mark.parametrize("way", ["u[:, None] * v", "stack", "cast of a slice of a flat parameter"])
+@pytest.mark.filterwarnings("ignore::replicate.init.LSUVWarning")
+def test_weights_that_are_computed_from_vectors_are_named(way: str) -> None:
+    compute = {
+        "u[:, None] * v": lambda m: m.u[:, None] * m.v,
+        "stack": lambda m: torch.stack([m.u, m.v]),
+        "cast of a slice of a flat parameter": lambda m: m.u.double()[:6].view(1, 6).float() + m.v,
+    }[way]
+    model = nn.Sequential(nn.Linear(6, 6), Holder(lambda m, x: F.linear(x, compute(m)), u=(6,), v=(6,)))
+    report = lsuv_(model, X, dropout=False)
+    assert {row.layer: row.status for row in report} == {
+        "0": "converged",
+        "1.u": "left: used by other parameters",
+        "1.v": "left: used by other parameters",
+    }
+
+
+def test_a_single_row_or_column_under_a_parametrisation_is_named_as_well() -> None:
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(6, 1)), parametrizations.spectral_norm(nn.Linear(1, 6))
+    )
+    report = lsuv_(model, X, dropout=False)
+    assert [row.status for row in report] == ["converged", "left: computed from other tensors"]
+
+
+def test_a_cast_to_the_dtype_of_the_data() -> None:
+    model = Holder(lambda m, x: F.linear(x.double(), m.w.to(x.double())), w=(4, 6))
+    assert lsuv_(model, X, dropout=False)[0].status == "converged"
+    assert model(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+def test_a_weight_on_a_fixed_input() -> None:
+    model = Holder(lambda m, x: x + m.table[:64] @ m.w, w=(4, 6))
+    model.register_buffer("table", 9 * noise(80, 4, seed=8))
+    (row,) = lsuv_(model, X, dropout=False)
+    assert row.status == "converged"
+    assert (model(X) - X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+def test_vectors_are_no_weights() -> None:
+    def run(m: Holder, x: Tensor) -> Tensor:
+        return F.linear(x, m.a) * F.linear(x, m.b)[:, None] * (m.b @ x.T)[:, None] @ m.c
+
+    model = Holder(run, a=(6, 6), b=(6,), c=(6,))
+    assert [(row.layer, row.status) for row in lsuv_(model, X, dropout=False)] == [("a", "converged")]
+
+
+def test_a_layer_that_is_first_reached_late_is_initialised_too() -> None:
+    # The model takes its branches in turn, so the first pass reaches one of three.
+    turns = itertools.cycle(range(3))
+    model = Graph(
+        lambda m, x: m.head(getattr(m, f"branch{next(turns)}")(x)),
+        **{f"branch{i}": nn.Linear(6, 6) for i in range(3)},
+        head=nn.Linear(6, 2),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LSUVWarning)
+        report = lsuv_(model, [X], dropout=False, check=3)
+    assert [row.status for row in report if row.layer != "head"] == ["converged"] * 3
+    assert report.left == 0
+
+
+def test_an_expert_that_gets_no_tokens_in_some_batches() -> None:
+    turns = itertools.count()
+    model = Graph(lambda m, x: m.b(m.a(x)[: 0 if next(turns) % 3 == 1 else 64]), a=nn.Linear(6, 6), b=nn.Linear(6, 6))
+    report = lsuv_(model, [X], dropout=False)
+    assert [row.status for row in report] == ["converged"] * 2
+    assert all(row.variance == pytest.approx(1, abs=0.03) for row in report)
+
+
+@pytest.mark.filterwarnings("ignore:.*quant")
+def test_odd_parameters_do_not_stop_the_others() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    model.register_parameter("sparse", nn.Parameter(torch.eye(6).to_sparse()))
+    model.register_parameter("whole", nn.Parameter(torch.ones(3, 3, dtype=torch.int8), requires_grad=False))
+    statuses = {row.layer: row.status for row in lsuv_(model, X, dropout=False)}
+    assert statuses == {"0": "converged", "1": "converged", "sparse": "not reached", "whole": "left: torch.int8"}
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_layer_whose_output_becomes_a_weight_is_left(single: bool) -> None:
+    # A mixture of kernels, as in CondConv, and a hypernetwork
+    def run(m: Holder, x: Tensor) -> Tensor:
+        kernel = (F.linear(x, m.route).softmax(-1).mean(0, keepdim=True) @ m.kernels).view(6, 6)
+        generated = F.linear(x[:1].relu(), m.hyper).reshape(4, 6)
+        return F.linear(F.linear(x, kernel), generated)
+
+    model = Holder(run, route=(3, 6), kernels=(3, 36), hyper=(24, 6))
+    before = parameters(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LSUVWarning)
+        report = lsuv_(model, X if single else [X], dropout=False)
+    left = "left: its output is a weight"
+    assert {row.layer: row.status for row in report} == {"route": "converged", "kernels": left, "hyper": left}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name != "route")
+
+
+@pytest.mark.parametrize("scale", [0.97, 0.99, 1.02, 1.03])
+def test_a_standardised_weight_near_unit_variance_is_restored(scale: float) -> None:
+    model = Holder(lambda m, x: F.linear(x, standardised(m.weight, 0)), weight=(8, 6))
+    x = X * scale / model(X).std(correction=0).detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LSUVWarning)
+        (row,) = lsuv_(model, x, dropout=False, pre_init=None, tol=1e-4)
+    assert (row.status, row.tries) == ("restored: scale has no effect", 1)
+
+
+def test_tables_of_which_rows_are_taken_have_no_row_and_stacks_of_matrices_have() -> None:
+    def run(m: Holder, x: Tensor) -> Tensor:
+        index = torch.arange(64) % 3
+        return F.linear(x + m.table[index], m.w) + torch.bmm(x[:, None], m.experts[index])[:, 0]
+
+    model = Holder(run, table=(3, 6), w=(6, 6), experts=(3, 6, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LSUVWarning)
+        statuses = {row.layer: row.status for row in lsuv_(model, X, dropout=False)}
+    assert statuses == {"w": "converged", "experts": "left: used by getitem"}

@@ -1,5 +1,9 @@
 """What forward passes may do while they are watched: autocast, checkpointing, exceptions, module hooks."""
 
+import threading
+import warnings
+from collections.abc import Callable
+
 import pytest
 import torch
 from compare_lsuv_cases import Graph
@@ -8,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as modules
 from torch.utils.checkpoint import checkpoint
 
-from replicate.init import lsuv_
+from replicate.init import LSUVWarning, lsuv_
 
 X = noise(256, 8)
 
@@ -65,3 +69,77 @@ def test_hooks_of_users_see_the_present_weights() -> None:
     model[0].register_forward_hook(lambda _m, _x, output: seen.append(output.var(correction=0).item()))
     lsuv_(model, X, dropout=False, generator=generator())
     assert seen == pytest.approx([1, 1], abs=0.0201)
+
+
+def test_modules_of_other_threads_are_left_alone() -> None:
+    inside, go_on, errors = threading.Event(), threading.Event(), []
+
+    def slow(_m: Graph, x: Tensor) -> Tensor:
+        inside.set()
+        go_on.wait(10)
+        return x
+
+    def other() -> None:
+        try:
+            Graph(slow)(X)
+        except IndexError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(10)
+    model = perceptron()
+
+    def let_it_finish(*_: object) -> None:
+        go_on.set()
+        thread.join()
+
+    model[2].register_forward_pre_hook(let_it_finish)
+    assert [row.status for row in lsuv_(model, X, dropout=False)] == ["converged"] * 2
+    assert not errors
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w[:2].zero_(),
+        lambda w: w.view(-1)[:9].fill_(0),
+        lambda w: w.data.mul_(3),
+        lambda w: nn.functional.relu(w, inplace=True),
+        lambda w: w.__setitem__(0, 0.0),
+    ],
+)
+def test_a_computed_weight_that_is_changed_in_place_is_measured_as_it_is_applied(
+    change: Callable[[Tensor], object], single: bool
+) -> None:
+    def run(m: Graph, x: Tensor) -> Tensor:
+        weight = m.a.weight.clone()
+        change(weight)
+        return nn.functional.linear(x, weight)
+
+    model = Graph(run, a=nn.Linear(8, 8), b=nn.Linear(8, 8))
+    whole = Graph(lambda m, x: m.b(m.model(x)), model=model, b=nn.Linear(8, 8))
+    before = model.a.weight.detach().clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LSUVWarning)
+        report = lsuv_(whole, X if single else [X], dropout=False)
+    row = next(row for row in report if row.layer == "model.a")
+    if row.status == "converged":
+        assert model(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+    else:
+        assert (row.status or "").startswith("left: ")
+        assert torch.equal(model.a.weight, before)
+
+
+@pytest.mark.filterwarnings("ignore::replicate.init.LSUVWarning")
+def test_long_computations_of_a_weight_cost_no_more_than_forward_passes() -> None:
+    def run(m: Graph, x: Tensor) -> Tensor:
+        weight = m.a.weight / m.a.weight.norm()
+        for _ in range(30):
+            weight = 1.5 * weight - 0.5 * weight @ weight.T @ weight
+        return nn.functional.linear(x, weight)
+
+    report = lsuv_(Graph(run, a=nn.Linear(8, 8)), X, dropout=False)
+    assert report[0].status == "restored: scale has no effect"
+    assert report.passes < 10

@@ -1,0 +1,116 @@
+"""Follow the outputs of weight layers: to their activations, and to where they only gate other values."""
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from replicate.init.layers import WeightLayer
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Names of functions, without underscores at their ends: relu_ is relu
+HAND_ON = _names(
+    """get getitem chunk clone contiguous detach dropout expand feature_dropout flatten float half movedim narrow
+    permute repeat repeat_interleave reshape select split squeeze swapaxes t tensor_split to transpose type type_as
+    unbind unflatten unsqueeze view view_as"""
+)
+SUMS = _names("add radd iadd sub isub masked_fill where")
+FACTORS = _names("mul rmul imul div idiv itruediv")
+PRODUCTS = _names("matmul bmm baddbmm einsum")
+SQUASHING = _names("sigmoid hardsigmoid softmax")
+ACTIVATIONS = _names(
+    """amax celu clamp elu gelu glu hardswish hardtanh leaky_relu log_softmax logsigmoid mish prelu relu relu6 rrelu
+    selu silu softplus softsign tanh"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Where the output of a layer has come.
+
+    Args:
+        layer: the layer.
+        squashed: through a sigmoid or softmax.
+        multiplied: into a matrix product with other values, as query times key.
+    """
+
+    layer: WeightLayer
+    squashed: bool = False
+    multiplied: bool = False
+
+
+class Follower:
+    """Follows the outputs of weight layers through one forward pass.
+
+    Args:
+        on_activation: called with a layer and the output of its activation, if there is one: the first function that
+            does not only hand on values, scale them by a constant or add parameters.
+
+    Attributes:
+        gates: layers whose output, after a sigmoid or softmax, multiplies other values.
+        carries: layers whose output is used in another way, too.
+    """
+
+    def __init__(self, on_activation: Callable[[WeightLayer, Tensor], None] = lambda layer, output: None) -> None:
+        self.on_activation = on_activation
+        self.gates: set[WeightLayer] = set()
+        self.carries: set[WeightLayer] = set()
+        self._trails: MutableMapping[Tensor, list[Trail]] = WeakTensorKeyDictionary()
+
+    def start(self, layer: WeightLayer, output: Any) -> None:
+        """Follow the output of a layer."""
+        if isinstance(output, Tensor):
+            self._trails.setdefault(output, []).append(Trail(layer))
+
+    def note(self, name: str, values: list[Tensor], output: Any, applies_weight: bool) -> None:
+        """Note what a function does with the outputs of layers.
+
+        Args:
+            name: of the function, without underscores at its ends.
+            values: its arguments, in their order, without parameters and buffers.
+            output: what it returned.
+            applies_weight: whether it applies a weight to them.
+        """
+        for index, value in enumerate(values):
+            for trail in self._trails.get(value, ()):
+                others = any(self._is_other(one, trail.layer) for one in values)
+                self._follow(trail, name, index, output, others, applies_weight)
+
+    def _is_other(self, value: Tensor, layer: WeightLayer) -> bool:
+        return all(trail.layer is not layer for trail in self._trails.get(value, ()))
+
+    def _follow(self, trail: Trail, name: str, index: int, output: Any, others: bool, applies_weight: bool) -> None:
+        layer = trail.layer
+        if applies_weight:
+            self.carries.add(layer)
+        elif name == "scaled_dot_product_attention":
+            (self.gates if index < 2 else self.carries).add(layer)  # query and key, or value
+        elif name in HAND_ON or (name in SUMS and (trail.multiplied or not others)):
+            self._hand_on(trail, output)
+        elif name in SQUASHING:
+            if not trail.squashed and not trail.multiplied:
+                self.on_activation(layer, output)
+            self._hand_on(replace(trail, squashed=True), output)
+        elif trail.squashed and others and name in FACTORS | PRODUCTS:
+            self.gates.add(layer)
+        elif trail.squashed or (name in FACTORS and not others):
+            self._hand_on(trail, output)
+        elif name in PRODUCTS:
+            self._hand_on(replace(trail, multiplied=True), output)
+        else:
+            if name in ACTIVATIONS and not trail.multiplied:
+                self.on_activation(layer, output)
+            self.carries.add(layer)
+
+    def _hand_on(self, trail: Trail, output: Any) -> None:
+        for tensor in output if isinstance(output, (tuple, list)) else [output]:
+            if isinstance(tensor, Tensor):
+                known = self._trails.setdefault(tensor, [])
+                if trail not in known:
+                    known.append(trail)

@@ -1,0 +1,107 @@
+"""Where the tensors of a forward pass come from: parameters, buffers, layers or data."""
+
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from replicate.init.following import HAND_ON
+from replicate.init.layers import Computed, WeightLayer
+from replicate.init.survey import INPUT, Survey
+
+_CASTS = {"to", "type_as", "expand_as", "view_as", "reshape_as"}  # of the second argument, only dtype and shape matter
+
+
+class Origins:
+    """Keeps track of what one forward pass computes from parameters and from the outputs of layers.
+
+    Args:
+        survey: of the model; learns what parameters are used for, other than as weights.
+    """
+
+    def __init__(self, survey: Survey) -> None:
+        self.survey = survey
+        self._computed: dict[int, Computed] = {}  # by the id of the tensor
+        self._layers: MutableMapping[Tensor, WeightLayer] = WeakTensorKeyDictionary()
+
+    def computed(self, tensor: Tensor) -> Computed | None:
+        """Return from which parameters a tensor was computed; None if it is a parameter, a view of one, or data."""
+        return self._computed.get(id(tensor))
+
+    def roots(self, tensor: Tensor) -> frozenset[nn.Parameter]:
+        """Return the parameters from which a tensor was computed, or of which it is a view."""
+        parameter, known = self.survey.parameter_of(tensor), self.computed(tensor)
+        return frozenset({parameter}) if parameter is not None else known.roots if known else frozenset()
+
+    def is_weight(self, value: object) -> bool:
+        """Whether a value is a parameter, a view of one, or computed from parameters."""
+        return isinstance(value, Tensor) and bool(self.roots(value))
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether a tensor does not depend on the batch."""
+        known = id(tensor) in self._computed or self.survey.is_buffer(tensor)
+        return known or self.survey.parameter_of(tensor) is not None
+
+    def layer_behind(self, tensor: Tensor) -> WeightLayer | None:
+        """Return the layer of which a tensor is the output, or a view of it."""
+        return self._layers.get(tensor)
+
+    def note_applied(
+        self, tensors: list[Tensor], output: Any, applied: set[nn.Parameter], layers: Iterable[WeightLayer]
+    ) -> None:
+        """Note a function that applies weights.
+
+        Args:
+            tensors: its arguments.
+            output: what it returned.
+            applied: the parameters that it applies.
+            layers: of which this is the first call.
+        """
+        for parameter in frozenset[nn.Parameter]().union(*map(self.roots, tensors)) - applied:
+            self.survey.met.setdefault(parameter, INPUT)
+        for layer in layers:
+            self._layers.update(dict.fromkeys(tensors_in(output), layer))
+
+    def note(self, name: str, tensors: list[Tensor], args: tuple[Any, ...], output: Any, computes_weight: bool) -> None:
+        """Note any other function.
+
+        Args:
+            name: of the function.
+            tensors: its arguments.
+            args: all its positional arguments.
+            output: what it returned.
+            computes_weight: whether it is called inside a parametrisation.
+        """
+        plain = name.strip("_")
+        tensors = tensors[:1] if plain in _CASTS else tensors
+        roots = frozenset[nn.Parameter]().union(*map(self.roots, tensors))
+        if _works_in_place(name):
+            self.survey.rewritten |= self.survey.parameter_of(tensors[0]) is not None
+            self._computed.pop(id(tensors[0]), None)
+        if not (computes_weight or all(map(self.is_constant, tensors))):
+            for parameter in roots:
+                self.survey.met.setdefault(parameter, plain)
+        elif tensors and not plain.startswith("new_") and not plain.endswith("_like"):
+            magnitude, axis = args[1:3] if plain == "weight_norm" else (None, None)
+            for tensor in tensors_in(output):
+                if not self.is_constant(tensor):
+                    self._computed[id(tensor)] = Computed(tensor, roots, magnitude, axis)
+        if plain in HAND_ON and (layer := self.layer_behind(tensors[0])):
+            self._layers.update(dict.fromkeys(tensors_in(output), layer))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in the arguments or the output of a function, which may be in lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(one)
+
+
+def _works_in_place(name: str) -> bool:
+    """Whether a function changes its first argument, such as mul_, __imul__ or __setitem__."""
+    if name.endswith("__"):
+        return name.startswith("__i") or name == "__setitem__"
+    return name.endswith("_")

@@ -1,0 +1,46 @@
+"""What LSUV brings each layer to, and how."""
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+from replicate.init.report import LSUVError
+
+WHERE = ("preactivation", "activation")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of LSUV: see `lsuv_`.
+
+    Raises:
+        LSUVError: a setting is of the wrong type or out of range.
+    """
+
+    tol: float = 0.02
+    max_iter: int = 20
+    average: int | None = None
+    check: int = 32
+    std: float = 1.0
+    mean: float | None = None
+    where: str = WHERE[0]
+
+    def __post_init__(self) -> None:
+        for name, value in (("tol", self.tol), ("std", self.std)):
+            if not isinstance(value, Real) or not value > 0:
+                raise LSUVError(f"{name}={value!r} is out of range; give a number above 0")
+        if self.mean is not None and not (isinstance(self.mean, Real) and math.isfinite(self.mean)):
+            raise LSUVError(f"mean={self.mean!r} is out of range; give a number, or None to leave it as it is")
+        for name, count, low in (
+            ("max_iter", self.max_iter, 0),
+            ("average", self.average, 1),
+            ("check", self.check, 0),
+        ):
+            if (count is not None or name != "average") and (not isinstance(count, Integral) or count < low):
+                raise LSUVError(f"{name}={count!r} is out of range; give a whole number of at least {low}")
+        if self.where not in WHERE:
+            raise LSUVError(f"unknown where {self.where!r}; choose from: {', '.join(WHERE)}")
+
+    def relative(self, variance: float) -> float:
+        """Return a variance relative to the one that is wanted."""
+        return variance / self.std**2

@@ -1,0 +1,29 @@
+"""The values of a model's parameters, to be written back."""
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from replicate.init import memory
+
+
+class Snapshot:
+    """The values that the parameters of a model have now. Keeps a copy of them.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        # A forward pass may put another tensor in the place of a parameter's.
+        self._saved = {parameter: (parameter.data, parameter.detach().clone()) for parameter in model.parameters()}
+
+    def restore(self, keep: Collection[nn.Parameter] = ()) -> None:
+        """Write the values back, except those of some parameters."""
+        with torch.no_grad():
+            for parameter, (data, values) in self._saved.items():
+                if memory.address(parameter) != memory.address(data):
+                    parameter.data = data
+                if parameter not in keep:
+                    parameter.copy_(values)
