@@ -1,25 +1,29 @@
 """Compare `replicate.init.lsuv_` with the package `lsuv`: python experiments/compare_lsuv.py.
 
 Both initialise the same networks, with one batch, dropout off and a tolerance of 0.01 on the standard deviation (0.02
-on the variance). The result is measured at each layer's first call, with the code of neither. Prints Markdown.
+on the variance). The result is measured at the first use of each weight, with the code of neither. Prints Markdown.
+Networks of timm, transformers, diffusers and torch_geometric are compared where these packages are installed.
 """
 
 import copy
+import math
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from textwrap import shorten
+from typing import Any, NamedTuple
 
 import lsuv
 import torch
 import torchvision.models as tv
-from compare_lsuv_cases import CASES, LARGE
+from compare_lsuv_cases import CASES, LARGE, Case
+from compare_lsuv_models import MODELS
 from script import make_app, run_app
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from replicate.init import LSUVWarning, lsuv_
 from replicate.nn.activations import RELU
@@ -27,6 +31,8 @@ from replicate.nn.fitnet import FITNET4, build
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (nn.Linear, nn.Bilinear, *CONVS)
+# What torch calls the products in which a weight is applied, below the functions that users call
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "_grouped_mm", "_trilinear"}
 
 app = make_app("compare_lsuv", __doc__)
 
@@ -51,92 +57,125 @@ def theirs(model: nn.Module, batch: Tensor, *, pre_init: bool = True) -> str:
     return "warned" if any("LSUV" in str(w.message) for w in caught) else ""
 
 
-def deviations(model: nn.Module, batch: Tensor) -> dict[str, float]:
-    """Measure the standard deviation of each layer's output at its first call, in evaluation mode.
+class Watch(TorchDispatchMode):
+    """Measures the output of each weight of a model at its first use, where torch dispatches the product.
 
-    Plain forward hooks measure it. Functions of attention use their weights without calling a layer, so F.linear is
-    replaced for the time of the measurement.
-
-    Returns:
-        Name of the layer, a slash and the number of the maxout piece -> the standard deviation.
+    Attributes:
+        found: name of the parameter, where its part begins and the number of the piece -> the standard deviation.
     """
-    found: dict[str, float] = {}
-    owners = {id(m.weight): (name, m) for name, m in model.named_modules() if isinstance(m, LAYERS)}
 
-    def note(name: str, layer: nn.Module, y: Tensor) -> None:
-        pieces = getattr(layer, "pieces", 1)
-        channels = 1 if isinstance(layer, CONVS) else y.ndim - 1
-        for p in range(pieces):
-            part = y.detach().double().unflatten(channels, (-1, pieces)).select(channels + 1, p)
-            found.setdefault(f"{name}/{p}", part.std(correction=0).item())
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.found: dict[tuple[str, int, int], float] = {}
+        self.kept: list[Tensor] = []  # so that the memory of a computed weight is not used again
+        self.owners = {}
+        for module_name, module in model.named_modules():
+            for name, parameter in module.named_parameters(module_name, recurse=False):
+                if not isinstance(module, nn.Embedding):
+                    self.owners[address(parameter)] = name, module, parameter
 
-    def attention(name: str, layer: nn.MultiheadAttention, args: tuple[Tensor, ...], output: Tensor) -> None:
-        for p, (x, weight) in enumerate(zip(args[:3], layer.in_proj_weight.chunk(3), strict=True)):
-            found.setdefault(f"{name}.in_proj/{p}", F.linear(x, weight).double().std(correction=0).item())
-        note(f"{name}.out_proj", layer.out_proj, output)
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name == "_weight_norm_interface":
+            self.owners[address(output[0])] = self.owners[address(args[0])]
+            self.kept.append(output[0])
+        elif name in PRODUCTS:
+            tensors = [one for one in args if isinstance(one, Tensor)]
+            applied = [(*self.owners[address(one)], one) for one in tensors if address(one) in self.owners]
+            applied = [entry for entry in applied if entry[2].ndim > 1]  # not the bias
+            if len(applied) == 1:
+                self.note(*applied[0], output, channels=1 if name == "convolution" else output.ndim - 1)
+        return output
 
-    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        y = torch._C._nn.linear(x, weight, bias)
-        if id(weight) in owners and weight.shape[0] == getattr(owners[id(weight)][1], "out_features", None):
-            note(*owners[id(weight)], y)
-        return y
-
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
-            handles.append(module.register_forward_hook(lambda m, i, o, name=name: attention(name, m, i, o[0])))
-        elif isinstance(module, LAYERS):
-            handles.append(module.register_forward_hook(lambda m, _, o, name=name: note(name, m, o)))
-    model.eval()
-    original, F.linear = F.linear, linear
-    try:
-        with torch.no_grad():
-            model(batch.clone())
-    finally:
-        F.linear = original
-        for handle in handles:
-            handle.remove()
-    return found
+    def note(
+        self, name: str, module: nn.Module, parameter: Tensor, view: Tensor, output: Tensor, channels: int
+    ) -> None:
+        """Note the deviations of the pieces of a maxout layer, of query, key and value, or of the whole output."""
+        pieces = getattr(module, "pieces", 1)
+        parts = output.unflatten(channels, (-1, pieces)).unbind(channels + 1)
+        if name.endswith("in_proj_weight"):
+            parts = output.chunk(output.shape[-1] // parameter.shape[1], -1)
+        for piece, part in enumerate(parts):
+            key = name, view.storage_offset() - parameter.storage_offset(), piece
+            self.found.setdefault(key, part.double().std(correction=0).item())
 
 
-def outcome(run: Callable[[nn.Module, Tensor], str], model: nn.Module, batch: Tensor) -> tuple[dict[str, float], str]:
-    """Initialise a model; return the standard deviations, and a note on what went wrong."""
+def address(tensor: Tensor) -> int:
+    """Return the address of a tensor's memory, which its views share."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def deviations(model: nn.Module, batch: Tensor) -> dict[tuple[str, int, int], float]:
+    """Measure the standard deviation of each weight's output at its first use, in evaluation mode: see `Watch`."""
+    with torch.no_grad(), Watch(model.eval()) as watch:
+        model(batch.clone())
+    return watch.found
+
+
+class Outcome(NamedTuple):
+    """What an implementation made of a model.
+
+    Args:
+        deviations: of the outputs of its weights.
+        note: what it said, and what went wrong.
+        seconds: that it took.
+    """
+
+    deviations: list[float]
+    note: str
+    seconds: float
+
+    @property
+    def right(self) -> int:
+        """Number of weights with a deviation of 1."""
+        return sum(abs(deviation - 1) <= 0.0102 for deviation in self.deviations)
+
+    def cell(self) -> str:
+        """Format it for the table."""
+        found = self.deviations
+        spread = f"{self.right} of {len(found)} right, {min(found):.3g} to {max(found):.3g}" if found else ""
+        return "; ".join(part for part in (spread, self.note, f"{self.seconds:.1f} s") if part)
+
+
+def outcome(run: Callable[[nn.Module, Tensor], str], model: nn.Module, batch: Tensor) -> Outcome:
+    """Initialise a model by one of the implementations."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    started_at = time.perf_counter()
     try:
         said = run(model, batch.clone())
     except Exception as error:  # an error is a result too
-        return {}, f"{type(error).__name__}: {shorten(str(error), 70)}"
+        return Outcome([], f"{type(error).__name__}: {shorten(str(error), 70)}", time.perf_counter() - started_at)
+    seconds = time.perf_counter() - started_at
     notes = [said] if said else []
     found = deviations(model, batch)
-    parameters = dict(model.named_parameters())
-    if not all(torch.isfinite(p).all() for p in parameters.values()):
+    changed = {name: p for name, p in model.named_parameters() if not torch.equal(p.nan_to_num(), before[name])}
+    matrices = {name: p for name, p in changed.items() if p.ndim > 1}
+    if not all(torch.isfinite(p).all() for p in changed.values()):
         notes.append("weights not finite")
-    changed = {n.rpartition(".")[0] for n, p in parameters.items() if not torch.equal(p.nan_to_num(), before[n])}
-    called = {name.rpartition("/")[0] for name in found}
-    kinds = {name: model.get_submodule(name) for name in changed}
-    if any(isinstance(m, LAYERS) and name not in called for name, m in kinds.items()):
-        notes.append("changed a layer that is never called")
-    if any(isinstance(m, nn.Embedding) for m in kinds.values()):
+    modules = {name.rpartition(".")[0] for name in matrices}
+    if any(isinstance(model.get_submodule(module), nn.Embedding) for module in modules):
         notes.append("changed the embedding")
-    return found, ", ".join(notes)
+    elif modules - {name.rpartition(".")[0] for name, *_ in found}:
+        notes.append("changed a layer that is never called")
+    factors = [float(p.detach().norm() / before[name].norm()) for name, p in matrices.items() if before[name].any()]
+    wildest = max(factors, key=lambda factor: abs(math.log10(factor or 1)), default=1)
+    if not 1e-3 < wildest < 1e3:
+        notes.append(f"a weight {wildest:.0e} times as large")
+    return Outcome(list(found.values()), ", ".join(notes), seconds)
 
 
-def row(name: str, seed: int) -> str:
-    """Format one row of the table."""
-    make, shape, dtype = CASES[name]
+def compare_one(case: Case, seed: int) -> list[Outcome]:
+    """Initialise a network by both implementations, theirs first."""
     torch.manual_seed(seed)
-    model = make()
-    batch = torch.randn(shape) if dtype.is_floating_point else torch.randint(0, 50, shape)
-    model, batch = (model.to(dtype), batch.to(dtype)) if dtype.is_floating_point else (model, batch)
-    cells = []
+    model = case.make()
+    batch = torch.randn(case.shape) if case.dtype.is_floating_point else torch.randint(3, 50, case.shape)
+    model, batch = (model.to(case.dtype), batch.to(case.dtype)) if case.dtype.is_floating_point else (model, batch)
+    outcomes = []
     for run in (theirs, ours):
         torch.manual_seed(seed)
-        found, note = outcome(run, copy.deepcopy(model), batch)
-        values = list(found.values())
-        right = sum(abs(v - 1) <= 0.0102 for v in values)
-        spread = f"{right} of {len(values)} right, {min(values):.2f} to {max(values):.2f}" if values else ""
-        cells.append("; ".join(part for part in (spread, note) if part))
-    return f"| {name} | {cells[0]} | {cells[1]} |"
+        outcomes.append(outcome(run, copy.deepcopy(model), batch))
+    return outcomes
 
 
 class Work:
@@ -207,7 +246,7 @@ def costs(name: str, make: Callable[[], nn.Module], shape: tuple[int, ...], seed
 
 @app.default
 def compare(*, only: str = "", seed: int = 0, threads: int = 1) -> None:
-    """Print both tables.
+    """Print a table of networks, how often all their weights are right, and a table of costs.
 
     Args:
         only: Only networks whose name contains this.
@@ -215,10 +254,24 @@ def compare(*, only: str = "", seed: int = 0, threads: int = 1) -> None:
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
+    torch.backends.mha.set_fastpath_enabled(False)  # it hides the products of attention
     print(f"| network | `lsuv` {version('lsuv')} | `lsuv_` |\n|---|---|---|")
-    for name in CASES:
-        if only in name:
-            print(row(name, seed), flush=True)
+    compared, missing = [], set()
+    for name, case in {**CASES, **MODELS}.items():
+        if only not in name:
+            continue
+        try:
+            outcomes = compare_one(case, seed)
+        except ModuleNotFoundError as error:
+            missing.add(error.name)
+            continue
+        compared.append(outcomes)
+        print(f"| {name} | {outcomes[0].cell()} | {outcomes[1].cell()} |", flush=True)
+    all_right = [sum(one.right == len(one.deviations) > 0 for one in column) for column in zip(*compared, strict=True)]
+    if all_right:
+        print(f"| all weights right | {' | '.join(f'{count} of {len(compared)}' for count in all_right)} |")
+    if missing:
+        print(f"\nNot compared, because packages are not installed: {', '.join(sorted(missing))}.")
     print("\n| network | | forward passes started | work, in passes | seconds, in passes | seconds in all |")
     print("|---|---|---|---|---|---|")
     for name, make, shape in (

@@ -16,9 +16,9 @@ def _names(text: str) -> frozenset[str]:
 
 # Names of functions, without underscores at their ends: relu_ is relu
 HAND_ON = _names(
-    """get getitem chunk clone contiguous detach dropout expand feature_dropout flatten float half movedim narrow
-    permute repeat repeat_interleave reshape select split squeeze swapaxes t tensor_split to transpose type type_as
-    unbind unflatten unsqueeze view view_as"""
+    """get getitem cat chunk clone contiguous detach dropout expand feature_dropout flatten float gather half movedim
+    narrow neg permute repeat repeat_interleave reshape select sort split squeeze stack swapaxes t tensor_split to topk
+    transpose type type_as unbind unflatten unsqueeze view view_as"""
 )
 SUMS = _names("add radd iadd sub isub masked_fill where")
 FACTORS = _names("mul rmul imul div idiv itruediv")
@@ -38,11 +38,13 @@ class Trail:
         layer: the layer.
         squashed: through a sigmoid or softmax.
         multiplied: into a matrix product with other values, as query times key.
+        added: to the output of another layer.
     """
 
     layer: WeightLayer
     squashed: bool = False
     multiplied: bool = False
+    added: bool = False
 
 
 class Follower:
@@ -62,11 +64,13 @@ class Follower:
         self.gates: set[WeightLayer] = set()
         self.carries: set[WeightLayer] = set()
         self._trails: MutableMapping[Tensor, list[Trail]] = WeakTensorKeyDictionary()
+        self._from_layers: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
 
     def start(self, layer: WeightLayer, output: Any) -> None:
         """Follow the output of a layer."""
         if isinstance(output, Tensor):
             self._trails.setdefault(output, []).append(Trail(layer))
+            self._from_layers[output] = True
 
     def note(self, name: str, values: list[Tensor], output: Any, applies_weight: bool) -> None:
         """Note what a function does with the outputs of layers.
@@ -77,40 +81,53 @@ class Follower:
             output: what it returned.
             applies_weight: whether it applies a weight to them.
         """
-        for index, value in enumerate(values):
-            for trail in self._trails.get(value, ()):
-                others = any(self._is_other(one, trail.layer) for one in values)
-                self._follow(trail, name, index, output, others, applies_weight)
+        trails = [(index, value, trail) for index, value in enumerate(values) for trail in self._trails.get(value, ())]
+        if isinstance(output, Tensor) and any(output is value for value in values):
+            self._trails.pop(output, None)  # changed in place
+        for index, value, trail in trails:
+            others = [one for one in values if one is not value and self._is_other(one, trail.layer)]
+            self._follow(trail, name, index, output, others, applies_weight)
+        if any(value in self._from_layers for value in values):
+            self._from_layers.update(dict.fromkeys(_tensors(output), True))
 
     def _is_other(self, value: Tensor, layer: WeightLayer) -> bool:
         return all(trail.layer is not layer for trail in self._trails.get(value, ()))
 
-    def _follow(self, trail: Trail, name: str, index: int, output: Any, others: bool, applies_weight: bool) -> None:
+    def _follow(
+        self, trail: Trail, name: str, index: int, output: Any, others: list[Tensor], applies_weight: bool
+    ) -> None:
         layer = trail.layer
+        # Others that come from no layer are constants to this one, such as the angles of rotary positions.
+        with_layers = any(other in self._from_layers for other in others)
         if applies_weight:
             self.carries.add(layer)
         elif name == "scaled_dot_product_attention":
             (self.gates if index < 2 else self.carries).add(layer)  # query and key, or value
-        elif name in HAND_ON or (name in SUMS and (trail.multiplied or not others)):
-            self._hand_on(trail, output)
         elif name in SQUASHING:
-            if not trail.squashed and not trail.multiplied:
+            if not (trail.squashed or trail.multiplied or trail.added):
                 self.on_activation(layer, output)
             self._hand_on(replace(trail, squashed=True), output)
         elif trail.squashed and others and name in FACTORS | PRODUCTS:
             self.gates.add(layer)
-        elif trail.squashed or (name in FACTORS and not others):
+        elif name in SUMS:
+            self._hand_on(replace(trail, added=trail.added or with_layers), output)
+        elif trail.squashed or name in HAND_ON or (name in FACTORS and not with_layers):
             self._hand_on(trail, output)
         elif name in PRODUCTS:
             self._hand_on(replace(trail, multiplied=True), output)
         else:
-            if name in ACTIVATIONS and not trail.multiplied:
+            if name in ACTIVATIONS and not (trail.multiplied or trail.added):
                 self.on_activation(layer, output)
             self.carries.add(layer)
 
     def _hand_on(self, trail: Trail, output: Any) -> None:
-        for tensor in output if isinstance(output, (tuple, list)) else [output]:
-            if isinstance(tensor, Tensor):
+        for tensor in _tensors(output):
+            if tensor.is_floating_point():  # not the indices of a router
                 known = self._trails.setdefault(tensor, [])
                 if trail not in known:
                     known.append(trail)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    found = output if isinstance(output, (tuple, list)) else [output]
+    return [tensor for tensor in found if isinstance(tensor, Tensor)]

@@ -90,9 +90,8 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
                 # A forward pass may write to a buffer or put another tensor in its place.
                 stack.callback(setattr, module, name, buffer)
                 if buffer is not None and memory.address(buffer) not in parameters:
-                    # The buffer itself may be expanded, and not writable.
                     storage: Any = buffer.untyped_storage()
-                    stack.callback(storage.copy_, storage.clone())
+                    stack.callback(_restore_buffer, buffer, storage.clone(), memory.place(buffer))
         stack.callback(model.train, model.training)  # first, because some modules change their parameters in it
         model.train(dropout)
         _use_float32(stack)
@@ -106,6 +105,15 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         stack.callback(torch.clear_autocast_cache)
         yield
+
+
+def _restore_buffer(buffer: Tensor, values: Any, place: memory.Place) -> None:
+    """Write back the memory of a buffer, which may be expanded and which a forward pass may have resized."""
+    storage: Any = buffer.untyped_storage()
+    if storage.nbytes() != values.nbytes() or memory.place(buffer) != place:
+        storage.resize_(values.nbytes())
+        buffer.set_(storage, *place)
+    storage.copy_(values)
 
 
 def _use_float32(stack: contextlib.ExitStack) -> None:

@@ -30,6 +30,7 @@ class WeightLayer:
         pieces: number of linear pieces of a maxout layer, or of slices of a packed weight, else 1.
         scaled: what to multiply in order to scale the weight: the weight, or under weight_norm its magnitude.
         all_biases: the biases to set to zero: (pieces·out,).
+        adds_bias: whether the pre-activation contains the bias; a module may add it later.
         measured: whether the weight has a pre-activation of its own.
         computed: whether the weight is computed from the parameter in each forward pass.
         drawn: whether the scheme can draw the weight; otherwise it keeps its values.
@@ -45,6 +46,7 @@ class WeightLayer:
     pieces: int
     scaled: Tensor
     all_biases: tuple[Tensor, ...] = ()
+    adds_bias: bool = False
     measured: bool = True
     computed: bool = False
     drawn: bool = True
@@ -152,11 +154,14 @@ def is_matrix(parameter: nn.Parameter) -> bool:
     return sum(size > 1 for size in parameter.shape) > 1
 
 
-def make_layer(entry: Entry, use: Use, computed: Computed | None, biases: list[Tensor]) -> WeightLayer:
+def make_layer(
+    entry: Entry, parameter: nn.Parameter, use: Use, computed: Computed | None, biases: list[Tensor]
+) -> WeightLayer:
     """Make the layer of a weight at its first call.
 
     Args:
-        entry: the parameter.
+        entry: the parameter, as its module holds it.
+        parameter: the first one in the same memory.
         use: the weight.
         computed: how the weight was computed, if it is no view of the parameter.
         biases: parameters, or views of them, of which those with one value per output are the layer's.
@@ -170,12 +175,13 @@ def make_layer(entry: Entry, use: Use, computed: Computed | None, biases: list[T
     layer = WeightLayer(
         name=layer_name(entry.name),
         module=entry.module,
-        parameter=entry.parameter,
+        parameter=parameter,
         weight=weight,
         layout=use.layout,
         pieces=use.layout.slices,
         scaled=scaled,
         all_biases=tuple(bias.detach() for bias in biases if bias.numel() in use.layout.outputs(use.weight)),
+        adds_bias=use.bias is not None,
         measured=use.values is not None,
         computed=computed is not None,
         drawn=weight.shape == use.weight.shape,

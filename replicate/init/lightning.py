@@ -5,6 +5,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import distributed
 
@@ -17,8 +18,9 @@ class LSUVInit(pl.Callback):
 
     Use it as `Trainer(callbacks=[LSUVInit()])`. Batches go through the module's transfer hooks, and the module gets the
     first part of each, as in `module(images)`; give `forward` for another way. The random streams are restored, so that
-    the training gets the same batches as without the callback. If several processes train the model, all get the
-    weights of rank 0. A training that is resumed from a checkpoint keeps its weights.
+    the training gets the same batches as without the callback, unless a loader has a generator of its own. If several
+    processes train the model, all get the weights of rank 0. A training that is resumed from a checkpoint keeps its
+    weights.
 
     Args:
         **options: of `lsuv_`.
@@ -44,6 +46,10 @@ class LSUVInit(pl.Callback):
 
 def _batches(trainer: pl.Trainer) -> Generator[Any, None, None]:
     """Yield batches of the training set without end, as the training step gets them."""
+    loaders: Any = trainer.train_dataloader
+    if isinstance(loaders, (dict, list, tuple)):
+        loaders = CombinedLoader(loaders)
     while True:
-        for batch in trainer.train_dataloader or ():
+        for item in loaders:
+            batch = item[0] if isinstance(loaders, CombinedLoader) else item
             yield trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))

@@ -117,10 +117,7 @@ def lsuv_(
             model's parameters are weights that were left as they were.
     """
     settings = Settings(tol, max_iter, average, check, std, mean, where)
-    if not isinstance(generator, (Generator, type(None))):
-        raise LSUVError(f"generator={generator!r} is no torch.Generator")
-    if not isinstance(dropout, bool):
-        raise LSUVError(f"dropout={dropout!r} is no bool; give True for training mode, False for evaluation mode")
+    _check_arguments(dropout, generator, progress)
     scheme = starting_scheme(pre_init)
     draw = partial(draw_, scheme=scheme, generator=generator) if scheme else None
     bare = _unwrapped(model)
@@ -168,7 +165,10 @@ def measure(
     Raises:
         LSUVError: see `lsuv_`.
     """
+    _check_arguments(dropout)
     settings = Settings(check=check, where=where)
+    if check < 1:
+        raise LSUVError(f"check={check!r} is out of range; give a whole number of at least 1")
     bare = _unwrapped(model)
     survey = Survey(bare, layers, frozen=True)
     runner = ForwardRunner(bare if forward is None else model, batches, forward)
@@ -217,15 +217,17 @@ def initialize_(
         UsageError: unknown init.
         LSUVError: a layer cannot be initialised: see `lsuv_`.
     """
-    if init not in INITS:
+    if not isinstance(init, str) or init not in INITS:
         raise unknown("init", init, INITS)
+    _check_arguments(dropout, generator, progress)
+    settings = Settings(tol, max_iter, average=1)
+    model = _unwrapped(model)
     draw = partial(draw_, scheme=resolve(INITS[init]), generator=generator, negative_slope=negative_slope)
     survey, runner = Survey(model), ForwardRunner(model, batches)
     passes, sequence = Passes(survey, runner), LayerSequence(survey, draw, progress)
     with sequence.undone_on_error():
         with measurement_mode(model, dropout, generator):
             if init == "lsuv":
-                settings = Settings(tol, max_iter, average=1)
                 rows = sequence.normalise(passes, settings, one_pass=runner.single_batch and not dropout)
                 final = measure_all(passes, 1)
             else:
@@ -234,6 +236,15 @@ def initialize_(
                 if any(layer.computed for layer in survey.chosen()):  # it was computed before it was drawn
                     final = measure_all(passes, 1)
         return _warn_or_raise(Report(tuple(add_final(rows, final)), dropout, runner.passes, 1, sequence.left()))
+
+
+def _check_arguments(dropout: bool, generator: Generator | None = None, progress: Progress | None = None) -> None:
+    if not isinstance(dropout, bool):
+        raise LSUVError(f"dropout={dropout!r} is no bool; give True for training mode, False for evaluation mode")
+    if not isinstance(generator, (Generator, type(None))):
+        raise LSUVError(f"generator={generator!r} is no torch.Generator")
+    if not (progress is None or callable(progress)):
+        raise LSUVError(f"progress={progress!r} is no function of two numbers")
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -36,7 +36,7 @@ def is_inside(view: Tensor, tensor: Tensor) -> bool:
 
 def without_repeats(tensor: Tensor) -> Tensor:
     """View of an expanded tensor that holds each value once."""
-    for axis, stride in enumerate(tensor.stride()):
+    for axis, stride in enumerate(tensor.stride() if address(tensor) else ()):
         if stride == 0:
             tensor = tensor.narrow(axis, 0, 1)
     return tensor
@@ -52,16 +52,16 @@ def overlaps_itself(tensor: Tensor) -> bool:
     return False
 
 
-def overlap(one: Tensor, other: Tensor, parameter: nn.Parameter) -> bool:
-    """Whether two views of a parameter have values in common."""
+def overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors in the same memory have values in common."""
     first, second = extent(one), extent(other)
     if first.stop <= second.start or second.stop <= first.start:
         return False
-    around = extent(parameter)
-    seen = torch.zeros(len(around), dtype=torch.bool)
+    start = min(first.start, second.start)
+    seen = torch.zeros(max(first.stop, second.stop) - start, dtype=torch.bool)
     one, other = without_repeats(one), without_repeats(other)
-    seen.as_strided(one.shape, one.stride(), first.start - around.start).fill_(True)
-    return bool(seen.as_strided(other.shape, other.stride(), second.start - around.start).any())
+    seen.as_strided(one.shape, one.stride(), first.start - start).fill_(True)
+    return bool(seen.as_strided(other.shape, other.stride(), second.start - start).any())
 
 
 def slice_name(parameter: nn.Parameter, view: Tensor) -> str:

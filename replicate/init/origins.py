@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from replicate.init.following import HAND_ON
+from replicate.init.following import ACTIVATIONS, FACTORS, HAND_ON, SUMS
 from replicate.init.layers import Computed, WeightLayer
-from replicate.init.survey import INPUT, Survey
+from replicate.init.report import GENERATES
+from replicate.init.survey import INPUT, OTHERS, Survey
 
 _CASTS = {"to", "type_as", "expand_as", "view_as", "reshape_as"}  # of the second argument, only dtype and shape matter
 
@@ -23,7 +24,8 @@ class Origins:
     def __init__(self, survey: Survey) -> None:
         self.survey = survey
         self._computed: dict[int, Computed] = {}  # by the id of the tensor
-        self._layers: MutableMapping[Tensor, WeightLayer] = WeakTensorKeyDictionary()
+        self._layers: MutableMapping[Tensor, frozenset[WeightLayer]] = WeakTensorKeyDictionary()
+        self._mixed: MutableMapping[Tensor, frozenset[nn.Parameter]] = WeakTensorKeyDictionary()
 
     def computed(self, tensor: Tensor) -> Computed | None:
         """Return from which parameters a tensor was computed; None if it is a parameter, a view of one, or data."""
@@ -43,9 +45,10 @@ class Origins:
         known = id(tensor) in self._computed or self.survey.is_buffer(tensor)
         return known or self.survey.parameter_of(tensor) is not None
 
-    def layer_behind(self, tensor: Tensor) -> WeightLayer | None:
-        """Return the layer of which a tensor is the output, or a view of it."""
-        return self._layers.get(tensor)
+    def note_weight(self, weight: Tensor) -> None:
+        """Note a tensor that is applied as a weight: if it comes from layers or from data, those cannot be treated."""
+        self.survey.excluded.update(dict.fromkeys(self._layers.get(weight, ()), GENERATES))
+        self.survey.met.update(dict.fromkeys(self._mixed.get(weight, ()), OTHERS))
 
     def note_applied(
         self, tensors: list[Tensor], output: Any, applied: set[nn.Parameter], layers: Iterable[WeightLayer]
@@ -60,8 +63,8 @@ class Origins:
         """
         for parameter in frozenset[nn.Parameter]().union(*map(self.roots, tensors)) - applied:
             self.survey.met.setdefault(parameter, INPUT)
-        for layer in layers:
-            self._layers.update(dict.fromkeys(tensors_in(output), layer))
+        if found := frozenset(layers):
+            self._layers.update(dict.fromkeys(tensors_in(output), found))
 
     def note(self, name: str, tensors: list[Tensor], args: tuple[Any, ...], output: Any, computes_weight: bool) -> None:
         """Note any other function.
@@ -82,13 +85,27 @@ class Origins:
         if not (computes_weight or all(map(self.is_constant, tensors))):
             for parameter in roots:
                 self.survey.met.setdefault(parameter, plain)
+            self._hand_on(self._mixed, plain, tensors, output, roots)
         elif tensors and not plain.startswith("new_") and not plain.endswith("_like"):
             magnitude, axis = args[1:3] if plain == "weight_norm" else (None, None)
             for tensor in tensors_in(output):
                 if not self.is_constant(tensor):
                     self._computed[id(tensor)] = Computed(tensor, roots, magnitude, axis)
-        if plain in HAND_ON and (layer := self.layer_behind(tensors[0])):
-            self._layers.update(dict.fromkeys(tensors_in(output), layer))
+        self._hand_on(self._layers, plain, tensors, output)
+
+    @staticmethod
+    def _hand_on(
+        origins: MutableMapping[Tensor, frozenset[Any]],
+        name: str,
+        tensors: list[Tensor],
+        output: Any,
+        more: frozenset[Any] = frozenset(),
+    ) -> None:
+        """Add what is known of the arguments of elementwise functions to their output."""
+        if name in HAND_ON | SUMS | FACTORS | ACTIVATIONS:
+            found = more.union(*(origins.get(tensor, ()) for tensor in tensors))
+            if found:
+                origins.update(dict.fromkeys(tensors_in(output), found))
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -23,7 +23,7 @@ class Piece:
     def __init__(self, layer: WeightLayer, index: int) -> None:
         self.index = index
         self.tensors = layer.tensors(index)  # views: writing to them changes the layer
-        self.biases = layer.biases(index)
+        self.biases = layer.biases(index) if layer.adds_bias else []
         self.saved = [tensor.clone() for tensor in self.tensors]
         self.exact: Tensor | None = None
         self.norm: float | None = None  # of the weight, as it was last applied; None: unknown
@@ -58,7 +58,7 @@ class Piece:
         elif measured.variance == 0:
             self.status = report.ZERO
         elif self.tries >= settings.max_iter:
-            self.status = report.NOT_CONVERGED if 1 / LARGE_SCALE < self.scale < LARGE_SCALE else report.NO_EFFECT
+            self.status = self._gave_up(settings)
         else:
             self.tries += 1
             self.norm, self.factor = measured.norm, 1.0
@@ -66,6 +66,13 @@ class Piece:
                 self.biases[0].add_(shift)
             else:
                 self._rescale(math.sqrt(relative))
+
+    def _gave_up(self, settings: Settings) -> str:
+        if not 1 / LARGE_SCALE < self.scale < LARGE_SCALE:
+            return report.NO_EFFECT
+        # The paper's loop keeps what it has reached. Others may have gone far in vain.
+        is_papers = settings.mean is None and settings.where == "preactivation"
+        return report.NOT_CONVERGED if is_papers else report.OUT_OF_REACH
 
     def _answers(self, norm: float | None) -> bool:
         """Whether the weight, as it is applied, has the scale of the last rescaling, up to rounding errors."""

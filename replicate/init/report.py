@@ -28,6 +28,7 @@ SINGLE = "restored: a single value"
 NOT_FINITE = "restored: not finite"
 OVERFLOW = "restored: weights overflow"
 NO_EFFECT = "restored: scale has no effect"
+OUT_OF_REACH = "restored: out of reach"
 MISSED = "restored: not reached again"
 RECURRENT = "drawn: recurrent"
 FROZEN = "left: frozen"
@@ -51,6 +52,7 @@ HINTS = {
     NOT_FINITE: "its output holds NaN or inf; look at the batch and at the layers before it",
     OVERFLOW: "the weights that it needs are not finite in its dtype; look at the scale of its input",
     NO_EFFECT: "the forward pass normalises or limits its weight, or a bias is larger than its output",
+    OUT_OF_REACH: "its activation, or a mean and a deviation together, cannot reach the target",
     MISSED: "forward passes leave it out; look for layers that are dropped at random, or set dropout=False",
 }
 LEFT = ("left: ", NOT_REACHED, NO_EFFECT)  # how the statuses of weights begin that were left as they were

@@ -47,7 +47,7 @@ class LayerSequence:
         """Save the weights of a layer and draw new ones, unless it is to be left as it is."""
         self.pieces[layer] = [Piece(layer, index) for index in range(layer.pieces)]
         self.progress(len(self.pieces), max(self.expected, len(self.pieces)))
-        left = report.GENERATES if layer in self.survey.generators else layer.left
+        left = self.survey.excluded.get(layer, layer.left)
         if left is None and layer.drawn and self.draw is not None:
             self.draw(layer)
             # Memory that was never written, as after to_empty(), is not worth restoring.
@@ -68,9 +68,10 @@ class LayerSequence:
         self.snapshot.restore(keep=self._initialised())
 
     def _initialised(self) -> set[nn.Parameter]:
-        """The parameters that were initialised, or that a piece has restored."""
+        """The parameters that were initialised, or that a piece has restored, and those that share their memory."""
         tensors = [tensor for layer in self.pieces if not layer.left for tensor in layer.all_tensors()]
-        return {parameter for tensor in tensors if (parameter := self.survey.parameter_of(tensor)) is not None}
+        found = {parameter for tensor in tensors if (parameter := self.survey.parameter_of(tensor)) is not None}
+        return self.survey.sharing(found)
 
     def normalise(self, passes: Passes, settings: Settings, one_pass: bool) -> list[LayerReport]:
         """Bring all layers to unit variance, as far as forward passes reach them.
@@ -98,7 +99,7 @@ class LayerSequence:
                 call.run()
 
         def start(layer: WeightLayer) -> None:
-            if layer.computed or self.survey.rewritten or self.survey.generators:
+            if layer.computed or self.survey.rewritten or self.survey.excluded:
                 raise _OnePassError
             self.start(layer)
 
@@ -106,7 +107,7 @@ class LayerSequence:
             with contextlib.suppress(_OnePassError):
                 with track_calls(self.survey, on_call, before_call=start):
                     passes.runner()
-                if not (self.survey.rewritten or self.survey.generators):
+                if not (self.survey.rewritten or self.survey.excluded):
                     return self._finished_rows()
             self.snapshot.restore()
             self.pieces.clear()

@@ -1,6 +1,5 @@
 """What LSUV brings each layer to, and how."""
 
-import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -29,7 +28,9 @@ class Settings:
         for name, value in (("tol", self.tol), ("std", self.std)):
             if not isinstance(value, Real) or not value > 0:
                 raise LSUVError(f"{name}={value!r} is out of range; give a number above 0")
-        if self.mean is not None and not (isinstance(self.mean, Real) and math.isfinite(self.mean)):
+        if not 1e-10 <= self.std <= 1e10:
+            raise LSUVError(f"std={self.std!r} is out of range; give a number from 1e-10 to 1e10")
+        if self.mean is not None and not (isinstance(self.mean, Real) and abs(self.mean) <= 1e10):
             raise LSUVError(f"mean={self.mean!r} is out of range; give a number, or None to leave it as it is")
         for name, count, low in (
             ("max_iter", self.max_iter, 0),

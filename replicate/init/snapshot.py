@@ -17,7 +17,7 @@ class Snapshot:
 
     def __init__(self, model: nn.Module) -> None:
         # A forward pass may put another tensor in the place of a parameter's.
-        self._saved = {parameter: (parameter.data, parameter.detach().clone()) for parameter in model.parameters()}
+        self._saved = {one: (one.data, memory.without_repeats(one.data).clone()) for one in model.parameters()}
 
     def restore(self, keep: Collection[nn.Parameter] = ()) -> None:
         """Write the values back, except those of some parameters."""
@@ -26,4 +26,4 @@ class Snapshot:
                 if memory.address(parameter) != memory.address(data):
                     parameter.data = data
                 if parameter not in keep:
-                    parameter.copy_(values)
+                    memory.without_repeats(parameter.data).copy_(values)

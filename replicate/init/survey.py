@@ -1,7 +1,7 @@
 """The parameters of a model, and the weight layers that its forward passes have reached."""
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -20,25 +20,19 @@ from replicate.init.layers import (
     make_filter,
     make_layer,
 )
-from replicate.init.report import FROZEN, IN_PART, NOT_REACHED, SHARED, USED_BY, LSUVError
+from replicate.init.report import COMPUTED, FROZEN, IN_PART, NOT_REACHED, SHARED, USED_BY, LSUVError
 
+# What a parameter may have been used for, other than as a weight: the name of a function, or one of these
 OTHERS = "other parameters"  # together with which a weight is computed
-# Functions in which a parameter is no weight matrix: it is looked up, added, or the scale of a norm
-_EMBEDDING = ("embedding", "embedding_bag")
 INPUT = "input of a layer"  # to which a weight is applied, such as learned queries
-_NO_MATRIX = {*_EMBEDDING, INPUT, "add", "radd", "iadd", "sub", "rsub", "isub", "cat", "concat", "stack", "where"}
-_NO_MATRIX |= {
-    "interpolate",
-    "scaled_dot_product_attention",
-    "layer_norm",
-    "group_norm",
-    "batch_norm",
-    "instance_norm",
-    "rms_norm",
-    "prelu",
-}
-_LOOKUPS = {"getitem", "index_select", "gather"}
-_FACTORS = {"mul", "rmul", "imul", "div", "idiv"}
+# Functions in which a parameter is no weight matrix: a table that is looked up, a term, or the scale of a norm
+EMBEDDING = {"embedding", "embedding_bag"}
+NO_MATRIX = {INPUT, *EMBEDDING, "add", "radd", "iadd", "sub", "rsub", "isub", "cat", "concat", "stack", "where"}
+NO_MATRIX |= {"prelu", "interpolate", "scaled_dot_product_attention"}
+NO_MATRIX |= {"layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm"}
+# No weight matrix either, unless it has more axes: rows of a table are taken, or each channel has a factor
+LOOKUPS = {"getitem", "index_select", "gather"}
+FACTORS = {"mul", "rmul", "imul", "div", "idiv"}
 
 
 class Survey:
@@ -56,57 +50,50 @@ class Survey:
     def __init__(
         self, model: nn.Module, layers: LayerFilter | Iterable[LayerFilter] | None = None, frozen: bool = False
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise LSUVError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
-        if isinstance(model, DistributedDataParallel):
-            raise LSUVError("initialise the model before wrapping it: DistributedDataParallel copies rank 0's weights")
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if is_lazy(tensor):
-                raise LSUVError(f"layer {layer_name(name)!r} has no shape yet; run the model on one batch first")
-            if tensor.is_meta:
-                raise LSUVError(
-                    f"{name!r} is on the meta device and has no values; call model.to_empty(device=…) first"
-                )
-            if tensor.is_inference():
-                raise LSUVError(f"{name!r} was made in inference mode and cannot be changed; copy the model outside it")
+        _check_model(model)
         self.model, self.filter = model, layers
         self.passes_filter = make_filter(layers)
-        self.met: dict[nn.Parameter, str] = {}  # what a parameter was used for, other than as a weight
-        self.generators: set[WeightLayer] = set()  # layers whose output is applied as a weight
+        self.met: dict[nn.Parameter, str] = {}  # what parameters were used for, other than as weights
+        self.excluded: dict[WeightLayer, str] = {}  # layers that turned out to be none that LSUV can treat, and why
         self.rewritten = False  # whether a forward pass has written to a parameter
         self.layers: dict[Hashable, WeightLayer | None] = {}
         self._claims: dict[nn.Parameter, list[tuple[Tensor, WeightLayer]]] = {}
         self._entries: dict[nn.Parameter, list[Entry]] = {}
         self._frozen: set[nn.Parameter] = set()
-        self._by_address: dict[int, list[nn.Parameter]] = {}
+        self._by_address: dict[int, dict[nn.Parameter, None]] = {}
         modules = dict(model.named_modules(remove_duplicate=False))
+        self._first: dict[nn.Parameter, nn.Parameter] = {}  # of the parameters with which one shares values
         for name, parameter in model.named_parameters(remove_duplicate=False):
-            same = self._same_memory(parameter)
-            if same is parameter and parameter not in self._entries:
-                self._by_address.setdefault(memory.address(parameter), []).append(parameter)
+            first = self._first.setdefault(parameter, self._sharing(parameter))
             # The owner that users know is not the list of parametrisations.
             path = re.sub(r"\.?parametrizations\.\w+\.\w+$|\.?\w+$", "", name)
-            self._entries.setdefault(same, []).append(Entry(name, modules[path], same))
+            self._entries.setdefault(first, []).append(Entry(name, modules[path], parameter))
+            self._by_address.setdefault(memory.address(parameter), {})[parameter] = None
             if not (parameter.requires_grad or frozen):
-                self._frozen.add(same)
+                self._frozen.add(first)
         self._buffers = {memory.address(buffer) for buffer in model.buffers()}
 
-    def _same_memory(self, parameter: nn.Parameter) -> nn.Parameter:
-        """Return the first parameter that holds the same values in the same memory."""
-        for other in self._by_address.get(memory.address(parameter), ()):
-            if memory.address(parameter) and memory.place(other) == memory.place(parameter):
-                return other
+    def _sharing(self, parameter: nn.Parameter) -> nn.Parameter:
+        """Return the first parameter that shares values in memory with this one, such as a transposed view."""
+        if address := memory.address(parameter):
+            for other in self._by_address.get(address, ()):
+                if memory.overlap(parameter, other):
+                    return self._first[other]
         return parameter
 
     def parameter_of(self, tensor: Tensor) -> nn.Parameter | None:
-        """Return the parameter that a tensor is, or of which it is a view."""
+        """Return the parameter that a tensor is, or of which it is a view; of several in one memory, the first."""
         address = memory.address(tensor)
         if address == 0:
-            return tensor if isinstance(tensor, nn.Parameter) and tensor in self._entries else None
+            return tensor if isinstance(tensor, nn.Parameter) and tensor in self._first else None
         for parameter in self._by_address.get(address, ()):
             if memory.is_inside(tensor, parameter):
-                return parameter
+                return self._first[parameter]
         return None
+
+    def sharing(self, parameters: Collection[nn.Parameter]) -> set[nn.Parameter]:
+        """Return all parameters of the model that share values with one of these."""
+        return {one for one, first in self._first.items() if first in parameters}
 
     def is_buffer(self, tensor: Tensor) -> bool:
         """Whether a tensor is a buffer of the model, or a view of one."""
@@ -136,10 +123,9 @@ class Survey:
         if is_other and not computed:  # viewed as complex numbers, or through sliding windows
             return None, None
         entry = self._entry(parameter, running)
-        view = None if computed else memory.place(use.weight)
-        key = entry.name, view
+        key = entry.name, computed is not None, memory.place(use.weight)
         if key not in self.layers:
-            self.layers[key] = self._new_layer(entry, use, computed)
+            self.layers[key] = self._new_layer(entry, parameter, use, computed)
         return key, self.layers[key]
 
     def _entry(self, parameter: nn.Parameter, running: list[nn.Module]) -> Entry:
@@ -148,21 +134,28 @@ class Survey:
         others = (entry for entry in entries if not isinstance(entry.module, (nn.Embedding, nn.EmbeddingBag)))
         return next(inner, None) or next(others, entries[0])
 
-    def _new_layer(self, entry: Entry, use: Use, computed: Computed | None) -> WeightLayer | None:
+    def _new_layer(
+        self, entry: Entry, parameter: nn.Parameter, use: Use, computed: Computed | None
+    ) -> WeightLayer | None:
         weight = entry.parameter if computed else use.weight
-        claims = self._claims.setdefault(entry.parameter, [])
-        others = [layer for taken, layer in claims if memory.overlap(weight, taken, entry.parameter)]
-        if any(layer.name.partition("[")[0] == layer_name(entry.name) for layer in others):
-            return None  # the same weight in another form, such as the transpose in a decoder
+        claims = self._claims.setdefault(parameter, [])
+        others = [layer for taken, layer in claims if memory.overlap(weight, taken)]
+        same = [layer for layer in others if layer.module is entry.module]
+        if same:  # the same weight in another form, such as the transpose in a decoder
+            if computed:  # slices of one computed weight, which have no scales of their own
+                self.excluded.update(dict.fromkeys(same, COMPUTED))
+            return None
         whole = memory.without_repeats(weight).numel() == entry.parameter.numel()
         biases = [use.bias, getattr(entry.module, "bias", None) if whole else None]
         own = [bias for bias in biases if isinstance(bias, Tensor) and self._is_own(bias, weight)]
-        layer = make_layer(entry, use, computed, own[:1])
-        if self._frozen & {entry.parameter, computed and computed.magnitude}:
+        layer = make_layer(entry, parameter, use, computed, own[:1])
+        if self._frozen & {parameter, computed and computed.magnitude}:
             layer = replace(layer, left=FROZEN)
         if not whole:
             layer = replace(layer, name=f"{layer.name}{memory.slice_name(entry.parameter, use.weight)}")
-        if others or self._is_embedding(entry.parameter):
+        if layer.name in {one.name for one in self.layers.values() if one}:
+            layer = replace(layer, name=entry.name)
+        if others or self._is_embedding(parameter):
             layer = replace(layer, left=SHARED)
         claims.append((weight.detach(), layer))
         return layer
@@ -176,7 +169,7 @@ class Survey:
 
     def _is_embedding(self, parameter: nn.Parameter) -> bool:
         modules = (entry.module for entry in self._entries[parameter])
-        looked_up = self.met.get(parameter) in _EMBEDDING
+        looked_up = self.met.get(parameter) in EMBEDDING
         return looked_up or any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in modules)
 
     def chosen(self) -> list[WeightLayer]:
@@ -188,10 +181,9 @@ class Survey:
         """Yield the parameters that may hold weight matrices, each under its first name."""
         for parameter, (entry, *_) in self._entries.items():
             used = self.met.get(parameter)
-            may_be = used == OTHERS or (parameter.ndim > 1 and used not in _NO_MATRIX)
-            # A factor for each channel, or a table of which rows are taken
-            is_factor = used in _FACTORS and not is_matrix(parameter)
-            is_table = used in _LOOKUPS and parameter.ndim < 3
+            may_be = used == OTHERS or (parameter.ndim > 1 and used not in NO_MATRIX)
+            is_factor = used in FACTORS and not is_matrix(parameter)
+            is_table = used in LOOKUPS and parameter.ndim < 3
             chosen = self.passes_filter(layer_name(entry.name), entry.module)
             if may_be and chosen and not (is_factor or is_table) and not self._is_embedding(parameter):
                 yield entry
@@ -212,4 +204,18 @@ class Survey:
 
     def size(self) -> int:
         """Return the number of values of all parameters."""
-        return sum(parameter.numel() for parameter in self._entries)
+        return sum(parameter.numel() for parameter in self._first)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise LSUVError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
+    if isinstance(model, DistributedDataParallel):
+        raise LSUVError("initialise the model before wrapping it: DistributedDataParallel copies rank 0's weights")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise LSUVError(f"layer {layer_name(name)!r} has no shape yet; run the model on one batch first")
+        if tensor.is_meta:
+            raise LSUVError(f"{name!r} is on the meta device and has no values; call model.to_empty(device=…) first")
+        if tensor.is_inference():
+            raise LSUVError(f"{name!r} was made in inference mode and cannot be changed; copy the model outside it")

@@ -130,8 +130,7 @@ class FirstCallTracker(TorchFunctionMode):
         if not all(tensor.numel() == 0 or memory.address(tensor) for tensor in tensors):
             return applied, first
         for use in self._uses(call):
-            if generator := self._origins.layer_behind(use.weight):
-                self.survey.generators.add(generator)
+            self._origins.note_weight(use.weight)
             roots = self._origins.roots(use.weight)
             if sum(not roots.isdisjoint(self._origins.roots(tensor)) for tensor in tensors) > 1:  # also its own input
                 self.survey.met.update(dict.fromkeys(roots, call.function.__name__))

@@ -10,7 +10,7 @@ from init.zoo import noise, transformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from replicate.init import lsuv_, measure
+from replicate.init import LSUVWarning, lsuv_, measure
 from replicate.nn.activations import MAXOUT
 from replicate.nn.fitnet import FITNET4, build
 
@@ -48,6 +48,28 @@ def gated(run: Callable[[Graph, Tensor], Tensor]) -> set[str]:
         ),
         # A router of experts
         (lambda m, x: m.b(x) * m.a(x).softmax(-1).topk(2).values.sum(-1, keepdim=True), {"a"}),
+        # Experts that are chosen by the router, before its softmax
+        (
+            lambda m, x: (
+                torch.stack([m.b(x), m.c(x)], -1)[..., (top := m.a(x).topk(2, -1)).indices[0, 0] % 2].sum(-1)
+                * top.values.softmax(-1)[..., :1]
+            ),
+            {"a"},
+        ),
+        # Rotary positions
+        (
+            lambda m, x: F.scaled_dot_product_attention(
+                *(
+                    (q := layer(x)) * x.cos() + torch.cat([-q[..., 4:], q[..., :4]], -1) * x.sin()
+                    for layer in (m.a, m.b)
+                ),
+                m.c(x),
+            ),
+            {"a", "b"},
+        ),
+        # A cell that is written by hand, and a gate that is computed in place
+        (lambda m, x: m.c(x).tanh() * torch.sigmoid(m.a(x) + m.b(x.flip(0))), {"a", "b"}),
+        (lambda m, x: m.c(x * F.hardsigmoid(m.b(m.a(x).relu_()), inplace=True)), {"b"}),
         # Not gates: softmax as the output of the model, a gate that is also used otherwise, a gated unit, a residual
         (lambda m, x: m.b(m.a(x).relu()).softmax(-1), set()),
         (lambda m, x: m.c(x * torch.sigmoid(a := m.a(x)) + a), set()),
@@ -74,6 +96,7 @@ ACTIVATED = {
     "relu": lambda m, x: m.b(m.a(x).relu()),
     "in place, after a view": lambda m, x: m.b(F.relu(m.a(x).flatten(1), inplace=True).view_as(x)),
     "after a bias and a constant factor": lambda m, x: m.b(F.gelu(2 * m.a(x) + m.c.bias)),
+    "after an addition in place": lambda m, x: m.b(F.relu(m.a(x).add_(m.c.bias))),
     "sigmoid": lambda m, x: m.b(torch.sigmoid(m.a(x))),
 }
 
@@ -100,3 +123,22 @@ def test_the_pieces_of_a_maxout_layer_share_their_activation() -> None:
     report = lsuv_(model, x, where="activation", dropout=False)
     assert {row.status for row in report} == {"converged"}
     assert len(report) == len(lsuv_(model, x, dropout=False))
+
+
+@pytest.mark.parametrize("add", [lambda y, x: y + x, lambda y, x: y.add_(x)])
+def test_an_activation_of_a_sum_is_not_that_of_a_layer(add: Callable[[Tensor, Tensor], Tensor]) -> None:
+    model = Graph(lambda m, x: F.relu(add(m.b(y := m.a(x)), y)), a=nn.Linear(8, 8), b=nn.Linear(8, 8))
+    report = lsuv_(model, X, where="activation", dropout=False)
+    assert [row.status for row in report] == ["converged"] * 2
+    assert model.b(model.a(X)).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+@pytest.mark.parametrize("activation", [torch.tanh, torch.sigmoid])
+def test_a_target_that_the_activation_cannot_reach_restores_the_weights(
+    activation: Callable[[Tensor], Tensor],
+) -> None:
+    model = Graph(lambda m, x: activation(m.a(x)), a=nn.Linear(8, 8))
+    before = model.a.weight.detach().clone()
+    with pytest.warns(LSUVWarning, match="restored: "):
+        lsuv_(model, X, where="activation", std=3.0, dropout=False)
+    assert torch.equal(model.a.weight, before)

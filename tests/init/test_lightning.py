@@ -1,5 +1,6 @@
 """LSUV in Lightning's trainer: before the first step, on its batches, with one result in all processes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from init.zoo import noise
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from replicate.init import measure
 from replicate.init.lightning import LSUVInit
@@ -43,7 +44,14 @@ class Module(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), self.lr)
 
 
-def fit(module: Module, folder: Path, *callbacks: pl.Callback, ckpt_path: str | None = None, **options: Any) -> None:
+def fit(
+    module: Module,
+    folder: Path,
+    *callbacks: pl.Callback,
+    loader: Any = None,
+    ckpt_path: str | None = None,
+    **options: Any,
+) -> None:
     torch.manual_seed(1)
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -54,7 +62,8 @@ def fit(module: Module, folder: Path, *callbacks: pl.Callback, ckpt_path: str | 
         enable_model_summary=False,
         **{"max_steps": 3, **options},
     )
-    trainer.fit(module, DataLoader(DATA, batch_size=32, shuffle=True), ckpt_path=ckpt_path)
+    loader = DataLoader(DATA, batch_size=32, shuffle=True) if loader is None else loader
+    trainer.fit(module, loader, ckpt_path=ckpt_path)
 
 
 def test_the_weights_are_initialised_before_the_first_step_on_the_trainers_batches(tmp_path: Path) -> None:
@@ -83,11 +92,39 @@ def test_a_resumed_training_keeps_its_weights(tmp_path: Path) -> None:
     assert all(torch.equal(value, first.net.state_dict()[name]) for name, value in resumed.start.items())
 
 
+class Stream(IterableDataset):
+    """A data set without a length."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(DATA)
+
+
+class Several(Module):
+    """Gets batches of two loaders."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch["images"]
+
+
+def test_other_kinds_of_loaders(tmp_path: Path) -> None:
+    for module, loader in (
+        (Module(), DataLoader(Stream(), batch_size=32)),
+        (Several(), {"images": DataLoader(DATA, batch_size=32), "others": DataLoader(Stream(), batch_size=16)}),
+    ):
+        callback = LSUVInit(dropout=False)
+        fit(module, tmp_path, callback, loader=loader)
+        assert callback.report is not None
+        assert [row.status for row in callback.report] == ["converged"] * 2
+
+
 class SaveRank(pl.Callback):
     """Writes the weights of each process before the first step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.save([pl_module.start, pl_module.batches[0]], self.folder / f"rank{trainer.global_rank}.pt")
@@ -95,7 +132,7 @@ class SaveRank(pl.Callback):
 
 @pytest.mark.filterwarnings("ignore")
 def test_all_processes_get_the_same_weights(tmp_path: Path) -> None:
-    fit(Module(), tmp_path, LSUVInit(), SaveRank(tmp_path), strategy="ddp_spawn", devices=2, max_steps=1)
+    fit(Module(), tmp_path, LSUVInit(), SaveRank(tmp_path), strategy="ddp_fork", devices=2, max_steps=1)
     (weights, batch), (others, other_batch) = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert not torch.equal(batch, other_batch)
     assert weights.keys() == others.keys()

@@ -1,13 +1,14 @@
 """lsuv_ and initialize_: small cases by hand, options, and every precision."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from init import reference
 from init.zoo import generator, noise, vgg
-from torch import nn
+from torch import Tensor, nn
 
 from replicate.errors import UsageError
 from replicate.init import LSUVError, LSUVWarning, initialize_, lsuv_, measure, progress
@@ -88,6 +89,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ("forward", 5, r"forward=5 is no function of model and batch"),
         ("where", "output", r"unknown where 'output'; choose from: preactivation, activation"),
         ("mean", float("inf"), r"mean=inf is out of range"),
+        ("std", 1e-200, r"std=1e-200 is out of range; give a number from 1e-10 to 1e10"),
+        ("progress", 5, r"progress=5 is no function of two numbers"),
     ],
 )
 def test_other_wrong_settings_are_refused(name: str, value: object, message: str) -> None:
@@ -178,3 +181,28 @@ def test_a_progress_bar_appears_on_a_terminal_after_a_while(monkeypatch: pytest.
     monkeypatch.setenv("FORCE_COLOR", "1")
     lsuv_(vgg(), noise(8, 3, 6, 6))
     assert "LSUV, layer 6 of 6" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    "add", [lambda m, x: x @ m.w + m.bias, lambda m, x: torch.einsum("bi,io->bo", x, m.w) + m.bias]
+)
+def test_a_bias_that_the_measured_product_does_not_contain_is_not_shifted(add: Callable[..., Tensor]) -> None:
+    model = nn.Module()
+    model.w, model.bias = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4))
+    model.forward = lambda x: add(model, x)
+    (row,) = lsuv_(model, 1 + noise(64, 4), mean=0.0, dropout=False)
+    assert row.converged
+    assert not model.bias.any()
+
+
+def test_a_model_inside_wrappers_is_initialised_by_name() -> None:
+    report = initialize_(torch.compile(nn.DataParallel(nn.Sequential(nn.Linear(4, 4)))), "xavier", noise(8, 4))
+    assert [row.layer for row in report] == ["0"]
+
+
+@pytest.mark.parametrize("name", ["std", "tol", "mean"])
+@pytest.mark.parametrize("value", [float("nan"), 10**400, "1"])
+def test_numbers_of_any_kind_are_checked(name: str, value: object) -> None:
+    if (name, value) != ("tol", 10**400):  # any variance will do
+        with pytest.raises(LSUVError, match=f"^{name}="):
+            lsuv_(nn.Linear(1, 1), noise(2, 1), **{name: value})

@@ -112,3 +112,16 @@ def test_buffers_that_share_the_memory_of_a_weight_or_are_expanded_or_none() -> 
     assert model.late is None
     assert model.a(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
     assert torch.equal(model.alias, model.a.weight)
+
+
+def test_a_buffer_that_the_forward_pass_resizes_and_an_expanded_parameter() -> None:
+    def run(m: Graph, x: Tensor) -> Tensor:
+        m.cache.resize_(9).fill_(1)
+        return m.b(m.a(x) * m.gain)
+
+    model = two(run)
+    model.register_buffer("cache", torch.arange(4.0))
+    model.gain = nn.Parameter(torch.full((1,), 0.25).expand(6))
+    assert [row.status for row in lsuv_(model, X, dropout=False)] == ["converged"] * 2
+    assert model.cache.tolist() == [0, 1, 2, 3]
+    assert model.gain.tolist() == [0.25] * 6

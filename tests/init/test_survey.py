@@ -334,3 +334,72 @@ def test_tables_of_which_rows_are_taken_have_no_row_and_stacks_of_matrices_have(
         warnings.simplefilter("ignore", LSUVWarning)
         statuses = {row.layer: row.status for row in lsuv_(model, X, dropout=False)}
     assert statuses == {"w": "converged", "experts": "left: used by getitem"}
+
+
+def test_parameters_that_share_values_in_another_form_are_one() -> None:
+    tied = Graph(lambda m, x: m.b(m.a(x).relu()), a=nn.Linear(6, 4, bias=False), b=nn.Linear(4, 6, bias=False))
+    tied.b.weight = nn.Parameter(tied.a.weight.t())
+    packed = Holder(lambda m, x: F.linear(3 * x, m.packed), part=(6, 6), packed=(12, 6))
+    packed.part = nn.Parameter(packed.packed.data[:6])
+    flat = Holder(lambda m, x: F.linear(3 * x, m.first), flat=(72,), first=(6, 6))
+    flat.first = nn.Parameter(flat.flat.data[:36].view(6, 6))
+    for model, apply in ((tied, tied.a), (packed, packed), (flat, flat)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LSUVWarning)
+            report = lsuv_(model, X, dropout=False)
+        assert report[0].status == "converged"
+        assert {row.status for row in report[1:]} <= {"shared weight", "left: reached in part"}
+        assert apply(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_slices_of_a_computed_weight_are_left(single: bool) -> None:
+    def run(m: Holder, x: Tensor) -> Tensor:
+        query, key = (m.w * 0.5).chunk(2)
+        return F.linear(x, query) * F.linear(9 * x, key)
+
+    model = Holder(run, w=(12, 6))
+    before = model.w.detach().clone()
+    with pytest.warns(LSUVWarning, match="100% of the model's parameters were left"):
+        (row,) = lsuv_(model, X if single else [X], dropout=False)
+    assert row.status == "left: computed from other tensors"
+    assert torch.equal(model.w, before)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda m, x: m.w + m.v * torch.randn(6, 6),  # a noisy layer
+        lambda m, x: (m.w + torch.eye(6)).view(6, 6) * m.v,
+        lambda m, x: torch.cat([m.w, torch.zeros(2, 6)]) * m.v.mean(),
+    ],
+)
+def test_weights_that_are_computed_with_other_tensors_are_named(compute: Callable[[Holder, Tensor], Tensor]) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), Holder(lambda m, x: F.linear(x, compute(m, x)), w=(6, 6), v=(6, 6)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LSUVWarning)
+        report = lsuv_(model, X, dropout=False)
+    assert "1.w" in {row.layer for row in report if (row.status or "").startswith("left: ")}
+    assert report.left > 0.3
+
+
+def test_a_generated_weight_that_is_changed_before_it_is_applied() -> None:
+    def run(m: Holder, x: Tensor) -> Tensor:
+        generated = torch.tanh(F.linear(x[:1], m.hyper).view(6, 6) * 0.1 + torch.eye(6))
+        style = F.linear(x[:1], m.style)
+        return F.linear(F.linear(x, generated), m.w * style)
+
+    model = Holder(run, hyper=(36, 6), style=(6, 6), w=(6, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LSUVWarning)
+        statuses = {row.layer: row.status for row in lsuv_(model, X, dropout=False)}
+    left = "left: its output is a weight"
+    assert statuses == {"hyper": left, "style": left, "w": "left: used by other parameters"}
+
+
+def test_layers_have_names_of_their_own() -> None:
+    model = Holder(lambda m, x: m.proj(F.linear(9 * x, m.proj_weight)), proj_weight=(6, 6))
+    model.proj = nn.Linear(6, 6)
+    report = lsuv_(model, X, dropout=False)
+    assert len({row.layer for row in report}) == 2
+    assert [row.status for row in report] == ["converged"] * 2
