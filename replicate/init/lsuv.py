@@ -18,7 +18,7 @@ from replicate.init.progress import Progress, show_progress
 from replicate.init.report import LSUVError, LSUVWarning, Report
 from replicate.init.schemes import draw_, starting_scheme
 from replicate.init.sequence import LayerSequence
-from replicate.init.settings import Settings
+from replicate.init.settings import Settings, check_arguments
 from replicate.init.snapshot import Snapshot
 from replicate.init.survey import Survey
 from replicate.names import INITS, resolve
@@ -117,7 +117,7 @@ def lsuv_(
             model's parameters are weights that were left as they were.
     """
     settings = Settings(tol, max_iter, average, check, std, mean, where)
-    _check_arguments(dropout, generator, progress)
+    check_arguments(dropout, generator, progress)
     scheme = starting_scheme(pre_init)
     draw = partial(draw_, scheme=scheme, generator=generator) if scheme else None
     bare = _unwrapped(model)
@@ -165,7 +165,7 @@ def measure(
     Raises:
         LSUVError: see `lsuv_`.
     """
-    _check_arguments(dropout)
+    check_arguments(dropout)
     settings = Settings(check=check, where=where)
     if check < 1:
         raise LSUVError(f"check={check!r} is out of range; give a whole number of at least 1")
@@ -219,7 +219,7 @@ def initialize_(
     """
     if not isinstance(init, str) or init not in INITS:
         raise unknown("init", init, INITS)
-    _check_arguments(dropout, generator, progress)
+    check_arguments(dropout, generator, progress)
     settings = Settings(tol, max_iter, average=1)
     model = _unwrapped(model)
     draw = partial(draw_, scheme=resolve(INITS[init]), generator=generator, negative_slope=negative_slope)
@@ -236,15 +236,6 @@ def initialize_(
                 if any(layer.computed for layer in survey.chosen()):  # it was computed before it was drawn
                     final = measure_all(passes, 1)
         return _warn_or_raise(Report(tuple(add_final(rows, final)), dropout, runner.passes, 1, sequence.left()))
-
-
-def _check_arguments(dropout: bool, generator: Generator | None = None, progress: Progress | None = None) -> None:
-    if not isinstance(dropout, bool):
-        raise LSUVError(f"dropout={dropout!r} is no bool; give True for training mode, False for evaluation mode")
-    if not isinstance(generator, (Generator, type(None))):
-        raise LSUVError(f"generator={generator!r} is no torch.Generator")
-    if not (progress is None or callable(progress)):
-        raise LSUVError(f"progress={progress!r} is no function of two numbers")
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from numbers import Integral, Real
 
+from torch import Generator
+
+from replicate.init.progress import Progress
 from replicate.init.report import LSUVError
 
 WHERE = ("preactivation", "activation")
@@ -45,3 +48,13 @@ class Settings:
     def relative(self, variance: float) -> float:
         """Return a variance relative to the one that is wanted."""
         return variance / self.std**2
+
+
+def check_arguments(dropout: bool, generator: Generator | None = None, progress: Progress | None = None) -> None:
+    """Refuse arguments of the wrong type."""
+    if not isinstance(dropout, bool):
+        raise LSUVError(f"dropout={dropout!r} is no bool; give True for training mode, False for evaluation mode")
+    if not isinstance(generator, (Generator, type(None))):
+        raise LSUVError(f"generator={generator!r} is no torch.Generator")
+    if not (progress is None or callable(progress)):
+        raise LSUVError(f"progress={progress!r} is no function of two numbers")
