@@ -34,6 +34,14 @@ LAYERS = (nn.Linear, nn.Bilinear, *CONVS)
 # What torch calls the products in which a weight is applied, below the functions that users call
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "_grouped_mm", "_trilinear"}
 
+HEADING = """# `lsuv_` next to the `lsuv` package
+
+Output of `{command}`: networks with random weights, seed {seed}, one batch, dropout off, one CPU thread unless the
+command says otherwise. "Right" means a standard deviation within 0.01 of 1 at the first use of a weight. The smallest
+and the largest follow, then what the implementation says, what it changed that it should not, and its time. Weights
+that the forward pass standardises are not counted.
+"""
+
 app = make_app("compare_lsuv", __doc__)
 
 
@@ -255,6 +263,7 @@ def compare(*, only: str = "", seed: int = 0, threads: int = 1) -> None:
     """
     torch.set_num_threads(threads)
     torch.backends.mha.set_fastpath_enabled(False)  # it hides the products of attention
+    print(HEADING.format(command=" ".join(["python experiments/compare_lsuv.py", *sys.argv[1:]]), seed=seed))
     print(f"| network | `lsuv` {version('lsuv')} | `lsuv_` |\n|---|---|---|")
     compared, missing = [], set()
     for name, case in {**CASES, **MODELS}.items():
@@ -272,6 +281,7 @@ def compare(*, only: str = "", seed: int = 0, threads: int = 1) -> None:
         print(f"| all weights right | {' | '.join(f'{count} of {len(compared)}' for count in all_right)} |")
     if missing:
         print(f"\nNot compared, because packages are not installed: {', '.join(sorted(missing))}.")
+    print("\n## Cost\n\nForward passes and their work without the orthonormal start; time in all with it.")
     print("\n| network | | forward passes started | work, in passes | seconds, in passes | seconds in all |")
     print("|---|---|---|---|---|---|")
     for name, make, shape in (

@@ -32,7 +32,7 @@ NO_MATRIX |= {"prelu", "interpolate", "scaled_dot_product_attention"}
 NO_MATRIX |= {"layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm"}
 # No weight matrix either, unless it has more axes: rows of a table are taken, or each channel has a factor
 LOOKUPS = {"getitem", "index_select", "gather"}
-FACTORS = {"mul", "rmul", "imul", "div", "idiv"}
+FACTORS = {"mul", "rmul", "imul", "div", "idiv", "addcmul"}
 
 
 class Survey:
