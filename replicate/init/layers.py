@@ -15,6 +15,7 @@ from replicate.init.report import COMPUTED, LSUVError
 
 # A type of module, a pattern for names such as "encoder.*", or a predicate of name and module
 LayerFilter = type[nn.Module] | str | Callable[[str, nn.Module], bool]
+LayerFilters = LayerFilter | Iterable[LayerFilter] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,7 +212,7 @@ def layer_name(parameter: str) -> str:
     return re.sub(r"_weight(_v|_orig)?$", "", name)
 
 
-def make_filter(layers: LayerFilter | Iterable[LayerFilter] | None) -> Callable[[str, nn.Module], bool]:
+def make_filter(layers: LayerFilters) -> Callable[[str, nn.Module], bool]:
     """Make a predicate of name and module from one filter or several, of which a layer passes at least one.
 
     Raises:

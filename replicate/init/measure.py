@@ -14,9 +14,10 @@ from replicate.init.forward import ForwardRunner
 from replicate.init.layers import WeightLayer
 from replicate.init.settings import Settings
 from replicate.init.survey import Survey
-from replicate.init.tracking import BeforeCall, Call, track_calls
+from replicate.init.tracking import BeforeCall, Call, OnCall, track_calls
 
 OnMeasure = Callable[[WeightLayer, list["Measurement"]], None]
+OnActivation = Callable[[WeightLayer, Tensor], None]
 
 MAX_BATCHES = 64  # after so many, a mean is used even if it is still uncertain
 # Student's t, 97.5 %, for a mean of 2, 3, … batches; beyond 10 batches slightly too large
@@ -93,25 +94,34 @@ class Passes:
 
     def __init__(self, survey: Survey, runner: ForwardRunner, after_activation: bool = False) -> None:
         self.survey, self.runner, self.after_activation = survey, runner, after_activation
-        self.activated: set[WeightLayer] = set()
+        self._activated: set[WeightLayer] = set()  # the layers that have an activation
 
     def run(
-        self, on_measure: OnMeasure, before_call: BeforeCall = lambda _: None, follow: bool = False
-    ) -> Follower | None:
+        self,
+        on_measure: OnMeasure = lambda layer, pieces: None,
+        before_call: BeforeCall = lambda layer: None,
+        follower: Follower | None = None,
+    ) -> None:
         """Run one forward pass.
 
         Args:
             on_measure: called with each layer and one measurement per piece, in the order of the forward pass.
             before_call: called with each layer before its first call.
-            follow: whether to follow the outputs of the layers.
-
-        Returns:
-            What followed them, if asked for.
+            follower: follows the outputs of the layers.
         """
-        norms: dict[WeightLayer, Sequence[float | None]] = {}
+        on_call: OnCall = lambda layer, call: on_measure(layer, measure_call(layer, call))  # noqa: E731
+        if self.after_activation:
+            follower = follower or Follower()
+            on_call, follower.on_activation = self._measuring_activations(on_measure)
+        with track_calls(self.survey, on_call, before_call, follower):
+            self.runner()
+
+    def _measuring_activations(self, on_measure: OnMeasure) -> tuple[OnCall, OnActivation]:
+        """Return what to do at the call of a layer, and at the call of its activation."""
+        norms: dict[WeightLayer, Sequence[float | None]] = {}  # of layers whose activation is yet to come
 
         def on_call(layer: WeightLayer, call: Call) -> None:
-            if layer in self.activated:
+            if layer in self._activated:
                 norms[layer] = _norms(layer, call)
             else:
                 on_measure(layer, measure_call(layer, call))
@@ -120,13 +130,10 @@ class Passes:
             if layer in norms:
                 found = moments(output)
                 on_measure(layer, [Measurement(*found, norm) for norm in norms.pop(layer)])
-            elif self.after_activation:
-                self.activated.add(layer)
+            else:
+                self._activated.add(layer)
 
-        follower = Follower(on_activation) if follow or self.after_activation else None
-        with track_calls(self.survey, on_call, before_call, follower):
-            self.runner()
-        return follower
+        return on_call, on_activation
 
 
 class _ReachedError(BaseException):
@@ -161,15 +168,15 @@ def estimate(passes: Passes, layer: WeightLayer, settings: Settings, is_first: b
         with contextlib.suppress(_ReachedError):
             passes.run(on_measure)
         if batches and _enough(batches, settings, is_first):
-            return [_mean(piece) for piece in zip(*batches, strict=True)]
+            return [mean_of(piece) for piece in zip(*batches, strict=True)]
     return None
 
 
-def _mean(batches: Sequence[Measurement]) -> Measurement:
+def mean_of(batches: Sequence[Measurement]) -> Measurement:
+    """Average the measurements of one piece over batches."""
     number, count = sum(one.number for one in batches), len(batches)
-    mean, variance = (
-        sum(values) / count for values in zip(*((one.mean, one.variance) for one in batches), strict=True)
-    )
+    mean = sum(one.mean for one in batches) / count
+    variance = sum(one.variance for one in batches) / count
     return Measurement(number, mean, variance, batches[-1].norm)
 
 

@@ -55,6 +55,7 @@ HINTS = {
     OUT_OF_REACH: "its activation, or a mean and a deviation together, cannot reach the target",
     MISSED: "forward passes leave it out; look for layers that are dropped at random, or set dropout=False",
 }
+RESTORED = "restored: "  # how the statuses of weights begin that were written back
 LEFT = ("left: ", NOT_REACHED, NO_EFFECT)  # how the statuses of weights begin that were left as they were
 LARGE_SCALE = 1e3  # a weight that was scaled further than this, up or down, is named
 

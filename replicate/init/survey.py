@@ -1,7 +1,7 @@
 """The parameters of a model, and the weight layers that its forward passes have reached."""
 
 import re
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from replicate.init.calls import Use
 from replicate.init.layers import (
     Computed,
     Entry,
-    LayerFilter,
+    LayerFilters,
     WeightLayer,
     is_matrix,
     layer_name,
@@ -47,9 +47,7 @@ class Survey:
         LSUVError: the model or the filter is of the wrong type, or a parameter has no values yet.
     """
 
-    def __init__(
-        self, model: nn.Module, layers: LayerFilter | Iterable[LayerFilter] | None = None, frozen: bool = False
-    ) -> None:
+    def __init__(self, model: nn.Module, layers: LayerFilters = None, frozen: bool = False) -> None:
         _check_model(model)
         self.model, self.filter = model, layers
         self.passes_filter = make_filter(layers)
