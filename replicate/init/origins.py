@@ -9,7 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from replicate.init.following import ACTIVATIONS, FACTORS, HAND_ON, SUMS
 from replicate.init.layers import Computed, WeightLayer
 from replicate.init.report import GENERATES
-from replicate.init.survey import INPUT, OTHERS, Survey
+from replicate.init.survey import INPUT, OTHER_PARAMETERS, Survey
 
 _CASTS = {"to", "type_as", "expand_as", "view_as", "reshape_as"}  # of the second argument, only dtype and shape matter
 
@@ -33,7 +33,7 @@ class Origins:
 
     def roots(self, tensor: Tensor) -> frozenset[nn.Parameter]:
         """Return the parameters from which a tensor was computed, or of which it is a view."""
-        parameter, known = self.survey.parameter_of(tensor), self.computed(tensor)
+        parameter, known = self.survey.parameters.find(tensor), self.computed(tensor)
         return frozenset({parameter}) if parameter is not None else known.roots if known else frozenset()
 
     def is_weight(self, value: object) -> bool:
@@ -42,13 +42,13 @@ class Origins:
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor does not depend on the batch."""
-        known = id(tensor) in self._computed or self.survey.is_buffer(tensor)
-        return known or self.survey.parameter_of(tensor) is not None
+        known = id(tensor) in self._computed or self.survey.parameters.is_buffer(tensor)
+        return known or self.survey.parameters.find(tensor) is not None
 
     def note_weight(self, weight: Tensor) -> None:
         """Note a tensor that is applied as a weight: if it comes from layers or from data, those cannot be treated."""
         self.survey.excluded.update(dict.fromkeys(self._layers.get(weight, ()), GENERATES))
-        self.survey.met.update(dict.fromkeys(self._mixed.get(weight, ()), OTHERS))
+        self.survey.other_uses.update(dict.fromkeys(self._mixed.get(weight, ()), OTHER_PARAMETERS))
 
     def note_applied(
         self, tensors: list[Tensor], output: Any, applied: set[nn.Parameter], layers: Iterable[WeightLayer]
@@ -62,7 +62,7 @@ class Origins:
             layers: of which this is the first call.
         """
         for parameter in frozenset[nn.Parameter]().union(*map(self.roots, tensors)) - applied:
-            self.survey.met.setdefault(parameter, INPUT)
+            self.survey.other_uses.setdefault(parameter, INPUT)
         if found := frozenset(layers):
             self._layers.update(dict.fromkeys(tensors_in(output), found))
 
@@ -80,11 +80,11 @@ class Origins:
         tensors = tensors[:1] if plain in _CASTS else tensors
         roots = frozenset[nn.Parameter]().union(*map(self.roots, tensors))
         if _works_in_place(name):
-            self.survey.rewritten |= self.survey.parameter_of(tensors[0]) is not None
+            self.survey.rewritten |= self.survey.parameters.find(tensors[0]) is not None
             self._computed.pop(id(tensors[0]), None)
         if not (computes_weight or all(map(self.is_constant, tensors))):
             for parameter in roots:
-                self.survey.met.setdefault(parameter, plain)
+                self.survey.other_uses.setdefault(parameter, plain)
             self._hand_on(self._mixed, plain, tensors, output, roots)
         elif tensors and not plain.startswith("new_") and not plain.endswith("_like"):
             magnitude, axis = args[1:3] if plain == "weight_norm" else (None, None)

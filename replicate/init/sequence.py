@@ -69,8 +69,8 @@ class LayerSequence:
     def _initialised(self) -> set[nn.Parameter]:
         """The parameters that were initialised, or that a piece has restored, and those that share their memory."""
         tensors = [tensor for layer in self.pieces if not layer.left for tensor in layer.all_tensors()]
-        found = {parameter for tensor in tensors if (parameter := self.survey.parameter_of(tensor)) is not None}
-        return self.survey.sharing(found)
+        found = {parameter for tensor in tensors if (parameter := self.survey.parameters.find(tensor)) is not None}
+        return self.survey.parameters.sharing(found)
 
     def normalise(self, settings: Settings, one_pass: bool) -> list[LayerReport]:
         """Bring all layers to unit variance, as far as forward passes reach them.
@@ -163,7 +163,7 @@ class LayerSequence:
         for layer, pieces in self.pieces.items():
             kept = [piece for piece in pieces if (piece.status or "").startswith(report.LEFT)]
             count += sum(layer.part(layer.weight, piece.index).numel() for piece in kept)
-        return count / max(1, self.survey.size())
+        return count / max(1, self.survey.parameters.size())
 
 
 def _normalise(pieces: list[Piece], measure: Callable[[bool], list[Measurement] | None], settings: Settings) -> bool:

@@ -133,12 +133,12 @@ class FirstCallTracker(TorchFunctionMode):
             self._origins.note_weight(use.weight)
             roots = self._origins.roots(use.weight)
             if sum(not roots.isdisjoint(self._origins.roots(tensor)) for tensor in tensors) > 1:  # also its own input
-                self.survey.met.update(dict.fromkeys(roots, call.function.__name__))
+                self.survey.other_uses.update(dict.fromkeys(roots, call.function.__name__))
                 continue
             key, layer = self.survey.find(use, self._origins.computed(use.weight), self.running)
             if layer is not None:
                 applied.add(layer.parameter)
-                if key not in self._seen and self.survey.passes_filter(layer.name, layer.module):
+                if key not in self._seen and self.survey.selects(layer.name, layer.module):
                     first.append((layer, Call(layer, use, call)))
             self._seen.add(key)
         return applied, first
