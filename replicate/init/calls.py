@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Output = Any
 IsWeight = Callable[[object], bool]
 
 
@@ -72,7 +71,7 @@ class Use:
     weight: Tensor
     bias: Tensor | None = None
     layout: Layout = Layout()
-    values: Callable[[Output], Tensor | list[Tensor]] | None = _unchanged
+    values: Callable[[Any], Tensor | list[Tensor]] | None = _unchanged
 
 
 Arguments = Mapping[str, Any]

@@ -20,8 +20,6 @@ _RECURRENT = {
 }
 _ATTENTION = Layout(slices=3, gates=(0, 1))
 
-Inputs = Callable[[], list[Tensor]]
-
 
 def packed_uses(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Use]:
     """Find the weights in a call of a function that applies several.
@@ -114,7 +112,7 @@ def _recurrent(x: Callable[[], Tensor], weights: list[Tensor | None], layout: La
     ]
 
 
-def _sliced(inputs: Inputs, weight: Tensor, bias: Tensor | None, layout: Layout) -> Use:
+def _sliced(inputs: Callable[[], list[Tensor]], weight: Tensor, bias: Tensor | None, layout: Layout) -> Use:
     """A weight (slices·out, in) whose slices have one input each."""
 
     def values(_: Any) -> list[Tensor]:

@@ -13,6 +13,7 @@ from replicate.init import report
 from replicate.init.layers import WeightLayer
 from replicate.init.measure import Measurement, Passes, estimate, measure_call
 from replicate.init.piece import Piece
+from replicate.init.progress import Progress
 from replicate.init.report import LayerReport, LSUVError
 from replicate.init.settings import Settings
 from replicate.init.snapshot import Snapshot
@@ -36,7 +37,7 @@ class LayerSequence:
         self,
         passes: Passes,
         draw: Callable[[WeightLayer], None] | None,
-        progress: Callable[[int, int], None] = lambda number, total: None,
+        progress: Progress = lambda number, total: None,
     ) -> None:
         self.passes, self.survey, self.draw, self.progress = passes, passes.survey, draw, progress
         self.expected = sum(1 for _ in self.survey.matrices())  # number of layers, for the progress

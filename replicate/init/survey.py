@@ -154,13 +154,15 @@ class Survey:
     def matrices(self) -> Iterator[Entry]:
         """Yield the parameters that may hold weight matrices, each under its first name."""
         for parameter, (entry, *_) in self._entries.items():
-            used = self.other_uses.get(parameter)
-            may_be = used == OTHER_PARAMETERS or (parameter.ndim > 1 and used not in NO_MATRIX)
-            is_factor = used in FACTORS and not is_matrix(parameter)
-            is_table = used in LOOKUPS and parameter.ndim < 3
-            chosen = self.selects(layer_name(entry.name), entry.module)
-            if may_be and chosen and not (is_factor or is_table) and not self._is_embedding(parameter):
+            if self._may_be_matrix(parameter) and self.selects(layer_name(entry.name), entry.module):
                 yield entry
+
+    def _may_be_matrix(self, parameter: nn.Parameter) -> bool:
+        used = self.other_uses.get(parameter)
+        is_factor = used in FACTORS and not is_matrix(parameter)
+        is_table = self._is_embedding(parameter) or (used in LOOKUPS and parameter.ndim < 3)
+        may_be = used == OTHER_PARAMETERS or (parameter.ndim > 1 and used not in NO_MATRIX)
+        return may_be and not is_factor and not is_table
 
     def left_over(self) -> Iterator[tuple[str, str, int]]:
         """Yield name, status and number of values of each matrix, or rest of one, that is no weight layer."""

@@ -13,9 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from replicate.init import memory
 from replicate.init.calls import Use, uses_in
-from replicate.init.following import Follower
+from replicate.init.following import Follower, tensors_in
 from replicate.init.layers import WeightLayer
-from replicate.init.origins import Origins, tensors_in
+from replicate.init.origins import Origins
 from replicate.init.packed import packed_uses
 from replicate.init.survey import Survey
 
@@ -96,27 +96,18 @@ class FirstCallTracker(TorchFunctionMode):
     ) -> Any:
         call = FunctionCall(func, args, kwargs or {})
         tensors = list(tensors_in((args, kwargs)))
-        inside = any(isinstance(module, ParametrizationList) for module in self.running)
-        applied, first = self._weights(call, tensors) if not inside else (set(), [])
+        applied, first = self._find_layers(call, tensors)
         for layer, _ in first:
             self.before_call(layer)
         if first:
-            torch.clear_autocast_cache()
+            torch.clear_autocast_cache()  # of the copies of weights that `before_call` may have changed
         call.run()
         for layer, layer_call in first:
             self.on_call(layer, layer_call)
-        if applied:
-            self._origins.note_applied(tensors, call.output, applied, [layer for layer, _ in first])
-        elif tensors:
-            self._origins.note(func.__name__, tensors, args, call.output, inside)
-        if self.follower is not None:
-            data = [tensor for tensor in tensors if not self._origins.is_constant(tensor)]
-            self.follower.note(func.__name__.strip("_"), data, call.output, bool(applied))
-            for layer, _ in first:
-                self.follower.start(layer, call.output)
+        self._note(call, tensors, applied, [layer for layer, _ in first])
         return call.output
 
-    def _weights(
+    def _find_layers(
         self, call: FunctionCall, tensors: list[Tensor]
     ) -> tuple[set[nn.Parameter], list[tuple[WeightLayer, Call]]]:
         """Find the weights in a function call.
@@ -126,10 +117,7 @@ class FirstCallTracker(TorchFunctionMode):
         """
         applied: set[nn.Parameter] = set()
         first: list[tuple[WeightLayer, Call]] = []
-        # Inside torch.vmap tensors have no memory, and no number can be read from them.
-        if not all(tensor.numel() == 0 or memory.address(tensor) for tensor in tensors):
-            return applied, first
-        for use in self._uses(call):
+        for use in self._uses(call, tensors):
             self._origins.note_weight(use.weight)
             roots = self._origins.roots(use.weight)
             if sum(not roots.isdisjoint(self._origins.roots(tensor)) for tensor in tensors) > 1:  # also its own input
@@ -143,10 +131,33 @@ class FirstCallTracker(TorchFunctionMode):
             self._seen.add(key)
         return applied, first
 
-    def _uses(self, call: FunctionCall) -> list[Use]:
+    def _uses(self, call: FunctionCall, tensors: list[Tensor]) -> list[Use]:
+        # Inside torch.vmap tensors have no memory, and no number can be read from them.
+        in_vmap = any(tensor.numel() and not memory.address(tensor) for tensor in tensors)
+        if in_vmap or self._computes_weight():
+            return []
         uses = uses_in(call.function, call.args, call.kwargs, self._origins.is_weight)
         uses = uses or packed_uses(call.function, call.args, call.kwargs)
         return [use for use in uses if isinstance(use.weight, Tensor)]
+
+    def _computes_weight(self) -> bool:
+        """Whether a parametrisation is running: what it applies is no layer, but computes the weight of one."""
+        return any(isinstance(module, ParametrizationList) for module in self.running)
+
+    def _note(
+        self, call: FunctionCall, tensors: list[Tensor], applied: set[nn.Parameter], layers: list[WeightLayer]
+    ) -> None:
+        """Note where the output of a function comes from, and what it does with the outputs of layers."""
+        name = call.function.__name__
+        if applied:
+            self._origins.note_applied(tensors, call.output, applied, layers)
+        elif tensors:
+            self._origins.note(name, tensors, call.args, call.output, self._computes_weight())
+        if self.follower is not None:
+            data = [tensor for tensor in tensors if not self._origins.is_constant(tensor)]
+            self.follower.note(name.strip("_"), data, call.output, bool(applied))
+            for layer in layers:
+                self.follower.start(layer, call.output)
 
 
 @contextlib.contextmanager
@@ -155,7 +166,6 @@ def track_calls(
 ) -> Iterator[None]:
     """Track the first calls of layers in one forward pass: see `FirstCallTracker`. No hook is left behind."""
     tracker = FirstCallTracker(survey, on_call, before_call, follower)
-
     thread = threading.get_ident()  # modules of other threads run these hooks as well
 
     def enter(module: nn.Module, _: Any) -> None:
