@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IsWeight = Callable[[object], bool]
+IsWeight = Callable[[object], bool]  # whether a value is a parameter, a view of one, or computed from parameters
 
 
 def _unchanged(value: Any) -> Any:
@@ -166,17 +166,7 @@ _FUNCTIONS: dict[str, tuple[str, Finder]] = {
 def uses_in(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight
 ) -> list[Use]:
-    """Find the weight in a function call.
-
-    Args:
-        function: the function.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-        is_weight: whether a value is a parameter of the model or computed from parameters.
-
-    Returns:
-        At most one weight, which need not be a parameter.
-    """
+    """Find the weight in a function call: at most one, which is a parameter or computed from parameters."""
     name = function.__name__.partition(".")[0]  # torch.ops.aten.mm.default
     if name == "einsum":
         return _einsum({"equation": args[0], "operands": args[1:]}, is_weight)

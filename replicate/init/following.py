@@ -29,6 +29,8 @@ ACTIVATIONS = _names(
     selu silu softplus softsign tanh"""
 )
 
+OnActivation = Callable[[WeightLayer, Tensor], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Trail:
@@ -50,17 +52,15 @@ class Trail:
 class Follower:
     """Follows the outputs of weight layers through one forward pass.
 
-    Args:
+    Attributes:
         on_activation: called with a layer and the output of its activation, if there is one: the first function that
             does not only hand on values, scale them by a constant or add parameters.
-
-    Attributes:
         gates: layers whose output, after a sigmoid or softmax, multiplies other values.
         carries: layers whose output is used in another way, too.
     """
 
-    def __init__(self, on_activation: Callable[[WeightLayer, Tensor], None] = lambda layer, output: None) -> None:
-        self.on_activation = on_activation
+    def __init__(self) -> None:
+        self.on_activation: OnActivation = lambda layer, output: None
         self.gates: set[WeightLayer] = set()
         self.carries: set[WeightLayer] = set()
         self._trails: MutableMapping[Tensor, list[Trail]] = WeakTensorKeyDictionary()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from replicate.init.following import Follower
+from replicate.init.following import Follower, OnActivation
 from replicate.init.forward import ForwardRunner
 from replicate.init.layers import WeightLayer
 from replicate.init.settings import Settings
@@ -17,7 +17,6 @@ from replicate.init.survey import Survey
 from replicate.init.tracking import BeforeCall, Call, OnCall, track_calls
 
 OnMeasure = Callable[[WeightLayer, list["Measurement"]], None]
-OnActivation = Callable[[WeightLayer, Tensor], None]
 
 MAX_BATCHES = 64  # after so many, a mean is used even if it is still uncertain
 # Student's t, 97.5 %, for a mean of 2, 3, … batches; beyond 10 batches slightly too large

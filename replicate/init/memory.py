@@ -71,9 +71,6 @@ class Parameters:
 
     Parameters that share values in memory, such as one and its transposed view, count as one: the first of them.
 
-    Args:
-        model: the model.
-
     Attributes:
         first: of each parameter: the first one with which it shares values, or itself.
     """

@@ -27,11 +27,6 @@ def packed_uses(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
     Attention does not return its projections, nor a recurrent network what its deeper layers receive: both are computed
     again.
 
-    Args:
-        function: the function.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-
     Returns:
         The weights, in the order in which they are applied. Attention: those of query, key and value, then of the
         output. Recurrent layers: that of the input, with one slice per gate, then those of the recurrent connections,

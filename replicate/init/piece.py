@@ -13,12 +13,7 @@ from replicate.init.settings import Settings
 
 
 class Piece:
-    """One piece of a layer in LSUV's loop: what it held before, its variances so far, and its status.
-
-    Args:
-        layer: the layer.
-        index: of the piece.
-    """
+    """One piece of a layer in LSUV's loop: what it held before, its variances so far, and its status."""
 
     def __init__(self, layer: WeightLayer, index: int) -> None:
         self.index = index
@@ -97,12 +92,7 @@ class Piece:
             self.status = report.OVERFLOW
 
     def row(self, layer: WeightLayer, order: int) -> LayerReport:
-        """Make the row of a finished piece.
-
-        Args:
-            layer: the layer.
-            order: position of its call in the forward pass, from 1.
-        """
+        """Make the row of a finished piece; `order` is the position of its call in the forward pass, from 1."""
         if self.status == report.NOT_REACHED:
             return LayerReport(layer.name, self.index, status=self.status)
         if not self.variances and self.status != report.MISSED:

@@ -162,8 +162,8 @@ class Report(Sequence[LayerReport]):
         return ax
 
     def __str__(self) -> str:
-        columns = "layer piece order variance_before variance_after variance scale tries status".split()
-        table = self.frame()[columns].to_string(index=False, na_rep="–", float_format="{:.4g}".format)
+        shown = ["layer", "piece", "order", "variance_before", "variance_after", "variance", "scale", "tries", "status"]
+        table = self.frame()[shown].to_string(index=False, na_rep="–", float_format="{:.4g}".format)
         mode = "on" if self.dropout else "off"
         return f"{table}\nbatches at the end: {self.batches}, dropout: {mode}, forward passes begun: {self.passes}"
 

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,53 +24,49 @@ OnCall = Callable[[WeightLayer, "Call"], None]
 BeforeCall = Callable[[WeightLayer], None]
 
 
+@dataclass(slots=True)
 class FunctionCall:
-    """A call of a function, which can be repeated with the present weights.
+    """A call of a function, which can be repeated with the present weights. Keeps what the latest call returned."""
 
-    Args:
-        function: the function.
-        args: positional arguments.
-        kwargs: keyword arguments.
-
-    Attributes:
-        output: what the latest call returned.
-    """
-
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
-        self.output: Any = None
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any = None
 
     def run(self) -> None:
         """Call the function."""
         self.output = self.function(*self.args, **self.kwargs)
 
 
+@dataclass(frozen=True, slots=True)
 class Call:
     """The first use of a weight layer in a forward pass. The model continues with the output of the latest `run`.
 
     Args:
         layer: the layer.
-        use: its weight.
-        function_call: applies the weight.
+        use: its weight, and where its pre-activation is found.
+        function_call: applies the weight. One call may apply those of several layers.
     """
 
-    def __init__(self, layer: WeightLayer, use: Use, function_call: FunctionCall) -> None:
-        self._layer, self._use, self._function_call = layer, use, function_call
+    layer: WeightLayer
+    use: Use
+    function_call: FunctionCall
 
     def run(self) -> None:
         """Apply the present weight again to the same input. Not for weights that are computed from parameters."""
         torch.clear_autocast_cache()  # the model may use autocast, whose copies of the weights are out of date
-        self._function_call.run()
+        self.function_call.run()
 
     def values(self) -> list[Tensor]:
         """Return the pre-activation of each piece; none if the weight has no pre-activation of its own."""
-        values = self._use.values
-        return [] if values is None else self._layer.values(values(self._function_call.output))
+        if self.use.values is None:
+            return []
+        return self.layer.values(self.use.values(self.function_call.output))
 
     def norms(self) -> list[float]:
         """Return the L2 norm of the weight of each piece, as it was applied."""
-        weight = self._use.weight.double()
-        return [float(self._layer.part(weight, piece).norm()) for piece in range(self._layer.pieces)]
+        weight = self.use.weight.double()
+        return [float(self.layer.part(weight, piece).norm()) for piece in range(self.layer.pieces)]
 
 
 class FirstCallTracker(TorchFunctionMode):
@@ -77,8 +74,8 @@ class FirstCallTracker(TorchFunctionMode):
 
     Args:
         survey: of the model. Layers that it does not know yet are added.
-        on_call: called with a layer and its call right after the call.
-        before_call: called with a layer right before its call.
+        on_call: called with a layer and its call, right after the call.
+        before_call: called with a layer, right before its call.
         follower: follows the outputs of the layers.
     """
 
