@@ -15,7 +15,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 # Names of functions, without underscores at their ends: relu_ is relu
-HAND_ON = _names(
+PASS_THROUGH = _names(
     """get getitem cat chunk clone contiguous detach dropout expand feature_dropout flatten float gather half movedim
     narrow neg permute repeat repeat_interleave reshape select sort split squeeze stack swapaxes t tensor_split to topk
     transpose type type_as unbind unflatten unsqueeze view view_as"""
@@ -34,7 +34,7 @@ OnActivation = Callable[[WeightLayer, Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """Where the output of a layer has come.
+    """What has happened to the output of a layer so far.
 
     Args:
         layer: the layer.
@@ -54,9 +54,9 @@ class Follower:
 
     Attributes:
         on_activation: called with a layer and the output of its activation, if there is one: the first function that
-            does not only hand on values, scale them by a constant or add parameters.
+            does more than pass values through, scale them by a constant or add parameters.
         gates: layers whose output, after a sigmoid or softmax, multiplies other values.
-        carries: layers whose output is used in another way, too.
+        carries: layers whose output is also used in another way.
     """
 
     def __init__(self) -> None:
@@ -106,23 +106,23 @@ class Follower:
         elif trail.squashed and others and name in FACTORS | PRODUCTS:
             self.gates.add(trail.layer)
         elif onward := self._onward(trail, name, others):
-            self._hand_on(onward, output)
+            self._propagate(onward, output)
         else:
             self.carries.add(trail.layer)
 
     def _onward(self, trail: Trail, name: str, others: list[Tensor]) -> Trail | None:
-        """Return the trail behind a function, or None if it ends there."""
+        """Return the trail of the function's output, or None if the trail ends."""
         # Others that come from no layer are constants to this one, such as the angles of rotary positions.
         with_layers = any(other in self._from_layers for other in others)
         if name in SQUASHING:
             return replace(trail, squashed=True)
         if name in SUMS:
             return replace(trail, added=trail.added or with_layers)
-        if trail.squashed or name in HAND_ON or (name in FACTORS and not with_layers):
+        if trail.squashed or name in PASS_THROUGH or (name in FACTORS and not with_layers):
             return trail
         return replace(trail, multiplied=True) if name in PRODUCTS else None
 
-    def _hand_on(self, trail: Trail, output: Any) -> None:
+    def _propagate(self, trail: Trail, output: Any) -> None:
         for tensor in tensors_in(output):
             if tensor.is_floating_point():  # not the indices of a router
                 known = self._trails.setdefault(tensor, [])

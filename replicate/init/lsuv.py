@@ -129,7 +129,7 @@ def lsuv_(
                 rows = sequence.normalise(settings, one_pass=repeatable and not passes.after_activation)
                 rows = add_final(rows, measure_all(passes, settings.check))
                 rows = check_rows(rows, passes, settings, repeatable)
-            count, left = passes.runner.passes, sequence.left()
+            count, left = passes.runner.count, sequence.share_left()
             return _warn_or_raise(Report(tuple(rows), dropout, count, settings.check, left), strict)
 
 
@@ -171,7 +171,7 @@ def measure(
             final = measure_all(passes, count, before_call=sequence.start)
     finally:
         snapshot.restore()
-    return Report(tuple(add_final(sequence.rows(), final)), dropout, passes.runner.passes, count)
+    return Report(tuple(add_final(sequence.rows(), final)), dropout, passes.runner.count, count)
 
 
 def initialize_(
@@ -221,10 +221,10 @@ def initialize_(
             else:
                 final = measure_all(passes, 1, before_call=sequence.start)
                 rows = sequence.rows()
-                if any(layer.computed for layer in passes.survey.chosen()):  # it was computed before it was drawn
+                if any(layer.computed for layer in passes.survey.selected()):  # it was computed before it was drawn
                     final = measure_all(passes, 1)
         rows = add_final(rows, final)
-        return _warn_or_raise(Report(tuple(rows), dropout, passes.runner.passes, 1, sequence.left()))
+        return _warn_or_raise(Report(tuple(rows), dropout, passes.runner.count, 1, sequence.share_left()))
 
 
 def _passes(

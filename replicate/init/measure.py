@@ -51,13 +51,13 @@ def moments(values: Tensor) -> Moments:
 
 
 class Measurement(NamedTuple):
-    """The pre-activation of one piece of a layer, or what its activation made of it.
+    """The moments of one piece's pre-activation, or of what its activation returns.
 
     Args:
         number: of values.
         mean: of all values, over one or more batches.
         variance: biased; the mean over these batches.
-        norm: L2 norm of the weight as it was applied; None if the weight is a parameter and needs no look.
+        norm: L2 norm of the weight as it was applied; None if the weight is a parameter, whose scale is known.
     """
 
     number: int
@@ -136,7 +136,7 @@ class Passes:
 
 
 class _ReachedError(BaseException):
-    """Ends a forward pass at the layer to be measured. No Exception, so that models that catch those let it through."""
+    """Ends a forward pass at the layer to be measured. Not an Exception, because models may catch those."""
 
 
 def estimate(passes: Passes, layer: WeightLayer, settings: Settings, is_first: bool) -> list[Measurement] | None:
@@ -145,11 +145,11 @@ def estimate(passes: Passes, layer: WeightLayer, settings: Settings, is_first: b
     Args:
         passes: run the model, up to the layer.
         layer: the layer to measure.
-        settings: `average` is the number of batches. None: continue until the 95 % interval of the mean is within
-            ± `tol`, or excludes 1 ± `tol`, or MAX_BATCHES were measured. At most `max_iter` forward passes may miss the
-            layer before the estimate is given up.
-        is_first: whether the layer has not been rescaled yet. Then, without `average`, one batch is enough if it is off
-            by more than `tol`.
+        settings: `average` is the number of batches. None: as many as needed until the 95 % interval of the
+            mean is within ± `tol` or excludes 1 ± `tol`, at most MAX_BATCHES. The layer may be missed
+            by `max_iter` forward passes more than that; then the estimate is given up.
+        is_first: whether the layer has not been rescaled yet. Then, without `average`, one batch is enough if its
+            variance is off by more than `tol`.
 
     Returns:
         One measurement for each piece; None if forward passes miss the layer.
@@ -189,7 +189,7 @@ def _enough(batches: list[list[Measurement]], settings: Settings, is_first: bool
 
 
 def _is_known(variances: list[float], tol: float) -> bool:
-    """Whether the 95 % interval of the mean is within ± tol, or excludes 1 ± tol, or there is no finite mean."""
+    """Whether the 95 % interval of the mean is within ± tol or excludes 1 ± tol, or the mean is not finite."""
     if not all(map(math.isfinite, variances)):
         return True
     count = len(variances)

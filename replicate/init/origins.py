@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from replicate.init.following import ACTIVATIONS, FACTORS, HAND_ON, SUMS, tensors_in
+from replicate.init.following import ACTIVATIONS, FACTORS, PASS_THROUGH, SUMS, tensors_in
 from replicate.init.layers import Computed, WeightLayer
 from replicate.init.report import GENERATES
 from replicate.init.survey import INPUT, OTHER_PARAMETERS, Survey
@@ -51,21 +51,14 @@ class Origins:
         return known or self.survey.parameters.find(tensor) is not None
 
     def note_weight(self, weight: Tensor) -> None:
-        """Note a tensor that is applied as a weight: if it comes from layers or from data, those cannot be treated."""
+        """Note a tensor that is applied as a weight. Layers or parameters that generate it cannot be normalised."""
         self.survey.excluded.update(dict.fromkeys(self._layers.get(weight, ()), GENERATES))
         self.survey.other_uses.update(dict.fromkeys(self._mixed.get(weight, ()), OTHER_PARAMETERS))
 
     def note_applied(
         self, tensors: list[Tensor], output: Any, applied: set[nn.Parameter], layers: Iterable[WeightLayer]
     ) -> None:
-        """Note a function that applies weights.
-
-        Args:
-            tensors: its arguments.
-            output: what it returned.
-            applied: the parameters that it applies.
-            layers: of which this is the first call.
-        """
+        """Note a function that applies these parameters as weights; it is the first call of these layers."""
         for parameter in self._roots_of_all(tensors) - applied:
             self.survey.other_uses.setdefault(parameter, INPUT)
         if found := frozenset(layers):
@@ -87,28 +80,28 @@ class Origins:
         if _works_in_place(name):
             self.survey.rewritten |= self.survey.parameters.find(tensors[0]) is not None
             self._computed.pop(id(tensors[0]), None)
-        is_elementwise = plain in HAND_ON | SUMS | FACTORS | ACTIVATIONS
+        is_elementwise = plain in PASS_THROUGH | SUMS | FACTORS | ACTIVATIONS
         if not (computes_weight or all(map(self.is_constant, tensors))):
             for parameter in roots:
                 self.survey.other_uses.setdefault(parameter, plain)
             if is_elementwise:
-                _hand_on(self._mixed, tensors, output, roots)
+                _propagate(self._mixed, tensors, output, roots)
         elif tensors and not plain.startswith("new_") and not plain.endswith("_like"):
             magnitude, axis = args[1:3] if plain == "weight_norm" else (None, None)
             for tensor in tensors_in(output):
                 if not self.is_constant(tensor):
                     self._computed[id(tensor)] = Computed(tensor, roots, magnitude, axis)
         if is_elementwise:
-            _hand_on(self._layers, tensors, output)
+            _propagate(self._layers, tensors, output)
 
 
-def _hand_on(
+def _propagate(
     origins: MutableMapping[Tensor, frozenset[Any]],
     tensors: list[Tensor],
     output: Any,
     more: frozenset[Any] = frozenset(),
 ) -> None:
-    """Give the origins of the arguments, and more, to the output."""
+    """Set the origins of the output to those of the arguments, and more."""
     if found := more.union(*(origins.get(tensor, ()) for tensor in tensors)):
         origins.update(dict.fromkeys(tensors_in(output), found))
 

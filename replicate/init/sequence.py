@@ -21,7 +21,7 @@ from replicate.init.tracking import Call, track_calls
 
 
 class _OnePassError(BaseException):
-    """Ends the attempt to use one pass. No Exception, so that models that catch those let it through."""
+    """Ends the attempt to use one pass. Not an Exception, because models may catch those."""
 
 
 class LayerSequence:
@@ -58,7 +58,7 @@ class LayerSequence:
 
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:
-        """Write back all parameters if the block raises an exception or is interrupted, else those of other layers."""
+        """Restore all parameters if the block raises or is interrupted; otherwise those that were not initialised."""
         self.snapshot = Snapshot(self.survey.model)
         try:
             yield
@@ -100,7 +100,7 @@ class LayerSequence:
         """Normalise each layer at its call: repeat the call after each rescaling, then continue the forward pass.
 
         Returns:
-            False, with everything undone, if the forward pass computes or changes weights: then it has used old values.
+            False, with everything undone, if the forward pass computes or changes weights: it may have used old values.
         """
 
         def before_call(layer: WeightLayer) -> None:
@@ -131,9 +131,9 @@ class LayerSequence:
         return self.survey.rewritten or bool(self.survey.excluded)
 
     def _normalise_by_passes(self, settings: Settings) -> None:
-        """Normalise one layer after another, each by forward passes that end at it."""
+        """Normalise one layer after another, each by forward passes that end at that layer."""
         self.passes.run()  # finds the layers
-        while new := [layer for layer in self.survey.chosen() if layer not in self.pieces]:
+        while new := [layer for layer in self.survey.selected() if layer not in self.pieces]:
             self.expected = len(self.pieces) + len(new)
             for layer in new:  # later passes may reach further layers
                 self.start(layer)
@@ -144,7 +144,7 @@ class LayerSequence:
         order = {layer: number for number, layer in enumerate(self.pieces, 1)}
         rows = [piece.row(layer, order[layer]) for layer, pieces in self.pieces.items() for piece in pieces]
         rows.sort(key=lambda row: row.status == report.NOT_REACHED)
-        missed = [layer for layer in self.survey.chosen() if layer not in self.pieces]
+        missed = [layer for layer in self.survey.selected() if layer not in self.pieces]
         rows += [LayerReport(layer.name, p, status=report.LATE) for layer in missed for p in range(layer.pieces)]
         if not rows:
             self._nothing_reached()
@@ -158,7 +158,7 @@ class LayerSequence:
         found = hint or names or "the model has none"
         raise LSUVError(f"no linear or convolutional layer was reached by the model's forward pass: {found}")
 
-    def left(self) -> float:
+    def share_left(self) -> float:
         """Return the share of the model's parameters that are weights and were left as they were."""
         count = sum(number for _, _, number in self.survey.left_over())
         for layer, pieces in self.pieces.items():

@@ -1,4 +1,4 @@
-"""The values of a model's parameters, to be written back."""
+"""Save the values of a model's parameters and write them back."""
 
 from collections.abc import Collection
 

@@ -23,15 +23,15 @@ from replicate.init.layers import (
 )
 from replicate.init.report import COMPUTED, FROZEN, IN_PART, NOT_REACHED, SHARED, USED_BY, LSUVError
 
-# What a parameter may have been used for, other than as a weight: the name of a function, or one of these
+# Uses of a parameter other than as a weight are named by the function that used it, or by one of these
 OTHER_PARAMETERS = "other parameters"  # together with which a weight is computed
 INPUT = "input of a layer"  # to which a weight is applied, such as learned queries
-# Functions in which a parameter is no weight matrix: a table that is looked up, a term, or the scale of a norm
+# Functions whose parameters are not weight matrices: lookup tables, terms of sums, scales of norms
 EMBEDDING = {"embedding", "embedding_bag"}
 NO_MATRIX = {INPUT, *EMBEDDING, "add", "radd", "iadd", "sub", "rsub", "isub", "cat", "concat", "stack", "where"}
 NO_MATRIX |= {"prelu", "interpolate", "scaled_dot_product_attention"}
 NO_MATRIX |= {"layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm"}
-# No weight matrix either, unless it has more axes: rows of a table are taken, or each channel has a factor
+# Here a parameter is a weight matrix only if it has more axes than a lookup table, or than one factor per channel
 LOOKUPS = {"getitem", "index_select", "gather"}
 FACTORS = {"mul", "rmul", "imul", "div", "idiv"}
 
@@ -42,7 +42,7 @@ class Survey:
     Args:
         model: any module.
         layers: which weight layers to initialise: see `lsuv_`.
-        frozen: whether to initialise parameters that do not require gradients, too.
+        frozen: whether to initialise parameters that do not require gradients as well.
 
     Raises:
         LSUVError: the model or the filter is of the wrong type, or a parameter has no values yet.
@@ -55,7 +55,7 @@ class Survey:
         self.parameters = memory.Parameters(model)
         self.layers: dict[Hashable, WeightLayer | None] = {}
         self.other_uses: dict[nn.Parameter, str] = {}  # what parameters were used for, other than as weights
-        self.excluded: dict[WeightLayer, str] = {}  # layers that turned out to be none that LSUV can treat, and why
+        self.excluded: dict[WeightLayer, str] = {}  # layers that LSUV cannot treat, and their status
         self.rewritten = False  # whether a forward pass has written to a parameter
         # By the first of the parameters that share memory:
         self._layers_of: dict[nn.Parameter, list[WeightLayer]] = defaultdict(list)
@@ -77,11 +77,11 @@ class Survey:
 
         Args:
             use: the weight.
-            computed: how the weight was computed, if it is no view of a parameter.
+            computed: how the weight was computed, unless it is a view of a parameter.
             running: the modules that are running, the innermost last.
 
         Returns:
-            The layer is None if the weight is not that of a single parameter, or another form of an earlier layer's.
+            The layer is None if the weight is not of exactly one parameter, or is another form of an earlier layer.
         """
         parameter = self.parameters.find(use.weight)
         if computed:
@@ -130,12 +130,12 @@ class Survey:
         return layer
 
     def _biases(self, entry: Entry, use: Use, weight: Tensor, is_whole: bool) -> list[Tensor]:
-        """Return the bias that the call adds, or else that of the module, which may add it later; if it is its own."""
+        """Return the bias of a layer: the one that the call adds, or the module's, which may be added later."""
         biases = [use.bias, getattr(entry.module, "bias", None) if is_whole else None]
         return [bias for bias in biases if isinstance(bias, Tensor) and self._is_own(bias, weight)][:1]
 
     def _is_own(self, bias: Tensor, weight: Tensor) -> bool:
-        """Whether a bias may be changed: a parameter, or view of one, that no other layer has and that is no weight."""
+        """Whether a bias may be changed: it is a parameter or a view of one, used by this layer only."""
         parameter = self.parameters.find(bias)
         if parameter is None or parameter is self.parameters.find(weight) or parameter in self._frozen:
             return False
@@ -146,8 +146,8 @@ class Survey:
         looked_up = self.other_uses.get(parameter) in EMBEDDING
         return looked_up or any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in modules)
 
-    def chosen(self) -> list[WeightLayer]:
-        """Return the layers that were reached and pass the filter."""
+    def selected(self) -> list[WeightLayer]:
+        """Return the layers that were reached and that the filter selects."""
         found = filter(None, self.layers.values())
         return [layer for layer in found if self.selects(layer.name, layer.module)]
 
@@ -165,7 +165,7 @@ class Survey:
         return may_be and not is_factor and not is_table
 
     def left_over(self) -> Iterator[tuple[str, str, int]]:
-        """Yield name, status and number of values of each matrix, or rest of one, that is no weight layer."""
+        """Yield name, status and number of values of each matrix, or part of one, that no weight layer covers."""
         for entry in self.matrices():
             parameter = entry.parameter
             claimed = sum(memory.without_repeats(layer.weight).numel() for layer in self._layers_of[parameter])

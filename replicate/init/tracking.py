@@ -138,13 +138,13 @@ class FirstCallTracker(TorchFunctionMode):
         return [use for use in uses if isinstance(use.weight, Tensor)]
 
     def _computes_weight(self) -> bool:
-        """Whether a parametrisation is running: what it applies is no layer, but computes the weight of one."""
+        """Whether a parametrisation is running. The functions that it calls are not layers: they compute a weight."""
         return any(isinstance(module, ParametrizationList) for module in self.running)
 
     def _note(
         self, call: FunctionCall, tensors: list[Tensor], applied: set[nn.Parameter], layers: list[WeightLayer]
     ) -> None:
-        """Note where the output of a function comes from, and what it does with the outputs of layers."""
+        """Note where the output of a function comes from, and what the function does with the outputs of layers."""
         name = call.function.__name__
         if applied:
             self._origins.note_applied(tensors, call.output, applied, layers)
