@@ -145,9 +145,9 @@ def estimate(passes: Passes, layer: WeightLayer, settings: Settings, is_first: b
     Args:
         passes: run the model, up to the layer.
         layer: the layer to measure.
-        settings: `average` is the number of batches. None: as many as needed until the 95 % interval of the
-            mean is within ± `tol` or excludes 1 ± `tol`, at most MAX_BATCHES. The layer may be missed
-            by `max_iter` forward passes more than that; then the estimate is given up.
+        settings: `average` is the number of batches. None: as many as needed until the 95 % interval of the mean is
+            within ± `tol` or excludes 1 ± `tol`, at most MAX_BATCHES. Up to `max_iter` further forward passes are tried
+            if some miss the layer.
         is_first: whether the layer has not been rescaled yet. Then, without `average`, one batch is enough if its
             variance is off by more than `tol`.
 

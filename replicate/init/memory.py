@@ -101,10 +101,6 @@ class Parameters:
         """Whether a tensor is a buffer of the model, or a view of one."""
         return address(tensor) in self._buffers
 
-    def size(self) -> int:
-        """Return the number of values of all parameters."""
-        return sum(parameter.numel() for parameter in self.first)
-
 
 def slice_name(parameter: nn.Parameter, view: Tensor) -> str:
     """Write where a view lies in its parameter, as far as it holds whole rows: [3] or [64:128], else its offset."""

@@ -110,10 +110,6 @@ class Piece:
             scale=self.scale,
         )
 
-    def is_restored(self) -> bool:
-        """Whether the piece is finished and is to have its weights and biases back."""
-        return (self.status or "").startswith(report.RESTORED)
-
     def restore(self) -> None:
         """Write back what the piece held before."""
         self.scale = 1.0

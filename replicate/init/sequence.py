@@ -164,7 +164,7 @@ class LayerSequence:
         for layer, pieces in self.pieces.items():
             kept = [piece for piece in pieces if (piece.status or "").startswith(report.LEFT)]
             count += sum(layer.part(layer.weight, piece.index).numel() for piece in kept)
-        return count / max(1, self.survey.parameters.size())
+        return count / max(1, sum(parameter.numel() for parameter in self.survey.model.parameters()))
 
 
 def _normalise(pieces: list[Piece], measure: Callable[[bool], list[Measurement] | None], settings: Settings) -> bool:
@@ -184,7 +184,7 @@ def _normalise(pieces: list[Piece], measure: Callable[[bool], list[Measurement] 
         # Finished pieces are left as they are: on the next batch they may be just outside the tolerance.
         for piece in unfinished:
             piece.update(measured[piece.index] if measured else None, settings)
-    restored = [piece for piece in pieces if piece.is_restored()]
+    restored = [piece for piece in pieces if (piece.status or "").startswith(report.RESTORED)]
     for piece in restored:
         piece.restore()
     for piece in pieces:
