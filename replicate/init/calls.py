@@ -29,8 +29,9 @@ class Layout:
         arrange: returns a view (maps…, out…, in…) of the weight, or of a part of it that has fewer outputs.
         maps: number of axes that count linear maps, such as the groups of a convolution.
         outs: number of axes that count outputs.
-        axis: of the weight: its outputs, of which the pieces of a maxout layer take turns; None: it has no such axis.
-        channels: axis of the same outputs in the pre-activation, counted from the end.
+        axis: the axis of the weight that counts its outputs; the pieces of a maxout layer alternate along it. None:
+            there is no such axis.
+        channels: the axis of the same outputs in the pre-activation, counted from the end.
         slices: number of equal consecutive slices along axis 0, each with a pre-activation of its own.
         gates: the slices whose values only gate others.
     """

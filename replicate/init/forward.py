@@ -75,7 +75,7 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
     Args:
         model: the model to run.
         dropout: True: training mode for every module; False: evaluation mode.
-        generator: source of the weights. Unless it is None or torch's global one, torch's own random number
+        generator: draws the weights. Unless it is None or torch's global one, torch's own random number
             generators, on the CPU and on the model's GPUs, are restored as well.
     """
     with contextlib.ExitStack() as stack:

@@ -35,7 +35,7 @@ class WeightLayer:
         measured: whether the weight has its own pre-activation.
         computed: whether the weight is computed from the parameter in each forward pass.
         drawn: whether the scheme can draw the weight; otherwise it keeps its values.
-        norm_axis: under weight_norm: the axis of the weight along which each index has its own magnitude.
+        norm_axis: under weight_norm: the axis of the weight that has one magnitude per index.
         left: the status that says why the layer is not initialised; None: it is initialised.
     """
 

@@ -76,20 +76,20 @@ def lsuv_(
         tol: a layer is done if |variance / std² - 1| <= tol. The tolerance applies to the variance, not to its root, as
             in the released code.
         max_iter: maximum number of rescalings per layer.
-        std: the standard deviation to bring each layer to.
-        mean: also bring the mean of each layer to this, within tol times std, by adding a constant to its bias. None,
-            as in the paper: leave it. Layers without a bias keep their mean.
+        std: target standard deviation of each layer.
+        mean: target mean of each layer, reached within tol times std by adding a constant to its bias. None, as in the
+            paper: the mean is not changed. Layers without a bias keep their mean.
         where: "preactivation", as in the paper, or "activation": measure what the activation after a layer returns, if
-            one follows. One of bounded range, such as tanh, cannot reach every deviation.
-        pre_init: scheme of the weights to start with; None: the model's present weights and biases.
+            one follows. Activations of bounded range, such as tanh, cannot reach every std.
+        pre_init: scheme that draws the starting weights. None: start from the model's present weights and biases.
         dropout: run the forward passes in training mode, as the released code does. False: in evaluation mode, where
             batch normalisation uses its running statistics.
-        generator: generator of the weights to start with; None: torch's own, on the device of the weights. Dropout
+        generator: draws the starting weights. None: torch's own generator, on the device of the weights. Dropout always
             draws from torch's own.
         layers: which weight layers to initialise: a type of module, a pattern of names such as "encoder.*", a predicate
             of name and module, or several of these; None: all.
         frozen: also initialise parameters that do not require gradients.
-        forward: runs the model on a batch, if the model takes it in another way: lambda model, batch: model(batch[0]).
+        forward: how to run the model on a batch, if the default does not fit: lambda model, batch: model(batch[0]).
         average: each measurement of a layer is the mean variance of that many fresh batches. 1 is the released code's
             loop, in which a layer may pass by chance if the variance of one batch scatters by more than tol. None: as
             many as needed until the mean is known within tol (its 95 % interval), at most 64.
@@ -192,10 +192,9 @@ def initialize_(
         model: a module whose forward pass takes one batch.
         init: one of INITS.
         batches: see `lsuv_`. LSUV takes as many as it needs; one more is used to measure the variance of each layer.
-        generator: source of the weights; if it is given, torch's global streams are restored afterwards.
+        generator: draws the weights. If it is given, torch's global streams are restored afterwards.
         negative_slope: of the model's activation, for OrthoNorm-MSRA scaled.
-        tol: of LSUV.
-        max_iter: of LSUV.
+        tol, max_iter: see `lsuv_`.
         dropout: whether dropout is active during LSUV and the measurement.
         progress: called when LSUV begins a layer, with its number and the number of layers.
 

@@ -29,7 +29,7 @@ class LayerSequence:
 
     Args:
         passes: run the model.
-        draw: draws the weights to start with. None: the model's present weights and biases.
+        draw: draws the starting weights. None: start from the model's present weights and biases.
         progress: called when a layer begins, with its number and the number of layers.
     """
 

@@ -130,7 +130,7 @@ class Survey:
         return layer
 
     def _biases(self, entry: Entry, use: Use, weight: Tensor, is_whole: bool) -> list[Tensor]:
-        """Return the bias of a layer: the one that the call adds, or the module's, which may be added later."""
+        """Return at most one bias: the one that the call adds, or the module's, which may be added later."""
         biases = [use.bias, getattr(entry.module, "bias", None) if is_whole else None]
         return [bias for bias in biases if isinstance(bias, Tensor) and self._is_own(bias, weight)][:1]
 
