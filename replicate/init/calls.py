@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Output = Any
-IsWeight = Callable[[object], bool]
+IsWeight = Callable[[object], bool]  # whether a value is a parameter, a view of one, or computed from parameters
 
 
 def _unchanged(value: Any) -> Any:
@@ -30,8 +29,9 @@ class Layout:
         arrange: returns a view (maps…, out…, in…) of the weight, or of a part of it that has fewer outputs.
         maps: number of axes that count linear maps, such as the groups of a convolution.
         outs: number of axes that count outputs.
-        axis: of the weight: its outputs, of which the pieces of a maxout layer take turns; None: it has no such axis.
-        channels: axis of the same outputs in the pre-activation, counted from the end.
+        axis: the axis of the weight that counts its outputs; the pieces of a maxout layer alternate along it. None:
+            there is no such axis.
+        channels: the axis of the same outputs in the pre-activation, counted from the end.
         slices: number of equal consecutive slices along axis 0, each with a pre-activation of its own.
         gates: the slices whose values only gate others.
     """
@@ -72,7 +72,7 @@ class Use:
     weight: Tensor
     bias: Tensor | None = None
     layout: Layout = Layout()
-    values: Callable[[Output], Tensor | list[Tensor]] | None = _unchanged
+    values: Callable[[Any], Tensor | list[Tensor]] | None = _unchanged
 
 
 Arguments = Mapping[str, Any]
@@ -167,17 +167,7 @@ _FUNCTIONS: dict[str, tuple[str, Finder]] = {
 def uses_in(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], is_weight: IsWeight
 ) -> list[Use]:
-    """Find the weight in a function call.
-
-    Args:
-        function: the function.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-        is_weight: whether a value is a parameter of the model or computed from parameters.
-
-    Returns:
-        At most one weight, which need not be a parameter.
-    """
+    """Find the weight in a function call: at most one, which is a parameter or computed from parameters."""
     name = function.__name__.partition(".")[0]  # torch.ops.aten.mm.default
     if name == "einsum":
         return _einsum({"equation": args[0], "operands": args[1:]}, is_weight)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 
 from replicate.init import report
+from replicate.init.following import Follower
 from replicate.init.layers import WeightLayer
-from replicate.init.measure import Measurement, Passes, finite
+from replicate.init.measure import Measurement, Passes, finite, mean_of
 from replicate.init.report import LayerReport
 from replicate.init.settings import Settings
 from replicate.init.tracking import BeforeCall
@@ -40,16 +41,17 @@ def measure_all(passes: Passes, batches: int, before_call: BeforeCall = lambda _
             found.setdefault(layer, []).append(pieces)
 
     for _ in range(batches):
-        follower = passes.run(on_measure, before_call, follow=True)
-        gates |= follower.gates - follower.carries if follower else set()
+        follower = Follower()
+        passes.run(on_measure, before_call, follower)
+        gates |= follower.gates - follower.carries
     return {
         (layer.name, piece): Final(
-            finite(sum(one.variance for one in measured) / len(measured)),
-            finite(sum(one.mean for one in measured) / len(measured)),
+            finite(mean_of(measured).variance),
+            finite(mean_of(measured).mean),
             layer in gates or piece in layer.layout.gates,
         )
-        for layer, measurements in found.items()
-        for piece, measured in enumerate(zip(*measurements, strict=True))
+        for layer, batches_of_layer in found.items()
+        for piece, measured in enumerate(zip(*batches_of_layer, strict=True))
     }
 
 
@@ -61,26 +63,26 @@ def add_final(rows: list[LayerReport], final: Mapping[Key, Final]) -> list[Layer
     ]
 
 
-def check_rows(rows: list[LayerReport], passes: Passes, settings: Settings, one_pass: bool) -> list[LayerReport]:
+def check_rows(rows: list[LayerReport], passes: Passes, settings: Settings, repeatable: bool) -> list[LayerReport]:
     """Correct the status of layers that had reached unit variance but do not have it at the end.
 
     Args:
         rows: with their `variance`, if it was measured.
         passes: run the model.
         settings: of LSUV. The mean over further batches may be off by 2.5 times the tolerance: 0.05 by default [ours].
-        one_pass: whether `variance` was measured on the batch on which the layers were normalised.
+        repeatable: whether `variance` was measured on the batch on which the layers were normalised, without dropout.
     """
 
     def is_off(row: LayerReport) -> bool:
-        if not row.converged or (row.variance is None and not one_pass):
+        if not row.converged or (row.variance is None and not repeatable):
             return False
         # On some devices the same computation may differ by a rounding.
-        slack = settings.tol + 1e-4 if one_pass else 2.5 * settings.tol
+        slack = settings.tol + 1e-4 if repeatable else 2.5 * settings.tol
         return abs(settings.relative(row.variance or 0) - 1) > slack
 
     if not any(map(is_off, rows)):
         return rows
-    status_of = _causes(passes) if one_pass else lambda row: report.SCATTERS if is_off(row) else None
+    status_of = _causes(passes) if repeatable else lambda row: report.SCATTERS if is_off(row) else None
     return [
         replace(row, converged=False, status=status)
         if row.converged and (status := status_of(row) or (report.UNSTABLE if is_off(row) else None))

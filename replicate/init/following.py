@@ -1,6 +1,6 @@
 """Follow the outputs of weight layers: to their activations, and to where they only gate other values."""
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 # Names of functions, without underscores at their ends: relu_ is relu
-HAND_ON = _names(
+PASS_THROUGH = _names(
     """get getitem cat chunk clone contiguous detach dropout expand feature_dropout flatten float gather half movedim
     narrow neg permute repeat repeat_interleave reshape select sort split squeeze stack swapaxes t tensor_split to topk
     transpose type type_as unbind unflatten unsqueeze view view_as"""
@@ -29,10 +29,12 @@ ACTIVATIONS = _names(
     selu silu softplus softsign tanh"""
 )
 
+OnActivation = Callable[[WeightLayer, Tensor], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """Where the output of a layer has come.
+    """What has happened to the output of a layer so far.
 
     Args:
         layer: the layer.
@@ -50,17 +52,15 @@ class Trail:
 class Follower:
     """Follows the outputs of weight layers through one forward pass.
 
-    Args:
-        on_activation: called with a layer and the output of its activation, if there is one: the first function that
-            does not only hand on values, scale them by a constant or add parameters.
-
     Attributes:
+        on_activation: called with a layer and the output of its activation, if there is one: the first function that
+            does more than pass values through, scale them by a constant or add parameters.
         gates: layers whose output, after a sigmoid or softmax, multiplies other values.
-        carries: layers whose output is used in another way, too.
+        carries: layers whose output is also used in another way.
     """
 
-    def __init__(self, on_activation: Callable[[WeightLayer, Tensor], None] = lambda layer, output: None) -> None:
-        self.on_activation = on_activation
+    def __init__(self) -> None:
+        self.on_activation: OnActivation = lambda layer, output: None
         self.gates: set[WeightLayer] = set()
         self.carries: set[WeightLayer] = set()
         self._trails: MutableMapping[Tensor, list[Trail]] = WeakTensorKeyDictionary()
@@ -88,7 +88,7 @@ class Follower:
             others = [one for one in values if one is not value and self._is_other(one, trail.layer)]
             self._follow(trail, name, index, output, others, applies_weight)
         if any(value in self._from_layers for value in values):
-            self._from_layers.update(dict.fromkeys(_tensors(output), True))
+            self._from_layers.update(dict.fromkeys(tensors_in(output), True))
 
     def _is_other(self, value: Tensor, layer: WeightLayer) -> bool:
         return all(trail.layer is not layer for trail in self._trails.get(value, ()))
@@ -96,38 +96,44 @@ class Follower:
     def _follow(
         self, trail: Trail, name: str, index: int, output: Any, others: list[Tensor], applies_weight: bool
     ) -> None:
-        layer = trail.layer
+        is_unchanged = not (trail.squashed or trail.multiplied or trail.added)
+        if is_unchanged and name in ACTIVATIONS | SQUASHING:
+            self.on_activation(trail.layer, output)
+        if applies_weight:
+            self.carries.add(trail.layer)
+        elif name == "scaled_dot_product_attention":
+            (self.gates if index < 2 else self.carries).add(trail.layer)  # query and key, or value
+        elif trail.squashed and others and name in FACTORS | PRODUCTS:
+            self.gates.add(trail.layer)
+        elif onward := self._onward(trail, name, others):
+            self._propagate(onward, output)
+        else:
+            self.carries.add(trail.layer)
+
+    def _onward(self, trail: Trail, name: str, others: list[Tensor]) -> Trail | None:
+        """Return the trail of the function's output, or None if the trail ends."""
         # Others that come from no layer are constants to this one, such as the angles of rotary positions.
         with_layers = any(other in self._from_layers for other in others)
-        if applies_weight:
-            self.carries.add(layer)
-        elif name == "scaled_dot_product_attention":
-            (self.gates if index < 2 else self.carries).add(layer)  # query and key, or value
-        elif name in SQUASHING:
-            if not (trail.squashed or trail.multiplied or trail.added):
-                self.on_activation(layer, output)
-            self._hand_on(replace(trail, squashed=True), output)
-        elif trail.squashed and others and name in FACTORS | PRODUCTS:
-            self.gates.add(layer)
-        elif name in SUMS:
-            self._hand_on(replace(trail, added=trail.added or with_layers), output)
-        elif trail.squashed or name in HAND_ON or (name in FACTORS and not with_layers):
-            self._hand_on(trail, output)
-        elif name in PRODUCTS:
-            self._hand_on(replace(trail, multiplied=True), output)
-        else:
-            if name in ACTIVATIONS and not (trail.multiplied or trail.added):
-                self.on_activation(layer, output)
-            self.carries.add(layer)
+        if name in SQUASHING:
+            return replace(trail, squashed=True)
+        if name in SUMS:
+            return replace(trail, added=trail.added or with_layers)
+        if trail.squashed or name in PASS_THROUGH or (name in FACTORS and not with_layers):
+            return trail
+        return replace(trail, multiplied=True) if name in PRODUCTS else None
 
-    def _hand_on(self, trail: Trail, output: Any) -> None:
-        for tensor in _tensors(output):
+    def _propagate(self, trail: Trail, output: Any) -> None:
+        for tensor in tensors_in(output):
             if tensor.is_floating_point():  # not the indices of a router
                 known = self._trails.setdefault(tensor, [])
                 if trail not in known:
                     known.append(trail)
 
 
-def _tensors(output: Any) -> list[Tensor]:
-    found = output if isinstance(output, (tuple, list)) else [output]
-    return [tensor for tensor in found if isinstance(tensor, Tensor)]
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in the arguments or the output of a function, which may be in lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(one)

@@ -23,13 +23,13 @@ class ForwardRunner:
     Tensors are copied to the model's device first, so that a model that works in place does not change the batches.
 
     Args:
-        model: the model to run.
+        model: the model.
         batches: one batch, a callable that makes one for each forward pass, or an iterable: see `endless`.
         forward: runs the model on a batch. None: see `call_model`.
 
     Attributes:
         single_batch: whether every forward pass uses the same batch.
-        passes: number of forward passes that were begun.
+        count: number of forward passes that were begun.
     """
 
     def __init__(self, model: nn.Module, batches: Batches, forward: Forward | None = None) -> None:
@@ -38,7 +38,7 @@ class ForwardRunner:
         self.model = model
         self.forward = forward or call_model
         self.single_batch = is_single_batch(batches)
-        self.passes = 0
+        self.count = 0
         devices = _devices(model)
         self._device = devices.pop() if len(devices) == 1 else None
         self._batches = endless(batches)
@@ -52,7 +52,7 @@ class ForwardRunner:
         batch = next(self._batches)
         torch.clear_autocast_cache()  # the model may use autocast, whose copies of the weights are out of date
         batch = tree_map_only(Tensor, self._copy, dict(batch) if isinstance(batch, Mapping) else batch)
-        self.passes += 1
+        self.count += 1
         self.forward(self.model, batch)
 
     def _copy(self, tensor: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
     Args:
         model: the model to run.
         dropout: True: training mode for every module; False: evaluation mode.
-        generator: source of the weights. Unless it is None or torch's global one, torch's own random number
+        generator: draws the weights. Unless it is None or torch's global one, torch's own random number
             generators, on the CPU and on the model's GPUs, are restored as well.
     """
     with contextlib.ExitStack() as stack:
@@ -83,15 +83,7 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
             gpus = [device.index for device in _devices(model) if device.type == "cuda"]
             stack.enter_context(torch.random.fork_rng(devices=gpus))
         stack.enter_context(torch.no_grad())
-        parameters = {memory.address(parameter) for parameter in model.parameters()}
-        for module in model.modules():
-            stack.callback(setattr, module, "training", module.training)
-            for name, buffer in module._buffers.items():
-                # A forward pass may write to a buffer or put another tensor in its place.
-                stack.callback(setattr, module, name, buffer)
-                if buffer is not None and memory.address(buffer) not in parameters:
-                    storage: Any = buffer.untyped_storage()
-                    stack.callback(_restore_buffer, buffer, storage.clone(), memory.place(buffer))
+        _keep_modules(stack, model)
         stack.callback(model.train, model.training)  # first, because some modules change their parameters in it
         model.train(dropout)
         _use_float32(stack)
@@ -105,6 +97,19 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         stack.callback(torch.clear_autocast_cache)
         yield
+
+
+def _keep_modules(stack: contextlib.ExitStack, model: nn.Module) -> None:
+    """Restore training flags and buffers when the stack closes."""
+    parameters = {memory.address(parameter) for parameter in model.parameters()}
+    for module in model.modules():
+        stack.callback(setattr, module, "training", module.training)
+        for name, buffer in module._buffers.items():
+            # A forward pass may write to a buffer or put another tensor in its place.
+            stack.callback(setattr, module, name, buffer)
+            if buffer is not None and memory.address(buffer) not in parameters:
+                storage: Any = buffer.untyped_storage()
+                stack.callback(_restore_buffer, buffer, storage.clone(), memory.place(buffer))
 
 
 def _restore_buffer(buffer: Tensor, values: Any, place: memory.Place) -> None:

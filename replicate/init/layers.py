@@ -15,6 +15,7 @@ from replicate.init.report import COMPUTED, LSUVError
 
 # A type of module, a pattern for names such as "encoder.*", or a predicate of name and module
 LayerFilter = type[nn.Module] | str | Callable[[str, nn.Module], bool]
+LayerFilters = LayerFilter | Iterable[LayerFilter] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,14 +29,14 @@ class WeightLayer:
         weight: view of the parameter, in the shape in which it is applied.
         layout: of the weight.
         pieces: number of linear pieces of a maxout layer, or of slices of a packed weight, else 1.
-        scaled: what to multiply in order to scale the weight: the weight, or under weight_norm its magnitude.
+        scaled: the tensor that a rescaling divides: the weight, or under weight_norm its magnitude.
         all_biases: the biases to set to zero: (pieces·out,).
         adds_bias: whether the pre-activation contains the bias; a module may add it later.
-        measured: whether the weight has a pre-activation of its own.
+        measured: whether the weight has its own pre-activation.
         computed: whether the weight is computed from the parameter in each forward pass.
         drawn: whether the scheme can draw the weight; otherwise it keeps its values.
-        norm_axis: under weight_norm: the axis of the weight with one magnitude each.
-        left: why it is left as it is; None: it is initialised.
+        norm_axis: under weight_norm: the axis of the weight that has one magnitude per index.
+        left: the status that says why the layer is not initialised; None: it is initialised.
     """
 
     name: str
@@ -77,13 +78,13 @@ class WeightLayer:
         return [self.part(bias, piece, axis=0) for bias in self.all_biases]
 
     def tensors(self, piece: int) -> list[Tensor]:
-        """Views of all that an initialisation may change of a piece. The first one is what a rescaling multiplies."""
+        """Views of everything in a piece that an initialisation may change. A rescaling divides the first one."""
         scaled = self.part(self.scaled, piece)
         weight = [] if self.scaled is self.weight else [self.part(self.weight, piece)]
         return [scaled, *weight, *self.biases(piece)]
 
     def all_tensors(self) -> list[Tensor]:
-        """All that an initialisation may change."""
+        """Everything in the layer that an initialisation may change."""
         return [self.scaled, self.weight, *self.all_biases]
 
     def can_be_divided(self) -> bool:
@@ -98,7 +99,7 @@ class WeightLayer:
         return True
 
     def renew_magnitude(self) -> None:
-        """Under weight_norm: make the magnitudes those of the direction, so that both together are the drawn weight."""
+        """Under weight_norm: set the magnitudes so that the computed weight equals the one that was drawn."""
         if self.norm_axis is not None:
             self.scaled.copy_(torch.norm_except_dim(self.weight, 2, self.norm_axis))
 
@@ -125,7 +126,7 @@ class Computed:
         value: the tensor.
         roots: the parameters.
         magnitude: under weight_norm, the parameter that holds the magnitudes.
-        norm_axis: under weight_norm, the axis of the weight with one magnitude each.
+        norm_axis: see `WeightLayer`.
     """
 
     value: Tensor
@@ -134,7 +135,7 @@ class Computed:
     norm_axis: int | None = None
 
     def root(self) -> nn.Parameter | None:
-        """Return the parameter that is the weight; None if there is no or more than one matrix among the parameters."""
+        """Return the parameter that is the weight; None unless exactly one of the parameters is a matrix."""
         matrices = [root for root in self.roots if root.ndim > 1 and root is not self.magnitude]
         large = [root for root in matrices if is_matrix(root)] or matrices
         return large[0] if len(large) == 1 else None
@@ -163,7 +164,7 @@ def make_layer(
         entry: the parameter, as its module holds it.
         parameter: the first one in the same memory.
         use: the weight.
-        computed: how the weight was computed, if it is no view of the parameter.
+        computed: how the weight was computed, unless it is a view of the parameter.
         biases: parameters, or views of them, of which those with one value per output are the layer's.
     """
     weight = entry.parameter.detach() if computed else use.weight.detach()
@@ -211,11 +212,11 @@ def layer_name(parameter: str) -> str:
     return re.sub(r"_weight(_v|_orig)?$", "", name)
 
 
-def make_filter(layers: LayerFilter | Iterable[LayerFilter] | None) -> Callable[[str, nn.Module], bool]:
-    """Make a predicate of name and module from one filter or several, of which a layer passes at least one.
+def make_filter(layers: LayerFilters) -> Callable[[str, nn.Module], bool]:
+    """Make a predicate of name and module that is true if at least one of the filters is.
 
     Raises:
-        LSUVError: it is none of these.
+        LSUVError: a filter is of the wrong type.
     """
     if layers is None:
         return lambda name, module: True

@@ -1,7 +1,6 @@
 """LSUV, layer-sequential unit-variance initialisation, and initialisation by the name of a scheme."""
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +11,7 @@ from replicate.errors import unknown
 from replicate.init.batches import Batches
 from replicate.init.final import add_final, check_rows, measure_all
 from replicate.init.forward import Forward, ForwardRunner, measurement_mode
-from replicate.init.layers import LayerFilter
+from replicate.init.layers import LayerFilters
 from replicate.init.measure import Passes
 from replicate.init.progress import Progress, show_progress
 from replicate.init.report import LSUVError, LSUVWarning, Report
@@ -36,7 +35,7 @@ def lsuv_(
     pre_init: str | None = "orthonormal",
     dropout: bool = True,
     generator: Generator | None = None,
-    layers: LayerFilter | Iterable[LayerFilter] | None = None,
+    layers: LayerFilters = None,
     frozen: bool = False,
     forward: Forward | None = None,
     average: int | None = None,
@@ -64,10 +63,9 @@ def lsuv_(
     dtype; autocast around the call and TF32 are off. Compiled models run uncompiled. Initialise a model before you wrap
     it in DistributedDataParallel, which gives every process the weights of rank 0.
 
-    Cost: with one batch and dropout=False, two forward passes, in the first of which each layer is computed again after
-    each rescaling. Otherwise one forward pass; then several per layer, each of which takes a fresh batch and ends at
-    that layer (with `average=1` one more than the layer is rescaled, by default as many as the scatter requires); then
-    `check` whole ones.
+    Cost: with one batch and dropout=False, two forward passes; the first computes each layer again after each
+    rescaling. Otherwise one forward pass; then several per layer, which end at that layer, each on a fresh batch (as
+    many as the scatter requires; with `average=1` one more than there are rescalings); then `check` whole ones.
 
     Args:
         model: any module; it may be wrapped by torch.compile or DataParallel.
@@ -78,20 +76,20 @@ def lsuv_(
         tol: a layer is done if |variance / std² - 1| <= tol. The tolerance applies to the variance, not to its root, as
             in the released code.
         max_iter: maximum number of rescalings per layer.
-        std: the standard deviation to bring each layer to.
-        mean: also bring the mean of each layer to this, within tol times std, by adding a constant to its bias. None,
-            as in the paper: leave it. Layers without a bias keep their mean.
+        std: target standard deviation of each layer.
+        mean: target mean of each layer, reached within tol times std by adding a constant to its bias. None, as in the
+            paper: the mean is not changed. Layers without a bias keep their mean.
         where: "preactivation", as in the paper, or "activation": measure what the activation after a layer returns, if
-            one follows. One of bounded range, such as tanh, cannot reach every deviation.
-        pre_init: scheme of the weights to start with; None: the model's present weights and biases.
+            one follows. Activations of bounded range, such as tanh, cannot reach every std.
+        pre_init: scheme that draws the starting weights. None: start from the model's present weights and biases.
         dropout: run the forward passes in training mode, as the released code does. False: in evaluation mode, where
             batch normalisation uses its running statistics.
-        generator: generator of the weights to start with; None: torch's own, on the device of the weights. Dropout
+        generator: draws the starting weights. None: torch's own generator, on the device of the weights. Dropout always
             draws from torch's own.
         layers: which weight layers to initialise: a type of module, a pattern of names such as "encoder.*", a predicate
             of name and module, or several of these; None: all.
         frozen: also initialise parameters that do not require gradients.
-        forward: runs the model on a batch, if the model takes it in another way: lambda model, batch: model(batch[0]).
+        forward: how to run the model on a batch, if the default does not fit: lambda model, batch: model(batch[0]).
         average: each measurement of a layer is the mean variance of that many fresh batches. 1 is the released code's
             loop, in which a layer may pass by chance if the variance of one batch scatters by more than tol. None: as
             many as needed until the mean is known within tol (its 95 % interval), at most 64.
@@ -120,22 +118,19 @@ def lsuv_(
     check_arguments(dropout, generator, progress)
     scheme = starting_scheme(pre_init)
     draw = partial(draw_, scheme=scheme, generator=generator) if scheme else None
-    bare = _unwrapped(model)
-    survey = Survey(bare, layers, frozen)
-    runner = ForwardRunner(bare if forward is None else model, batches, forward)
-    passes = Passes(survey, runner, after_activation=where == "activation")
-    is_exact = runner.single_batch and not dropout
-    one_pass = is_exact and not passes.after_activation
-    if is_exact:
+    passes = _passes(model, batches, settings, layers, frozen, forward)
+    repeatable = passes.runner.single_batch and not dropout
+    if repeatable:
         settings = replace(settings, average=1, check=1)
     with show_progress(progress) as on_start:
-        sequence = LayerSequence(survey, draw, on_start)
+        sequence = LayerSequence(passes, draw, on_start)
         with sequence.undone_on_error():
-            with measurement_mode(bare, dropout, generator):
-                rows = sequence.normalise(passes, settings, one_pass)
+            with measurement_mode(passes.survey.model, dropout, generator):
+                rows = sequence.normalise(settings, one_pass=repeatable and not passes.after_activation)
                 rows = add_final(rows, measure_all(passes, settings.check))
-                rows = check_rows(rows, passes, settings, is_exact)
-            return _warn_or_raise(Report(tuple(rows), dropout, runner.passes, settings.check, sequence.left()), strict)
+                rows = check_rows(rows, passes, settings, repeatable)
+            count, left = passes.runner.count, sequence.share_left()
+            return _warn_or_raise(Report(tuple(rows), dropout, count, settings.check, left), strict)
 
 
 def measure(
@@ -143,7 +138,7 @@ def measure(
     batches: Batches,
     *,
     dropout: bool = True,
-    layers: LayerFilter | Iterable[LayerFilter] | None = None,
+    layers: LayerFilters = None,
     forward: Forward | None = None,
     check: int = 32,
     where: str = "preactivation",
@@ -152,12 +147,9 @@ def measure(
 
     Args:
         model: any module.
-        batches: see `lsuv_`.
-        dropout: run the forward passes in training mode; False: in evaluation mode.
+        batches, dropout, forward, where: see `lsuv_`.
         layers: which weight layers to measure: see `lsuv_`.
-        forward: runs the model on a batch: see `lsuv_`.
-        check: number of batches; with one batch and dropout=False, it is measured once.
-        where: see `lsuv_`.
+        check: number of batches. With one batch and dropout=False, that batch is measured once.
 
     Returns:
         One row per layer and piece, with `variance` and `mean`.
@@ -169,20 +161,17 @@ def measure(
     settings = Settings(check=check, where=where)
     if check < 1:
         raise LSUVError(f"check={check!r} is out of range; give a whole number of at least 1")
-    bare = _unwrapped(model)
-    survey = Survey(bare, layers, frozen=True)
-    runner = ForwardRunner(bare if forward is None else model, batches, forward)
-    passes = Passes(survey, runner, after_activation=where == "activation")
-    count = 1 if runner.single_batch and not dropout else settings.check
-    snapshot, sequence = Snapshot(bare), LayerSequence(survey, draw=None)
+    passes = _passes(model, batches, settings, layers, frozen=True, forward=forward)
+    count = 1 if passes.runner.single_batch and not dropout else settings.check
+    snapshot, sequence = Snapshot(passes.survey.model), LayerSequence(passes, draw=None)
     try:
-        with measurement_mode(bare, dropout, Generator()):
+        with measurement_mode(passes.survey.model, dropout, Generator()):
             if passes.after_activation:
-                passes.run(lambda layer, pieces: None)
+                passes.run()  # finds the activations
             final = measure_all(passes, count, before_call=sequence.start)
     finally:
         snapshot.restore()
-    return Report(tuple(add_final(sequence.rows(), final)), dropout, runner.passes, count)
+    return Report(tuple(add_final(sequence.rows(), final)), dropout, passes.runner.count, count)
 
 
 def initialize_(
@@ -202,11 +191,10 @@ def initialize_(
     Args:
         model: a module whose forward pass takes one batch.
         init: one of INITS.
-        batches: as for `lsuv_`. LSUV takes as many as it needs; one more is used to measure the variance of each layer.
-        generator: source of the weights; if it is given, torch's global streams are restored afterwards.
+        batches: see `lsuv_`. LSUV takes as many as it needs; one more is used to measure the variance of each layer.
+        generator: draws the weights. If it is given, torch's global streams are restored afterwards.
         negative_slope: of the model's activation, for OrthoNorm-MSRA scaled.
-        tol: of LSUV.
-        max_iter: of LSUV.
+        tol, max_iter: see `lsuv_`.
         dropout: whether dropout is active during LSUV and the measurement.
         progress: called when LSUV begins a layer, with its number and the number of layers.
 
@@ -221,21 +209,30 @@ def initialize_(
         raise unknown("init", init, INITS)
     check_arguments(dropout, generator, progress)
     settings = Settings(tol, max_iter, average=1)
-    model = _unwrapped(model)
     draw = partial(draw_, scheme=resolve(INITS[init]), generator=generator, negative_slope=negative_slope)
-    survey, runner = Survey(model), ForwardRunner(model, batches)
-    passes, sequence = Passes(survey, runner), LayerSequence(survey, draw, progress)
+    passes = _passes(model, batches, settings, layers=None, frozen=False, forward=None)
+    sequence = LayerSequence(passes, draw, progress)
     with sequence.undone_on_error():
-        with measurement_mode(model, dropout, generator):
+        with measurement_mode(passes.survey.model, dropout, generator):
             if init == "lsuv":
-                rows = sequence.normalise(passes, settings, one_pass=runner.single_batch and not dropout)
+                rows = sequence.normalise(settings, one_pass=passes.runner.single_batch and not dropout)
                 final = measure_all(passes, 1)
             else:
                 final = measure_all(passes, 1, before_call=sequence.start)
                 rows = sequence.rows()
-                if any(layer.computed for layer in survey.chosen()):  # it was computed before it was drawn
+                if any(layer.computed for layer in passes.survey.selected()):  # it was computed before it was drawn
                     final = measure_all(passes, 1)
-        return _warn_or_raise(Report(tuple(add_final(rows, final)), dropout, runner.passes, 1, sequence.left()))
+        rows = add_final(rows, final)
+        return _warn_or_raise(Report(tuple(rows), dropout, passes.runner.count, 1, sequence.share_left()))
+
+
+def _passes(
+    model: nn.Module, batches: Batches, settings: Settings, layers: LayerFilters, frozen: bool, forward: Forward | None
+) -> Passes:
+    bare = _unwrapped(model)
+    survey = Survey(bare, layers, frozen)
+    runner = ForwardRunner(bare if forward is None else model, batches, forward)
+    return Passes(survey, runner, after_activation=settings.where == "activation")
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -245,7 +242,6 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _warn_or_raise(report: Report, strict: bool = False) -> Report:
-    """Warn of the layers that were restored or did not converge, or raise an error if strict."""
     if problems := report.problems():
         if strict:
             raise LSUVError(f"LSUV: {problems}")

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from replicate.init.following import Follower
+from replicate.init.following import Follower, OnActivation
 from replicate.init.forward import ForwardRunner
 from replicate.init.layers import WeightLayer
 from replicate.init.settings import Settings
 from replicate.init.survey import Survey
-from replicate.init.tracking import BeforeCall, Call, track_calls
+from replicate.init.tracking import BeforeCall, Call, OnCall, track_calls
 
 OnMeasure = Callable[[WeightLayer, list["Measurement"]], None]
 
@@ -51,13 +51,13 @@ def moments(values: Tensor) -> Moments:
 
 
 class Measurement(NamedTuple):
-    """The pre-activation of one piece of a layer, or what its activation made of it.
+    """The moments of one piece's pre-activation, or of what its activation returns.
 
     Args:
         number: of values.
         mean: of all values, over one or more batches.
         variance: biased; the mean over these batches.
-        norm: L2 norm of the weight as it was applied; None if the weight is a parameter and needs no look.
+        norm: L2 norm of the weight as it was applied; None if the weight is a parameter, whose scale is known.
     """
 
     number: int
@@ -93,25 +93,34 @@ class Passes:
 
     def __init__(self, survey: Survey, runner: ForwardRunner, after_activation: bool = False) -> None:
         self.survey, self.runner, self.after_activation = survey, runner, after_activation
-        self.activated: set[WeightLayer] = set()
+        self._activated: set[WeightLayer] = set()  # the layers that have an activation
 
     def run(
-        self, on_measure: OnMeasure, before_call: BeforeCall = lambda _: None, follow: bool = False
-    ) -> Follower | None:
+        self,
+        on_measure: OnMeasure = lambda layer, pieces: None,
+        before_call: BeforeCall = lambda layer: None,
+        follower: Follower | None = None,
+    ) -> None:
         """Run one forward pass.
 
         Args:
             on_measure: called with each layer and one measurement per piece, in the order of the forward pass.
             before_call: called with each layer before its first call.
-            follow: whether to follow the outputs of the layers.
-
-        Returns:
-            What followed them, if asked for.
+            follower: follows the outputs of the layers.
         """
-        norms: dict[WeightLayer, Sequence[float | None]] = {}
+        on_call: OnCall = lambda layer, call: on_measure(layer, measure_call(layer, call))  # noqa: E731
+        if self.after_activation:
+            follower = follower or Follower()
+            on_call, follower.on_activation = self._measuring_activations(on_measure)
+        with track_calls(self.survey, on_call, before_call, follower):
+            self.runner()
+
+    def _measuring_activations(self, on_measure: OnMeasure) -> tuple[OnCall, OnActivation]:
+        """Return what to do at the call of a layer, and at the call of its activation."""
+        norms: dict[WeightLayer, Sequence[float | None]] = {}  # of layers whose activation is yet to come
 
         def on_call(layer: WeightLayer, call: Call) -> None:
-            if layer in self.activated:
+            if layer in self._activated:
                 norms[layer] = _norms(layer, call)
             else:
                 on_measure(layer, measure_call(layer, call))
@@ -120,17 +129,14 @@ class Passes:
             if layer in norms:
                 found = moments(output)
                 on_measure(layer, [Measurement(*found, norm) for norm in norms.pop(layer)])
-            elif self.after_activation:
-                self.activated.add(layer)
+            else:
+                self._activated.add(layer)
 
-        follower = Follower(on_activation) if follow or self.after_activation else None
-        with track_calls(self.survey, on_call, before_call, follower):
-            self.runner()
-        return follower
+        return on_call, on_activation
 
 
 class _ReachedError(BaseException):
-    """Ends a forward pass at the layer to be measured. No Exception, so that models that catch those let it through."""
+    """Ends a forward pass at the layer to be measured. Not an Exception, because models may catch those."""
 
 
 def estimate(passes: Passes, layer: WeightLayer, settings: Settings, is_first: bool) -> list[Measurement] | None:
@@ -139,11 +145,11 @@ def estimate(passes: Passes, layer: WeightLayer, settings: Settings, is_first: b
     Args:
         passes: run the model, up to the layer.
         layer: the layer to measure.
-        settings: `average` is the number of batches. None: continue until the 95 % interval of the mean is within
-            ± `tol`, or excludes 1 ± `tol`, or MAX_BATCHES were measured. At most `max_iter` forward passes may miss the
-            layer before the estimate is given up.
-        is_first: whether the layer has not been rescaled yet. Then, without `average`, one batch is enough if it is off
-            by more than `tol`.
+        settings: `average` is the number of batches. None: as many as needed until the 95 % interval of the mean is
+            within ± `tol` or excludes 1 ± `tol`, at most MAX_BATCHES. Up to `max_iter` further forward passes are tried
+            if some miss the layer.
+        is_first: whether the layer has not been rescaled yet. Then, without `average`, one batch is enough if its
+            variance is off by more than `tol`.
 
     Returns:
         One measurement for each piece; None if forward passes miss the layer.
@@ -161,15 +167,15 @@ def estimate(passes: Passes, layer: WeightLayer, settings: Settings, is_first: b
         with contextlib.suppress(_ReachedError):
             passes.run(on_measure)
         if batches and _enough(batches, settings, is_first):
-            return [_mean(piece) for piece in zip(*batches, strict=True)]
+            return [mean_of(piece) for piece in zip(*batches, strict=True)]
     return None
 
 
-def _mean(batches: Sequence[Measurement]) -> Measurement:
+def mean_of(batches: Sequence[Measurement]) -> Measurement:
+    """Average the measurements of one piece over batches."""
     number, count = sum(one.number for one in batches), len(batches)
-    mean, variance = (
-        sum(values) / count for values in zip(*((one.mean, one.variance) for one in batches), strict=True)
-    )
+    mean = sum(one.mean for one in batches) / count
+    variance = sum(one.variance for one in batches) / count
     return Measurement(number, mean, variance, batches[-1].norm)
 
 
@@ -183,7 +189,7 @@ def _enough(batches: list[list[Measurement]], settings: Settings, is_first: bool
 
 
 def _is_known(variances: list[float], tol: float) -> bool:
-    """Whether the 95 % interval of the mean is within ± tol, or excludes 1 ± tol, or there is no finite mean."""
+    """Whether the 95 % interval of the mean is within ± tol or excludes 1 ± tol, or the mean is not finite."""
     if not all(map(math.isfinite, variances)):
         return True
     count = len(variances)

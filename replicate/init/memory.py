@@ -1,5 +1,7 @@
 """Where tensors lie in memory: which share it, which overlap, and which part of a parameter a view is."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +64,42 @@ def overlap(one: Tensor, other: Tensor) -> bool:
     one, other = without_repeats(one), without_repeats(other)
     seen.as_strided(one.shape, one.stride(), first.start - start).fill_(True)
     return bool(seen.as_strided(other.shape, other.stride(), second.start - start).any())
+
+
+class Parameters:
+    """The parameters and buffers of a model by their place in memory.
+
+    Parameters that share values in memory, such as one and its transposed view, count as one: the first of them.
+
+    Attributes:
+        first: of each parameter: the first one with which it shares values, or itself.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.first: dict[nn.Parameter, nn.Parameter] = {}
+        self._at_address: dict[int, list[nn.Parameter]] = {}
+        for parameter in model.parameters():
+            at_address = self._at_address.setdefault(address(parameter), [])
+            sharing = (other for other in at_address if address(parameter) and overlap(parameter, other))
+            other = next(sharing, None)
+            self.first[parameter] = parameter if other is None else self.first[other]
+            at_address.append(parameter)
+        self._buffers = {address(buffer) for buffer in model.buffers()}
+
+    def find(self, tensor: Tensor) -> nn.Parameter | None:
+        """Return the parameter that a tensor is, or of which it is a view."""
+        if address(tensor) == 0:
+            return tensor if isinstance(tensor, nn.Parameter) and tensor in self.first else None
+        at_address = self._at_address.get(address(tensor), ())
+        return next((self.first[parameter] for parameter in at_address if is_inside(tensor, parameter)), None)
+
+    def sharing(self, parameters: Collection[nn.Parameter]) -> set[nn.Parameter]:
+        """Return all parameters of the model that share values with one of these, themselves included."""
+        return {one for one, first in self.first.items() if first in parameters}
+
+    def is_buffer(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a buffer of the model, or a view of one."""
+        return address(tensor) in self._buffers
 
 
 def slice_name(parameter: nn.Parameter, view: Tensor) -> str:

@@ -1,15 +1,15 @@
 """Where the tensors of a forward pass come from: parameters, buffers, layers or data."""
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from replicate.init.following import ACTIVATIONS, FACTORS, HAND_ON, SUMS
+from replicate.init.following import ACTIVATIONS, FACTORS, PASS_THROUGH, SUMS, tensors_in
 from replicate.init.layers import Computed, WeightLayer
 from replicate.init.report import GENERATES
-from replicate.init.survey import INPUT, OTHERS, Survey
+from replicate.init.survey import INPUT, OTHER_PARAMETERS, Survey
 
 _CASTS = {"to", "type_as", "expand_as", "view_as", "reshape_as"}  # of the second argument, only dtype and shape matter
 
@@ -23,7 +23,9 @@ class Origins:
 
     def __init__(self, survey: Survey) -> None:
         self.survey = survey
-        self._computed: dict[int, Computed] = {}  # by the id of the tensor
+        self._computed: dict[int, Computed] = {}  # by the id of the tensor, which Computed keeps alive
+        # For tensors that elementwise functions have computed: from the outputs of which layers, and from which
+        # parameters together with data
         self._layers: MutableMapping[Tensor, frozenset[WeightLayer]] = WeakTensorKeyDictionary()
         self._mixed: MutableMapping[Tensor, frozenset[nn.Parameter]] = WeakTensorKeyDictionary()
 
@@ -33,8 +35,11 @@ class Origins:
 
     def roots(self, tensor: Tensor) -> frozenset[nn.Parameter]:
         """Return the parameters from which a tensor was computed, or of which it is a view."""
-        parameter, known = self.survey.parameter_of(tensor), self.computed(tensor)
+        parameter, known = self.survey.parameters.find(tensor), self.computed(tensor)
         return frozenset({parameter}) if parameter is not None else known.roots if known else frozenset()
+
+    def _roots_of_all(self, tensors: list[Tensor]) -> frozenset[nn.Parameter]:
+        return frozenset[nn.Parameter]().union(*map(self.roots, tensors))
 
     def is_weight(self, value: object) -> bool:
         """Whether a value is a parameter, a view of one, or computed from parameters."""
@@ -42,27 +47,20 @@ class Origins:
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor does not depend on the batch."""
-        known = id(tensor) in self._computed or self.survey.is_buffer(tensor)
-        return known or self.survey.parameter_of(tensor) is not None
+        known = id(tensor) in self._computed or self.survey.parameters.is_buffer(tensor)
+        return known or self.survey.parameters.find(tensor) is not None
 
     def note_weight(self, weight: Tensor) -> None:
-        """Note a tensor that is applied as a weight: if it comes from layers or from data, those cannot be treated."""
+        """Note a tensor that is applied as a weight. Layers or parameters that generate it cannot be normalised."""
         self.survey.excluded.update(dict.fromkeys(self._layers.get(weight, ()), GENERATES))
-        self.survey.met.update(dict.fromkeys(self._mixed.get(weight, ()), OTHERS))
+        self.survey.other_uses.update(dict.fromkeys(self._mixed.get(weight, ()), OTHER_PARAMETERS))
 
     def note_applied(
         self, tensors: list[Tensor], output: Any, applied: set[nn.Parameter], layers: Iterable[WeightLayer]
     ) -> None:
-        """Note a function that applies weights.
-
-        Args:
-            tensors: its arguments.
-            output: what it returned.
-            applied: the parameters that it applies.
-            layers: of which this is the first call.
-        """
-        for parameter in frozenset[nn.Parameter]().union(*map(self.roots, tensors)) - applied:
-            self.survey.met.setdefault(parameter, INPUT)
+        """Note a function that applies these parameters as weights; it is the first call of these layers."""
+        for parameter in self._roots_of_all(tensors) - applied:
+            self.survey.other_uses.setdefault(parameter, INPUT)
         if found := frozenset(layers):
             self._layers.update(dict.fromkeys(tensors_in(output), found))
 
@@ -78,43 +76,34 @@ class Origins:
         """
         plain = name.strip("_")
         tensors = tensors[:1] if plain in _CASTS else tensors
-        roots = frozenset[nn.Parameter]().union(*map(self.roots, tensors))
+        roots = self._roots_of_all(tensors)
         if _works_in_place(name):
-            self.survey.rewritten |= self.survey.parameter_of(tensors[0]) is not None
+            self.survey.rewritten |= self.survey.parameters.find(tensors[0]) is not None
             self._computed.pop(id(tensors[0]), None)
+        is_elementwise = plain in PASS_THROUGH | SUMS | FACTORS | ACTIVATIONS
         if not (computes_weight or all(map(self.is_constant, tensors))):
             for parameter in roots:
-                self.survey.met.setdefault(parameter, plain)
-            self._hand_on(self._mixed, plain, tensors, output, roots)
+                self.survey.other_uses.setdefault(parameter, plain)
+            if is_elementwise:
+                _propagate(self._mixed, tensors, output, roots)
         elif tensors and not plain.startswith("new_") and not plain.endswith("_like"):
             magnitude, axis = args[1:3] if plain == "weight_norm" else (None, None)
             for tensor in tensors_in(output):
                 if not self.is_constant(tensor):
                     self._computed[id(tensor)] = Computed(tensor, roots, magnitude, axis)
-        self._hand_on(self._layers, plain, tensors, output)
-
-    @staticmethod
-    def _hand_on(
-        origins: MutableMapping[Tensor, frozenset[Any]],
-        name: str,
-        tensors: list[Tensor],
-        output: Any,
-        more: frozenset[Any] = frozenset(),
-    ) -> None:
-        """Add what is known of the arguments of elementwise functions to their output."""
-        if name in HAND_ON | SUMS | FACTORS | ACTIVATIONS:
-            found = more.union(*(origins.get(tensor, ()) for tensor in tensors))
-            if found:
-                origins.update(dict.fromkeys(tensors_in(output), found))
+        if is_elementwise:
+            _propagate(self._layers, tensors, output)
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in the arguments or the output of a function, which may be in lists."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from tensors_in(one)
+def _propagate(
+    origins: MutableMapping[Tensor, frozenset[Any]],
+    tensors: list[Tensor],
+    output: Any,
+    more: frozenset[Any] = frozenset(),
+) -> None:
+    """Set the origins of the output to those of the arguments, and more."""
+    if found := more.union(*(origins.get(tensor, ()) for tensor in tensors)):
+        origins.update(dict.fromkeys(tensors_in(output), found))
 
 
 def _works_in_place(name: str) -> bool:

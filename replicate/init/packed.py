@@ -20,19 +20,12 @@ _RECURRENT = {
 }
 _ATTENTION = Layout(slices=3, gates=(0, 1))
 
-Inputs = Callable[[], list[Tensor]]
-
 
 def packed_uses(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Use]:
     """Find the weights in a call of a function that applies several.
 
     Attention does not return its projections, nor a recurrent network what its deeper layers receive: both are computed
     again.
-
-    Args:
-        function: the function.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
 
     Returns:
         The weights, in the order in which they are applied. Attention: those of query, key and value, then of the
@@ -114,7 +107,7 @@ def _recurrent(x: Callable[[], Tensor], weights: list[Tensor | None], layout: La
     ]
 
 
-def _sliced(inputs: Inputs, weight: Tensor, bias: Tensor | None, layout: Layout) -> Use:
+def _sliced(inputs: Callable[[], list[Tensor]], weight: Tensor, bias: Tensor | None, layout: Layout) -> Use:
     """A weight (slices·out, in) whose slices have one input each."""
 
     def values(_: Any) -> list[Tensor]:

@@ -13,19 +13,14 @@ from replicate.init.settings import Settings
 
 
 class Piece:
-    """One piece of a layer in LSUV's loop: what it held before, its variances so far, and its status.
-
-    Args:
-        layer: the layer.
-        index: of the piece.
-    """
+    """One piece of a layer in LSUV's loop: what it held before, its variances so far, and its status."""
 
     def __init__(self, layer: WeightLayer, index: int) -> None:
         self.index = index
         self.tensors = layer.tensors(index)  # views: writing to them changes the layer
         self.biases = layer.biases(index) if layer.adds_bias else []
         self.saved = [tensor.clone() for tensor in self.tensors]
-        self.exact: Tensor | None = None
+        self.exact: Tensor | None = None  # the weight in at least 32 bits, from the first rescaling on
         self.norm: float | None = None  # of the weight, as it was last applied; None: unknown
         self.factor = 1.0  # of the last rescaling
         self.scale = 1.0
@@ -47,25 +42,30 @@ class Piece:
         relative = settings.relative(measured.variance)
         shift = 0.0 if settings.mean is None or not self.biases else settings.mean - measured.mean
         has_variance = abs(relative - 1) <= settings.tol
-        if self.norm is not None and not self._answers(measured.norm):
-            self.status = report.NO_EFFECT
-        elif has_variance and abs(shift) <= settings.tol * settings.std:
-            self.status = report.CONVERGED
-        elif measured.number <= 1:
-            self.status = report.SINGLE
-        elif not math.isfinite(measured.variance):
-            self.status = report.NOT_FINITE
-        elif measured.variance == 0:
-            self.status = report.ZERO
-        elif self.tries >= settings.max_iter:
-            self.status = self._gave_up(settings)
+        is_done = has_variance and abs(shift) <= settings.tol * settings.std
+        self.status = self._verdict(measured, is_done, settings)
+        if self.status is not None:
+            return
+        self.tries += 1
+        self.norm, self.factor = measured.norm, 1.0
+        if has_variance:
+            self.biases[0].add_(shift)
         else:
-            self.tries += 1
-            self.norm, self.factor = measured.norm, 1.0
-            if has_variance:
-                self.biases[0].add_(shift)
-            else:
-                self._rescale(math.sqrt(relative))
+            self._rescale(math.sqrt(relative))
+
+    def _verdict(self, measured: Measurement, is_done: bool, settings: Settings) -> str | None:
+        """Return the status with which the piece is finished; None if it is to be rescaled."""
+        if self.norm is not None and not self._answers(measured.norm):
+            return report.NO_EFFECT
+        if is_done:
+            return report.CONVERGED
+        if measured.number <= 1:
+            return report.SINGLE
+        if not math.isfinite(measured.variance):
+            return report.NOT_FINITE
+        if measured.variance == 0:
+            return report.ZERO
+        return self._gave_up(settings) if self.tries >= settings.max_iter else None
 
     def _gave_up(self, settings: Settings) -> str:
         if not 1 / LARGE_SCALE < self.scale < LARGE_SCALE:
@@ -92,12 +92,7 @@ class Piece:
             self.status = report.OVERFLOW
 
     def row(self, layer: WeightLayer, order: int) -> LayerReport:
-        """Make the row of a finished piece.
-
-        Args:
-            layer: the layer.
-            order: position of its call in the forward pass, from 1.
-        """
+        """Make the row of a finished piece; `order` is the position of its call in the forward pass, from 1."""
         if self.status == report.NOT_REACHED:
             return LayerReport(layer.name, self.index, status=self.status)
         if not self.variances and self.status != report.MISSED:

@@ -55,6 +55,7 @@ HINTS = {
     OUT_OF_REACH: "its activation, or a mean and a deviation together, cannot reach the target",
     MISSED: "forward passes leave it out; look for layers that are dropped at random, or set dropout=False",
 }
+RESTORED = "restored: "  # how the statuses of weights begin that were written back
 LEFT = ("left: ", NOT_REACHED, NO_EFFECT)  # how the statuses of weights begin that were left as they were
 LARGE_SCALE = 1e3  # a weight that was scaled further than this, up or down, is named
 
@@ -161,18 +162,8 @@ class Report(Sequence[LayerReport]):
         return ax
 
     def __str__(self) -> str:
-        columns = [
-            "layer",
-            "piece",
-            "order",
-            "variance_before",
-            "variance_after",
-            "variance",
-            "scale",
-            "tries",
-            "status",
-        ]
-        table = self.frame()[columns].to_string(index=False, na_rep="–", float_format="{:.4g}".format)
+        shown = ["layer", "piece", "order", "variance_before", "variance_after", "variance", "scale", "tries", "status"]
+        table = self.frame()[shown].to_string(index=False, na_rep="–", float_format="{:.4g}".format)
         mode = "on" if self.dropout else "off"
         return f"{table}\nbatches at the end: {self.batches}, dropout: {mode}, forward passes begun: {self.passes}"
 

@@ -13,34 +13,34 @@ from replicate.init import report
 from replicate.init.layers import WeightLayer
 from replicate.init.measure import Measurement, Passes, estimate, measure_call
 from replicate.init.piece import Piece
+from replicate.init.progress import Progress
 from replicate.init.report import LayerReport, LSUVError
 from replicate.init.settings import Settings
 from replicate.init.snapshot import Snapshot
-from replicate.init.survey import Survey
 from replicate.init.tracking import Call, track_calls
 
 
 class _OnePassError(BaseException):
-    """Ends the attempt to use one pass: the forward pass computes or changes a weight before it applies it."""
+    """Ends the attempt to use one pass. Not an Exception, because models may catch those."""
 
 
 class LayerSequence:
     """Initialises the layers of one model, in the order of their first calls.
 
     Args:
-        survey: of the model.
-        draw: draws the weights to start with. None: the model's present weights and biases.
+        passes: run the model.
+        draw: draws the starting weights. None: start from the model's present weights and biases.
         progress: called when a layer begins, with its number and the number of layers.
     """
 
     def __init__(
         self,
-        survey: Survey,
+        passes: Passes,
         draw: Callable[[WeightLayer], None] | None,
-        progress: Callable[[int, int], None] = lambda number, total: None,
+        progress: Progress = lambda number, total: None,
     ) -> None:
-        self.survey, self.draw, self.progress = survey, draw, progress
-        self.expected = sum(1 for _ in survey.matrices())
+        self.passes, self.survey, self.draw, self.progress = passes, passes.survey, draw, progress
+        self.expected = sum(1 for _ in self.survey.matrices())  # number of layers, for the progress
         self.pieces: dict[WeightLayer, list[Piece]] = {}
 
     def start(self, layer: WeightLayer) -> None:
@@ -54,11 +54,11 @@ class LayerSequence:
             if not all(torch.isfinite(values).all() for piece in self.pieces[layer] for values in piece.saved):
                 self.pieces[layer] = [Piece(layer, index) for index in range(layer.pieces)]
         for piece in self.pieces[layer]:
-            piece.status = left if left or layer.measured else report.RECURRENT
+            piece.status = left or (None if layer.measured else report.RECURRENT)
 
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:
-        """Write back all parameters if the block raises an exception or is interrupted, else those of other layers."""
+        """Restore all parameters if the block raises or is interrupted; otherwise those that were not initialised."""
         self.snapshot = Snapshot(self.survey.model)
         try:
             yield
@@ -70,17 +70,16 @@ class LayerSequence:
     def _initialised(self) -> set[nn.Parameter]:
         """The parameters that were initialised, or that a piece has restored, and those that share their memory."""
         tensors = [tensor for layer in self.pieces if not layer.left for tensor in layer.all_tensors()]
-        found = {parameter for tensor in tensors if (parameter := self.survey.parameter_of(tensor)) is not None}
-        return self.survey.sharing(found)
+        found = {parameter for tensor in tensors if (parameter := self.survey.parameters.find(tensor)) is not None}
+        return self.survey.parameters.sharing(found)
 
-    def normalise(self, passes: Passes, settings: Settings, one_pass: bool) -> list[LayerReport]:
+    def normalise(self, settings: Settings, one_pass: bool) -> list[LayerReport]:
         """Bring all layers to unit variance, as far as forward passes reach them.
 
         Args:
-            passes: run the model.
             settings: see `lsuv_`.
-            one_pass: use one forward pass, in which each function is called again after each rescaling. Otherwise each
-                measurement takes one or more forward passes up to the layer.
+            one_pass: use one forward pass, if the model allows it. Otherwise each measurement takes one or more forward
+                passes up to the layer.
 
         Returns:
             One row per layer and piece, in the order of the forward pass; layers that it did not reach come last.
@@ -88,38 +87,8 @@ class LayerSequence:
         Raises:
             LSUVError: no layer was reached.
         """
-
-        def on_call(layer: WeightLayer, call: Call) -> None:
-            def again(is_first: bool) -> list[Measurement]:
-                if not is_first:
-                    call.run()
-                return measure_call(layer, call)
-
-            if _normalise(self.pieces[layer], again, settings):
-                call.run()
-
-        def start(layer: WeightLayer) -> None:
-            if layer.computed or self.survey.rewritten or self.survey.excluded:
-                raise _OnePassError
-            self.start(layer)
-
-        if one_pass:
-            with contextlib.suppress(_OnePassError):
-                with track_calls(self.survey, on_call, before_call=start):
-                    passes.runner()
-                if not (self.survey.rewritten or self.survey.excluded):
-                    return self._finished_rows()
-            self.snapshot.restore()
-            self.pieces.clear()
-        passes.run(lambda layer, pieces: None)
-        while new := [layer for layer in self.survey.chosen() if layer not in self.pieces]:
-            self.expected = len(self.pieces) + len(new)
-            for layer in new:  # later passes may reach further layers
-                self.start(layer)
-                _normalise(self.pieces[layer], partial(estimate, passes, layer, settings), settings)
-        return self._finished_rows()
-
-    def _finished_rows(self) -> list[LayerReport]:
+        if not (one_pass and self._normalise_in_one_pass(settings)):
+            self._normalise_by_passes(settings)
         for pieces in self.pieces.values():
             if any(piece.status is None for piece in pieces):  # the call raised an exception, which the model caught
                 for piece in pieces:
@@ -127,12 +96,55 @@ class LayerSequence:
                     piece.restore()
         return self.rows()
 
+    def _normalise_in_one_pass(self, settings: Settings) -> bool:
+        """Normalise each layer at its call: repeat the call after each rescaling, then continue the forward pass.
+
+        Returns:
+            False, with everything undone, if the forward pass computes or changes weights: it may have used old values.
+        """
+
+        def before_call(layer: WeightLayer) -> None:
+            if layer.computed or self._weights_change():
+                raise _OnePassError
+            self.start(layer)
+
+        def on_call(layer: WeightLayer, call: Call) -> None:
+            def measure(is_first: bool) -> list[Measurement]:
+                if not is_first:
+                    call.run()
+                return measure_call(layer, call)
+
+            if _normalise(self.pieces[layer], measure, settings):
+                call.run()  # the following layers get the output of the weights that were restored
+
+        with contextlib.suppress(_OnePassError):
+            with track_calls(self.survey, on_call, before_call):
+                self.passes.runner()
+            if not self._weights_change():
+                return True
+        self.snapshot.restore()
+        self.pieces.clear()
+        return False
+
+    def _weights_change(self) -> bool:
+        """Whether a forward pass has written to a parameter, or has applied the output of a layer as a weight."""
+        return self.survey.rewritten or bool(self.survey.excluded)
+
+    def _normalise_by_passes(self, settings: Settings) -> None:
+        """Normalise one layer after another, each by forward passes that end at that layer."""
+        self.passes.run()  # finds the layers
+        while new := [layer for layer in self.survey.selected() if layer not in self.pieces]:
+            self.expected = len(self.pieces) + len(new)
+            for layer in new:  # later passes may reach further layers
+                self.start(layer)
+                _normalise(self.pieces[layer], partial(estimate, self.passes, layer, settings), settings)
+
     def rows(self) -> list[LayerReport]:
         """Make the rows of the layers that were started, then those of all others."""
         order = {layer: number for number, layer in enumerate(self.pieces, 1)}
         rows = [piece.row(layer, order[layer]) for layer, pieces in self.pieces.items() for piece in pieces]
         rows.sort(key=lambda row: row.status == report.NOT_REACHED)
-        missed = [layer for layer in self.survey.chosen() if layer not in self.pieces]
+        missed = [layer for layer in self.survey.selected() if layer not in self.pieces]
         rows += [LayerReport(layer.name, p, status=report.LATE) for layer in missed for p in range(layer.pieces)]
         if not rows:
             self._nothing_reached()
@@ -146,13 +158,13 @@ class LayerSequence:
         found = hint or names or "the model has none"
         raise LSUVError(f"no linear or convolutional layer was reached by the model's forward pass: {found}")
 
-    def left(self) -> float:
+    def share_left(self) -> float:
         """Return the share of the model's parameters that are weights and were left as they were."""
         count = sum(number for _, _, number in self.survey.left_over())
         for layer, pieces in self.pieces.items():
-            kept = [piece.index for piece in pieces if (piece.status or "").startswith(report.LEFT)]
-            count += sum(layer.part(layer.weight, index).numel() for index in kept)
-        return count / max(1, self.survey.size())
+            kept = [piece for piece in pieces if (piece.status or "").startswith(report.LEFT)]
+            count += sum(layer.part(layer.weight, piece.index).numel() for piece in kept)
+        return count / max(1, sum(parameter.numel() for parameter in self.survey.model.parameters()))
 
 
 def _normalise(pieces: list[Piece], measure: Callable[[bool], list[Measurement] | None], settings: Settings) -> bool:
@@ -167,15 +179,12 @@ def _normalise(pieces: list[Piece], measure: Callable[[bool], list[Measurement] 
     Returns:
         Whether a piece could not be normalised and was restored.
     """
-    unfinished = [piece for piece in pieces if piece.status is None]
-    began = bool(unfinished)
-    while unfinished:
+    while unfinished := [piece for piece in pieces if piece.status is None]:
         measured = measure(unfinished[0].tries == 0)
+        # Finished pieces are left as they are: on the next batch they may be just outside the tolerance.
         for piece in unfinished:
             piece.update(measured[piece.index] if measured else None, settings)
-        # Finished pieces are left as they are: on the next batch they may be just outside the tolerance.
-        unfinished = [piece for piece in unfinished if piece.status is None]
-    restored = [piece for piece in pieces if began and piece.status not in (report.CONVERGED, report.NOT_CONVERGED)]
+    restored = [piece for piece in pieces if (piece.status or "").startswith(report.RESTORED)]
     for piece in restored:
         piece.restore()
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""The values of a model's parameters, to be written back."""
+"""Save the values of a model's parameters and write them back."""
 
 from collections.abc import Collection
 
@@ -9,11 +9,7 @@ from replicate.init import memory
 
 
 class Snapshot:
-    """The values that the parameters of a model have now. Keeps a copy of them.
-
-    Args:
-        model: the model.
-    """
+    """A copy of the values that the parameters of a model have now."""
 
     def __init__(self, model: nn.Module) -> None:
         # A forward pass may put another tensor in the place of a parameter's.

@@ -1,7 +1,8 @@
 """The parameters of a model, and the weight layers that its forward passes have reached."""
 
 import re
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from replicate.init.calls import Use
 from replicate.init.layers import (
     Computed,
     Entry,
-    LayerFilter,
+    LayerFilters,
     WeightLayer,
     is_matrix,
     layer_name,
@@ -22,15 +23,15 @@ from replicate.init.layers import (
 )
 from replicate.init.report import COMPUTED, FROZEN, IN_PART, NOT_REACHED, SHARED, USED_BY, LSUVError
 
-# What a parameter may have been used for, other than as a weight: the name of a function, or one of these
-OTHERS = "other parameters"  # together with which a weight is computed
+# Uses of a parameter other than as a weight are named by the function that used it, or by one of these
+OTHER_PARAMETERS = "other parameters"  # together with which a weight is computed
 INPUT = "input of a layer"  # to which a weight is applied, such as learned queries
-# Functions in which a parameter is no weight matrix: a table that is looked up, a term, or the scale of a norm
+# Functions whose parameters are not weight matrices: lookup tables, terms of sums, scales of norms
 EMBEDDING = {"embedding", "embedding_bag"}
 NO_MATRIX = {INPUT, *EMBEDDING, "add", "radd", "iadd", "sub", "rsub", "isub", "cat", "concat", "stack", "where"}
 NO_MATRIX |= {"prelu", "interpolate", "scaled_dot_product_attention"}
 NO_MATRIX |= {"layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm"}
-# No weight matrix either, unless it has more axes: rows of a table are taken, or each channel has a factor
+# Here a parameter is a weight matrix only if it has more axes than a lookup table, or than one factor per channel
 LOOKUPS = {"getitem", "index_select", "gather"}
 FACTORS = {"mul", "rmul", "imul", "div", "idiv", "addcmul"}
 
@@ -41,63 +42,33 @@ class Survey:
     Args:
         model: any module.
         layers: which weight layers to initialise: see `lsuv_`.
-        frozen: whether to initialise parameters that do not require gradients, too.
+        frozen: whether to initialise parameters that do not require gradients as well.
 
     Raises:
         LSUVError: the model or the filter is of the wrong type, or a parameter has no values yet.
     """
 
-    def __init__(
-        self, model: nn.Module, layers: LayerFilter | Iterable[LayerFilter] | None = None, frozen: bool = False
-    ) -> None:
+    def __init__(self, model: nn.Module, layers: LayerFilters = None, frozen: bool = False) -> None:
         _check_model(model)
         self.model, self.filter = model, layers
-        self.passes_filter = make_filter(layers)
-        self.met: dict[nn.Parameter, str] = {}  # what parameters were used for, other than as weights
-        self.excluded: dict[WeightLayer, str] = {}  # layers that turned out to be none that LSUV can treat, and why
-        self.rewritten = False  # whether a forward pass has written to a parameter
+        self.selects = make_filter(layers)
+        self.parameters = memory.Parameters(model)
         self.layers: dict[Hashable, WeightLayer | None] = {}
-        self._claims: dict[nn.Parameter, list[tuple[Tensor, WeightLayer]]] = {}
+        self.other_uses: dict[nn.Parameter, str] = {}  # what parameters were used for, other than as weights
+        self.excluded: dict[WeightLayer, str] = {}  # layers that LSUV cannot treat, and their status
+        self.rewritten = False  # whether a forward pass has written to a parameter
+        # By the first of the parameters that share memory:
+        self._layers_of: dict[nn.Parameter, list[WeightLayer]] = defaultdict(list)
         self._entries: dict[nn.Parameter, list[Entry]] = {}
         self._frozen: set[nn.Parameter] = set()
-        self._by_address: dict[int, dict[nn.Parameter, None]] = {}
         modules = dict(model.named_modules(remove_duplicate=False))
-        self._first: dict[nn.Parameter, nn.Parameter] = {}  # of the parameters with which one shares values
         for name, parameter in model.named_parameters(remove_duplicate=False):
-            first = self._first.setdefault(parameter, self._sharing(parameter))
+            first = self.parameters.first[parameter]
             # The owner that users know is not the list of parametrisations.
             path = re.sub(r"\.?parametrizations\.\w+\.\w+$|\.?\w+$", "", name)
             self._entries.setdefault(first, []).append(Entry(name, modules[path], parameter))
-            self._by_address.setdefault(memory.address(parameter), {})[parameter] = None
             if not (parameter.requires_grad or frozen):
                 self._frozen.add(first)
-        self._buffers = {memory.address(buffer) for buffer in model.buffers()}
-
-    def _sharing(self, parameter: nn.Parameter) -> nn.Parameter:
-        """Return the first parameter that shares values in memory with this one, such as a transposed view."""
-        if address := memory.address(parameter):
-            for other in self._by_address.get(address, ()):
-                if memory.overlap(parameter, other):
-                    return self._first[other]
-        return parameter
-
-    def parameter_of(self, tensor: Tensor) -> nn.Parameter | None:
-        """Return the parameter that a tensor is, or of which it is a view; of several in one memory, the first."""
-        address = memory.address(tensor)
-        if address == 0:
-            return tensor if isinstance(tensor, nn.Parameter) and tensor in self._first else None
-        for parameter in self._by_address.get(address, ()):
-            if memory.is_inside(tensor, parameter):
-                return self._first[parameter]
-        return None
-
-    def sharing(self, parameters: Collection[nn.Parameter]) -> set[nn.Parameter]:
-        """Return all parameters of the model that share values with one of these."""
-        return {one for one, first in self._first.items() if first in parameters}
-
-    def is_buffer(self, tensor: Tensor) -> bool:
-        """Whether a tensor is a buffer of the model, or a view of one."""
-        return memory.address(tensor) in self._buffers
 
     def find(
         self, use: Use, computed: Computed | None, running: list[nn.Module]
@@ -106,17 +77,17 @@ class Survey:
 
         Args:
             use: the weight.
-            computed: how the weight was computed, if it is no view of a parameter.
+            computed: how the weight was computed, unless it is a view of a parameter.
             running: the modules that are running, the innermost last.
 
         Returns:
-            The layer is None if the weight is not that of a single parameter, or another form of an earlier layer's.
+            The layer is None if the weight is not of exactly one parameter, or is another form of an earlier layer.
         """
-        parameter = self.parameter_of(use.weight)
+        parameter = self.parameters.find(use.weight)
         if computed:
             parameter = computed.root()
             if parameter is None:
-                self.met.update(dict.fromkeys(computed.roots, OTHERS))
+                self.other_uses.update(dict.fromkeys(computed.roots, OTHER_PARAMETERS))
         if parameter is None or use.weight.ndim < 2 or not parameter.is_floating_point():
             return None, None
         is_other = use.weight.dtype != parameter.dtype or memory.overlaps_itself(memory.without_repeats(use.weight))
@@ -138,73 +109,74 @@ class Survey:
         self, entry: Entry, parameter: nn.Parameter, use: Use, computed: Computed | None
     ) -> WeightLayer | None:
         weight = entry.parameter if computed else use.weight
-        claims = self._claims.setdefault(parameter, [])
-        others = [layer for taken, layer in claims if memory.overlap(weight, taken)]
+        layers = self._layers_of[parameter]
+        others = [layer for layer in layers if memory.overlap(weight, layer.weight)]
         same = [layer for layer in others if layer.module is entry.module]
         if same:  # the same weight in another form, such as the transpose in a decoder
             if computed:  # slices of one computed weight, which have no scales of their own
                 self.excluded.update(dict.fromkeys(same, COMPUTED))
             return None
-        whole = memory.without_repeats(weight).numel() == entry.parameter.numel()
-        biases = [use.bias, getattr(entry.module, "bias", None) if whole else None]
-        own = [bias for bias in biases if isinstance(bias, Tensor) and self._is_own(bias, weight)]
-        layer = make_layer(entry, parameter, use, computed, own[:1])
-        if self._frozen & {parameter, computed and computed.magnitude}:
-            layer = replace(layer, left=FROZEN)
-        if not whole:
+        is_whole = memory.without_repeats(weight).numel() == entry.parameter.numel()
+        layer = make_layer(entry, parameter, use, computed, self._biases(entry, use, weight, is_whole))
+        if not is_whole:
             layer = replace(layer, name=f"{layer.name}{memory.slice_name(entry.parameter, use.weight)}")
         if layer.name in {one.name for one in self.layers.values() if one}:
             layer = replace(layer, name=entry.name)
         if others or self._is_embedding(parameter):
             layer = replace(layer, left=SHARED)
-        claims.append((weight.detach(), layer))
+        elif self._frozen & {parameter, computed and computed.magnitude}:
+            layer = replace(layer, left=FROZEN)
+        layers.append(layer)
         return layer
 
+    def _biases(self, entry: Entry, use: Use, weight: Tensor, is_whole: bool) -> list[Tensor]:
+        """Return at most one bias: the one that the call adds, or the module's, which may be added later."""
+        biases = [use.bias, getattr(entry.module, "bias", None) if is_whole else None]
+        return [bias for bias in biases if isinstance(bias, Tensor) and self._is_own(bias, weight)][:1]
+
     def _is_own(self, bias: Tensor, weight: Tensor) -> bool:
-        """Whether a bias may be changed: a parameter, or view of one, that no other layer has and that is no weight."""
-        parameter = self.parameter_of(bias)
-        if parameter is None or parameter is self.parameter_of(weight) or parameter in self._frozen:
+        """Whether a bias may be changed: it is a parameter or a view of one, used by this layer only."""
+        parameter = self.parameters.find(bias)
+        if parameter is None or parameter is self.parameters.find(weight) or parameter in self._frozen:
             return False
         return len({entry.module for entry in self._entries[parameter]}) == 1
 
     def _is_embedding(self, parameter: nn.Parameter) -> bool:
         modules = (entry.module for entry in self._entries[parameter])
-        looked_up = self.met.get(parameter) in EMBEDDING
+        looked_up = self.other_uses.get(parameter) in EMBEDDING
         return looked_up or any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in modules)
 
-    def chosen(self) -> list[WeightLayer]:
-        """Return the layers that were reached and pass the filter."""
+    def selected(self) -> list[WeightLayer]:
+        """Return the layers that were reached and that the filter selects."""
         found = filter(None, self.layers.values())
-        return [layer for layer in found if self.passes_filter(layer.name, layer.module)]
+        return [layer for layer in found if self.selects(layer.name, layer.module)]
 
     def matrices(self) -> Iterator[Entry]:
         """Yield the parameters that may hold weight matrices, each under its first name."""
         for parameter, (entry, *_) in self._entries.items():
-            used = self.met.get(parameter)
-            may_be = used == OTHERS or (parameter.ndim > 1 and used not in NO_MATRIX)
-            is_factor = used in FACTORS and not is_matrix(parameter)
-            is_table = used in LOOKUPS and parameter.ndim < 3
-            chosen = self.passes_filter(layer_name(entry.name), entry.module)
-            if may_be and chosen and not (is_factor or is_table) and not self._is_embedding(parameter):
+            if self._may_be_matrix(parameter) and self.selects(layer_name(entry.name), entry.module):
                 yield entry
 
+    def _may_be_matrix(self, parameter: nn.Parameter) -> bool:
+        used = self.other_uses.get(parameter)
+        is_factor = used in FACTORS and not is_matrix(parameter)
+        is_table = self._is_embedding(parameter) or (used in LOOKUPS and parameter.ndim < 3)
+        may_be = used == OTHER_PARAMETERS or (parameter.ndim > 1 and used not in NO_MATRIX)
+        return may_be and not is_factor and not is_table
+
     def left_over(self) -> Iterator[tuple[str, str, int]]:
-        """Yield name, status and number of values of each matrix, or rest of one, that is no weight layer."""
+        """Yield name, status and number of values of each matrix, or part of one, that no weight layer covers."""
         for entry in self.matrices():
             parameter = entry.parameter
-            claimed = sum(memory.without_repeats(weight).numel() for weight, _ in self._claims.get(parameter, []))
+            claimed = sum(memory.without_repeats(layer.weight).numel() for layer in self._layers_of[parameter])
             if not parameter.is_floating_point():
                 status = f"left: {parameter.dtype}"
             elif claimed:
                 status = IN_PART
             else:
-                status = USED_BY.format(self.met[parameter]) if parameter in self.met else NOT_REACHED
+                status = USED_BY.format(self.other_uses[parameter]) if parameter in self.other_uses else NOT_REACHED
             if claimed < parameter.numel():
                 yield layer_name(entry.name), status, parameter.numel() - claimed
-
-    def size(self) -> int:
-        """Return the number of values of all parameters."""
-        return sum(parameter.numel() for parameter in self._first)
 
 
 def _check_model(model: object) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from replicate.init import memory
 from replicate.init.calls import Use, uses_in
-from replicate.init.following import Follower
+from replicate.init.following import Follower, tensors_in
 from replicate.init.layers import WeightLayer
-from replicate.init.origins import Origins, tensors_in
+from replicate.init.origins import Origins
 from replicate.init.packed import packed_uses
 from replicate.init.survey import Survey
 
@@ -23,53 +24,49 @@ OnCall = Callable[[WeightLayer, "Call"], None]
 BeforeCall = Callable[[WeightLayer], None]
 
 
+@dataclass(slots=True)
 class FunctionCall:
-    """A call of a function, which can be repeated with the present weights.
+    """A call of a function, which can be repeated with the present weights. Keeps what the latest call returned."""
 
-    Args:
-        function: the function.
-        args: positional arguments.
-        kwargs: keyword arguments.
-
-    Attributes:
-        output: what the latest call returned.
-    """
-
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
-        self.output: Any = None
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any = None
 
     def run(self) -> None:
         """Call the function."""
         self.output = self.function(*self.args, **self.kwargs)
 
 
+@dataclass(frozen=True, slots=True)
 class Call:
     """The first use of a weight layer in a forward pass. The model continues with the output of the latest `run`.
 
     Args:
         layer: the layer.
-        use: its weight.
-        function_call: applies the weight.
+        use: its weight, and where its pre-activation is found.
+        function_call: applies the weight. One call may apply those of several layers.
     """
 
-    def __init__(self, layer: WeightLayer, use: Use, function_call: FunctionCall) -> None:
-        self._layer, self._use, self._function_call = layer, use, function_call
+    layer: WeightLayer
+    use: Use
+    function_call: FunctionCall
 
     def run(self) -> None:
         """Apply the present weight again to the same input. Not for weights that are computed from parameters."""
         torch.clear_autocast_cache()  # the model may use autocast, whose copies of the weights are out of date
-        self._function_call.run()
+        self.function_call.run()
 
     def values(self) -> list[Tensor]:
         """Return the pre-activation of each piece; none if the weight has no pre-activation of its own."""
-        values = self._use.values
-        return [] if values is None else self._layer.values(values(self._function_call.output))
+        if self.use.values is None:
+            return []
+        return self.layer.values(self.use.values(self.function_call.output))
 
     def norms(self) -> list[float]:
         """Return the L2 norm of the weight of each piece, as it was applied."""
-        weight = self._use.weight.double()
-        return [float(self._layer.part(weight, piece).norm()) for piece in range(self._layer.pieces)]
+        weight = self.use.weight.double()
+        return [float(self.layer.part(weight, piece).norm()) for piece in range(self.layer.pieces)]
 
 
 class FirstCallTracker(TorchFunctionMode):
@@ -77,8 +74,8 @@ class FirstCallTracker(TorchFunctionMode):
 
     Args:
         survey: of the model. Layers that it does not know yet are added.
-        on_call: called with a layer and its call right after the call.
-        before_call: called with a layer right before its call.
+        on_call: called with a layer and its call, right after the call.
+        before_call: called with a layer, right before its call.
         follower: follows the outputs of the layers.
     """
 
@@ -96,27 +93,18 @@ class FirstCallTracker(TorchFunctionMode):
     ) -> Any:
         call = FunctionCall(func, args, kwargs or {})
         tensors = list(tensors_in((args, kwargs)))
-        inside = any(isinstance(module, ParametrizationList) for module in self.running)
-        applied, first = self._weights(call, tensors) if not inside else (set(), [])
+        applied, first = self._find_layers(call, tensors)
         for layer, _ in first:
             self.before_call(layer)
         if first:
-            torch.clear_autocast_cache()
+            torch.clear_autocast_cache()  # of the copies of weights that `before_call` may have changed
         call.run()
         for layer, layer_call in first:
             self.on_call(layer, layer_call)
-        if applied:
-            self._origins.note_applied(tensors, call.output, applied, [layer for layer, _ in first])
-        elif tensors:
-            self._origins.note(func.__name__, tensors, args, call.output, inside)
-        if self.follower is not None:
-            data = [tensor for tensor in tensors if not self._origins.is_constant(tensor)]
-            self.follower.note(func.__name__.strip("_"), data, call.output, bool(applied))
-            for layer, _ in first:
-                self.follower.start(layer, call.output)
+        self._note(call, tensors, applied, [layer for layer, _ in first])
         return call.output
 
-    def _weights(
+    def _find_layers(
         self, call: FunctionCall, tensors: list[Tensor]
     ) -> tuple[set[nn.Parameter], list[tuple[WeightLayer, Call]]]:
         """Find the weights in a function call.
@@ -126,27 +114,47 @@ class FirstCallTracker(TorchFunctionMode):
         """
         applied: set[nn.Parameter] = set()
         first: list[tuple[WeightLayer, Call]] = []
-        # Inside torch.vmap tensors have no memory, and no number can be read from them.
-        if not all(tensor.numel() == 0 or memory.address(tensor) for tensor in tensors):
-            return applied, first
-        for use in self._uses(call):
+        for use in self._uses(call, tensors):
             self._origins.note_weight(use.weight)
             roots = self._origins.roots(use.weight)
             if sum(not roots.isdisjoint(self._origins.roots(tensor)) for tensor in tensors) > 1:  # also its own input
-                self.survey.met.update(dict.fromkeys(roots, call.function.__name__))
+                self.survey.other_uses.update(dict.fromkeys(roots, call.function.__name__))
                 continue
             key, layer = self.survey.find(use, self._origins.computed(use.weight), self.running)
             if layer is not None:
                 applied.add(layer.parameter)
-                if key not in self._seen and self.survey.passes_filter(layer.name, layer.module):
+                if key not in self._seen and self.survey.selects(layer.name, layer.module):
                     first.append((layer, Call(layer, use, call)))
             self._seen.add(key)
         return applied, first
 
-    def _uses(self, call: FunctionCall) -> list[Use]:
+    def _uses(self, call: FunctionCall, tensors: list[Tensor]) -> list[Use]:
+        # Inside torch.vmap tensors have no memory, and no number can be read from them.
+        in_vmap = any(tensor.numel() and not memory.address(tensor) for tensor in tensors)
+        if in_vmap or self._computes_weight():
+            return []
         uses = uses_in(call.function, call.args, call.kwargs, self._origins.is_weight)
         uses = uses or packed_uses(call.function, call.args, call.kwargs)
         return [use for use in uses if isinstance(use.weight, Tensor)]
+
+    def _computes_weight(self) -> bool:
+        """Whether a parametrisation is running. The functions that it calls are not layers: they compute a weight."""
+        return any(isinstance(module, ParametrizationList) for module in self.running)
+
+    def _note(
+        self, call: FunctionCall, tensors: list[Tensor], applied: set[nn.Parameter], layers: list[WeightLayer]
+    ) -> None:
+        """Note where the output of a function comes from, and what the function does with the outputs of layers."""
+        name = call.function.__name__
+        if applied:
+            self._origins.note_applied(tensors, call.output, applied, layers)
+        elif tensors:
+            self._origins.note(name, tensors, call.args, call.output, self._computes_weight())
+        if self.follower is not None:
+            data = [tensor for tensor in tensors if not self._origins.is_constant(tensor)]
+            self.follower.note(name.strip("_"), data, call.output, bool(applied))
+            for layer in layers:
+                self.follower.start(layer, call.output)
 
 
 @contextlib.contextmanager
@@ -155,7 +163,6 @@ def track_calls(
 ) -> Iterator[None]:
     """Track the first calls of layers in one forward pass: see `FirstCallTracker`. No hook is left behind."""
     tracker = FirstCallTracker(survey, on_call, before_call, follower)
-
     thread = threading.get_ident()  # modules of other threads run these hooks as well
 
     def enter(module: nn.Module, _: Any) -> None:

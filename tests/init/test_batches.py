@@ -75,7 +75,7 @@ def test_forms_of_batches(model: type[Recorder], batches: object, mask: bool, si
     runner = ForwardRunner(recorder, batches)
     runner()
     runner()
-    assert (runner.single_batch, runner.passes, len(recorder.calls)) == (single, 2, 2)
+    assert (runner.single_batch, runner.count, len(recorder.calls)) == (single, 2, 2)
     for x, *others in recorder.calls:
         assert torch.equal(x, X)
         assert len(others) == mask
