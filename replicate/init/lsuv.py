@@ -184,7 +184,7 @@ def initialize_(
     tol: float = 0.02,
     max_iter: int = 20,
     dropout: bool = True,
-    progress: Progress = lambda number, total: None,
+    progress: Progress | None = None,
 ) -> Report:
     """Initialise every weight layer that a forward pass reaches, biases to zero, and measure the variances.
 
@@ -196,7 +196,7 @@ def initialize_(
         negative_slope: of the model's activation, for OrthoNorm-MSRA scaled.
         tol, max_iter: see `lsuv_`.
         dropout: whether dropout is active during LSUV and the measurement.
-        progress: called when LSUV begins a layer, with its number and the number of layers.
+        progress: called when LSUV begins a layer, with its number and the number of layers; None: see `lsuv_`.
 
     Returns:
         One row per layer and piece, in the order of the forward pass.
@@ -211,19 +211,20 @@ def initialize_(
     settings = Settings(tol, max_iter, average=1)
     draw = partial(draw_, scheme=resolve(INITS[init]), generator=generator, negative_slope=negative_slope)
     passes = _passes(model, batches, settings, layers=None, frozen=False, forward=None)
-    sequence = LayerSequence(passes, draw, progress)
-    with sequence.undone_on_error():
-        with measurement_mode(passes.survey.model, dropout, generator):
-            if init == "lsuv":
-                rows = sequence.normalise(settings, one_pass=passes.runner.single_batch and not dropout)
-                final = measure_all(passes, 1)
-            else:
-                final = measure_all(passes, 1, before_call=sequence.start)
-                rows = sequence.rows()
-                if any(layer.computed for layer in passes.survey.selected()):  # it was computed before it was drawn
+    with show_progress(progress) as on_start:
+        sequence = LayerSequence(passes, draw, on_start)
+        with sequence.undone_on_error():
+            with measurement_mode(passes.survey.model, dropout, generator):
+                if init == "lsuv":
+                    rows = sequence.normalise(settings, one_pass=passes.runner.single_batch and not dropout)
                     final = measure_all(passes, 1)
-        rows = add_final(rows, final)
-        return _warn_or_raise(Report(tuple(rows), dropout, passes.runner.count, 1, sequence.share_left()))
+                else:
+                    final = measure_all(passes, 1, before_call=sequence.start)
+                    rows = sequence.rows()
+                    if any(layer.computed for layer in passes.survey.selected()):  # computed before it was drawn
+                        final = measure_all(passes, 1)
+            rows = add_final(rows, final)
+            return _warn_or_raise(Report(tuple(rows), dropout, passes.runner.count, 1, sequence.share_left()))
 
 
 def _passes(

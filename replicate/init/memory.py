@@ -90,8 +90,10 @@ class Parameters:
         """Return the parameter that a tensor is, or of which it is a view."""
         if address(tensor) == 0:
             return tensor if isinstance(tensor, nn.Parameter) and tensor in self.first else None
-        at_address = self._at_address.get(address(tensor), ())
-        return next((self.first[parameter] for parameter in at_address if is_inside(tensor, parameter)), None)
+        candidates = [one for one in self._at_address.get(address(tensor), ()) if is_inside(tensor, one)]
+        if len(candidates) > 1:  # of parameters that alternate in memory, only one has values of the tensor
+            candidates = [one for one in candidates if overlap(tensor, one)]
+        return self.first[candidates[0]] if candidates else None
 
     def sharing(self, parameters: Collection[nn.Parameter]) -> set[nn.Parameter]:
         """Return all parameters of the model that share values with one of these, themselves included."""

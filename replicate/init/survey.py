@@ -33,7 +33,7 @@ NO_MATRIX |= {"prelu", "interpolate", "scaled_dot_product_attention"}
 NO_MATRIX |= {"layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm"}
 # Here a parameter is a weight matrix only if it has more axes than a lookup table, or than one factor per channel
 LOOKUPS = {"getitem", "index_select", "gather"}
-FACTORS = {"mul", "rmul", "imul", "div", "idiv", "addcmul"}
+FACTORS = {"mul", "rmul", "imul", "div", "idiv", "itruediv", "addcmul"}
 
 
 class Survey:

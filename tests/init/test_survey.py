@@ -403,3 +403,12 @@ def test_layers_have_names_of_their_own() -> None:
     report = lsuv_(model, X, dropout=False)
     assert len({row.layer for row in report}) == 2
     assert [row.status for row in report] == ["converged"] * 2
+
+
+def test_parameters_that_alternate_in_memory_are_told_apart() -> None:
+    base = noise(6, 12, seed=4)
+    model = Holder(lambda m, x: F.linear(F.linear(9 * x, m.even), m.odd), even=(6, 6), odd=(6, 6))
+    model.even.data, model.odd.data = base[:, 0::2], base[:, 1::2]
+    report = lsuv_(model, X, dropout=False)
+    assert [(row.layer, row.status) for row in report] == [("even", "converged"), ("odd", "converged")]
+    assert model(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
