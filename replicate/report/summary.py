@@ -16,8 +16,8 @@ Section = dict[str, Any]  # of the document
 VERDICTS = (*JUDGED, "not judged", "not comparable", "supported", "contradicted", "undecided")  # in this order
 GENERATED = "The images are generated, so these numbers mean nothing. They only show that the software works."
 PROTOCOL_TEXTS = {
-    "schedule": "{iterations} iterations of {batch_size} images; learning rate {lr}, times {lr_factor} at "
-    "{milestones}; momentum {momentum}; weight decay {weight_decay}",
+    "schedule": "{iterations} iterations of {batch_size} images; learning rate {lr}{steps}; momentum {momentum}; "
+    "weight decay {weight_decay}",
     "preprocessing": "{preprocessing}, times {input_scale}",
     "network": "{model}, width {width}",
     "precision": "{precision}",
@@ -56,6 +56,8 @@ def shared_protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterab
     label = made[0].data_label if made else runs[0].dataset
     texts = {field.name: "(an axis of the table)" for field in fields(Run)}
     texts |= {"data_label": label, **{name: display_name(value) for name, value in settings.items()}}
+    is_constant = settings.get("milestones") == ()
+    texts["steps"] = "" if is_constant else f", times {texts['lr_factor']} at {texts['milestones']}"
     return {
         "data_label": label,
         "dataset": runs[0].dataset,

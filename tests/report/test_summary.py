@@ -77,6 +77,19 @@ def test_a_table_of_generated_images_says_that_its_numbers_mean_nothing(dataset:
     assert ("mean nothing" in warning) if warned else warning is None
 
 
+@pytest.mark.parametrize(
+    ("milestones", "axes", "text"),
+    [
+        ((40, 60), (), "learning rate 0.01, times 0.1 at 40 / 60; momentum 0.9;"),
+        ((), (), "learning rate 0.01; momentum 0.9;"),
+        ((), ("milestones",), "learning rate 0.01, times 0.1 at (an axis of the table); momentum 0.9;"),
+    ],
+)
+def test_the_schedule_in_words(milestones: tuple[int, ...], axes: tuple[str, ...], text: str) -> None:
+    runs = (Run("lsuv", "relu", iterations=90, milestones=milestones),)
+    assert text in shared_protocol(runs, [], ("init", "activation", *axes))["shown"]["schedule"]
+
+
 def test_the_number_of_runs_limits_only_published_numbers(small: Experiment) -> None:
     unpublished = replace(small, table=replace(small.table, reference=None))
     few = "published numbers are judged only with at least 3"
