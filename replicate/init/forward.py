@@ -101,15 +101,19 @@ def measurement_mode(model: nn.Module, dropout: bool, generator: Generator | Non
 
 def _keep_modules(stack: contextlib.ExitStack, model: nn.Module) -> None:
     """Restore training flags and buffers when the stack closes."""
-    parameters = {memory.address(parameter) for parameter in model.parameters()}
+    parameters = {memory.address(parameter) for parameter in model.parameters()} - {0}
     for module in model.modules():
         stack.callback(setattr, module, "training", module.training)
         for name, buffer in module._buffers.items():
             # A forward pass may write to a buffer or put another tensor in its place.
             stack.callback(setattr, module, name, buffer)
-            if buffer is not None and memory.address(buffer) not in parameters:
-                storage: Any = buffer.untyped_storage()
-                stack.callback(_restore_buffer, buffer, storage.clone(), memory.place(buffer))
+            if buffer is None or memory.address(buffer) in parameters:
+                continue
+            if buffer.layout != torch.strided:  # such as the sparse matrix of a graph, which has no storage of its own
+                stack.callback(buffer.copy_, buffer.clone())
+                continue
+            storage: Any = buffer.untyped_storage()
+            stack.callback(_restore_buffer, buffer, storage.clone(), memory.place(buffer))
 
 
 def _restore_buffer(buffer: Tensor, values: Any, place: memory.Place) -> None:

@@ -84,7 +84,7 @@ class Parameters:
             other = next(sharing, None)
             self.first[parameter] = parameter if other is None else self.first[other]
             at_address.append(parameter)
-        self._buffers = {address(buffer) for buffer in model.buffers()}
+        self._buffers = {address(buffer) for buffer in model.buffers()} - {0}
 
     def find(self, tensor: Tensor) -> nn.Parameter | None:
         """Return the parameter that a tensor is, or of which it is a view."""

@@ -125,3 +125,12 @@ def test_a_buffer_that_the_forward_pass_resizes_and_an_expanded_parameter() -> N
     assert [row.status for row in lsuv_(model, X, dropout=False)] == ["converged"] * 2
     assert model.cache.tolist() == [0, 1, 2, 3]
     assert model.gain.tolist() == [0.25] * 6
+
+
+def test_a_sparse_buffer_such_as_the_edges_of_a_graph() -> None:
+    model = two(lambda m, x: m.b(torch.sparse.mm(m.edges, m.a(x))))
+    model.register_buffer("edges", torch.eye(64).to_sparse())
+    model.register_buffer("nothing", torch.ones(0))
+    assert [row.status for row in lsuv_(model, X, dropout=False)] == ["converged"] * 2
+    assert model(X).var(correction=0).item() == pytest.approx(1, abs=0.0201)
+    assert torch.equal(model.edges.to_dense(), torch.eye(64))
