@@ -10,8 +10,8 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
-from replicate.data.batches import gcn_mean_image
 from replicate.data.dataset import Dataset
+from replicate.data.preprocessing import gcn_mean_image
 from replicate.store.files import write_atomically
 
 SCALES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)

@@ -19,6 +19,13 @@ ACTIVATIONS = {
     "vlrelu": "replicate.nn.activations:VLRELU",
     "tanh": "replicate.nn.activations:TANH",
     "sigmoid": "replicate.nn.activations:SIGMOID",
+    "leaky_relu": "replicate.nn.activations:LEAKY_RELU",
+    "leaky_relu_0.1": "replicate.nn.activations:LEAKY_RELU_01",
+    "prelu": "replicate.nn.activations:PRELU",
+    "elu": "replicate.nn.activations:ELU",
+    "selu": "replicate.nn.activations:SELU",
+    "silu": "replicate.nn.activations:SILU",
+    "gelu": "replicate.nn.activations:GELU",
 }
 MODELS = {"fitnet4": "replicate.nn.fitnet:FITNET4"}
 DATASETS = {
@@ -26,7 +33,17 @@ DATASETS = {
     "synthetic": "replicate.data.synthetic:load",
     "folder:NAME": "replicate.data.folder:load",
 }
-PREPROCESSINGS = {"gcn-mean-image": "replicate.data.batches:gcn_mean_image"}
+PREPROCESSINGS = {
+    "gcn-mean-image": "replicate.data.preprocessing:gcn_mean_image",
+    "gcn": "replicate.data.preprocessing:gcn",
+    "none": "replicate.data.preprocessing:none",
+    "zero-centre": "replicate.data.preprocessing:zero_centre",
+    "mean-image": "replicate.data.preprocessing:mean_image",
+    "channel-mean": "replicate.data.preprocessing:channel_mean",
+    "channel-mean-std": "replicate.data.preprocessing:channel_mean_std",
+    "pca-whitening": "replicate.data.preprocessing:pca_whitening",
+    "zca-whitening": "replicate.data.preprocessing:zca_whitening",
+}
 
 
 def modules() -> list[str]:

@@ -72,13 +72,16 @@ class Run:
         Field(description="cifar10, synthetic or folder:NAME, which is DATA_DIR/NAME"),
     ] = "cifar10"
     preprocessing: Annotated[
-        str, one_of("preprocessing", PREPROCESSINGS), Field(description="global contrast normalisation, minus the mean")
+        str, one_of("preprocessing", PREPROCESSINGS), Field(description="what is done to the pixels")
     ] = "gcn-mean-image"
     input_scale: Annotated[
         float, Field(ge=1e-3, le=1e3, description="factor on the preprocessed images; the paper's is inferred")
     ] = 0.7
     pad: Annotated[int, Field(ge=0, le=32, description="zero pixels on each side before the random crop"), WHOLE] = 8
     mirror: Annotated[bool, Field(description="mirror training images with probability 1/2")] = True
+    zoom: Annotated[float, Field(ge=0, le=0.9, description="scale training images by 1 - zoom to 1 + zoom")] = 0.0
+    colour_jitter: Annotated[float, Field(ge=0, le=1, description="strength of random contrast and brightness")] = 0.0
+    cutout: Annotated[int, Field(ge=0, le=32, description="side of a square set to zero; 0: none"), WHOLE] = 0
     dropout: Annotated[
         float, Field(ge=0, le=0.95, description="probability at every dropout, the input's included")
     ] = 0.2
@@ -137,7 +140,7 @@ class Run:
 
 # Fields that schema 1 did not have, with the value that records without them had. At this value a field does not count
 # in the run_id, so finished runs keep their names. These values never change, even if a default does.
-LATER: Mapping[str, Any] = {"input_scale": 1.0}
+LATER: Mapping[str, Any] = {"input_scale": 1.0, "zoom": 0.0, "colour_jitter": 0.0, "cutout": 0}
 
 DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}
 TYPES: Mapping[str, Any] = typing.get_type_hints(Run, include_extras=True)

@@ -9,7 +9,8 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Generator, Tensor
 
-from replicate.data.batches import BatchStream, augment, epoch_ends
+from replicate.data.augmentation import Augmentation
+from replicate.data.batches import BatchStream, epoch_ends
 from replicate.run import Run
 
 # Test images in a batch; the accuracy does not depend on it
@@ -60,8 +61,8 @@ class DeviceData(LightningDataModule):
     Args:
         train: float32 images (N, 3, h, w), preprocessed, and int64 labels (N,).
         test: the same for the n test images.
-        run: gives the batch size, the number of iterations, the padding and the mirroring.
-        generator: of the CPU; draws the order of the images, their crops and their mirroring.
+        run: gives the batch size, the number of iterations and the augmentation.
+        generator: of the CPU; draws the order of the images and their augmentation.
         device: `cpu` or `cuda`, where everything is stored.
         boundaries: further iterations at which a chunk ends, so that callbacks see the net there. No result depends on
             them.
@@ -74,10 +75,12 @@ class DeviceData(LightningDataModule):
         self, train: Pair, test: Pair, run: Run, generator: Generator, device: str, boundaries: Sequence[int] = ()
     ) -> None:
         super().__init__()
+        deviation = float(train[0].std(correction=0)) if run.colour_jitter else 1.0
+        self.augmentation = Augmentation(run, deviation)
         self.train_images, self.train_labels = (tensor.to(device) for tensor in train)
-        self.train_images = self.train_images.contiguous(memory_format=torch.channels_last)  # for `augment`
+        self.train_images = self.train_images.contiguous(memory_format=torch.channels_last)  # for `crop`
         self.test_images, self.test_labels = (tensor.to(device) for tensor in test)
-        self.pad, self.mirror, self.device = run.pad, run.mirror, device
+        self.pad, self.device = run.pad, device
         self.chunk, self.boundaries = CHUNK[device], boundaries
         self.epoch_ends = epoch_ends(len(self.train_images), run.batch_size, run.iterations)
         self.sampler = self._stream(generator, run.batch_size)
@@ -131,8 +134,6 @@ class DeviceData(LightningDataModule):
     def _stream(self, generator: Generator, batch_size: int) -> BatchStream:
         return BatchStream(len(self.train_images), batch_size, generator, self.pad, self.device)
 
-    def augmented(self, indices: Tensor, offsets: Tensor, mirror: Tensor) -> Pair:
+    def augmented(self, indices: Tensor, offsets: Tensor, mirror: Tensor, numbers: Tensor) -> Pair:
         """Return the images (b, 3, h, w) and labels (b,) of a Batch."""
-        # The mirror bits are drawn in any case, see BatchStream.
-        images = augment(self.train_images[indices], offsets, mirror & self.mirror, self.pad)
-        return images, self.train_labels[indices]
+        return self.augmentation(self.train_images[indices], offsets, mirror, numbers), self.train_labels[indices]

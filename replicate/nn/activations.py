@@ -1,4 +1,4 @@
-"""The activations of Table 3."""
+"""The activations of Table 3, and those of the lecture notes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -99,3 +99,11 @@ RELU = Activation(lambda _: nn.ReLU())
 VLRELU = Activation(lambda _: nn.LeakyReLU(VLRELU_SLOPE), negative_slope=VLRELU_SLOPE)
 TANH = Activation(lambda _: nn.Tanh())
 SIGMOID = Activation(lambda _: nn.Sigmoid())
+LEAKY_RELU = Activation(lambda _: nn.LeakyReLU(0.01), negative_slope=0.01)
+LEAKY_RELU_01 = Activation(lambda _: nn.LeakyReLU(0.1), negative_slope=0.1)
+# One slope per layer, from 0.25 on and without weight decay, as in He et al. 2015 (there are also slopes per channel).
+PRELU = Activation(lambda _: nn.PReLU(), negative_slope=0.25)
+ELU = Activation(lambda _: nn.ELU())
+SELU = Activation(lambda _: nn.SELU())
+SILU = Activation(lambda _: nn.SiLU())
+GELU = Activation(lambda _: nn.GELU())

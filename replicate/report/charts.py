@@ -44,11 +44,13 @@ def read_charts(doc: Document, out: Path) -> dict[str, Any]:
           snapshot in `layers.json`; x names of layers, in forward order.
         - `spectra`: layer, in forward order -> chart before and chart after training, of singular values; x their rank,
           from 0, the largest, to 1, the smallest.
+        - `dead`: activation -> share of dead units of each layer, before and after training.
         - `bad`: each `layers.json` that could not be read -> why.
     """
     curves: dict[str, list[tuple[CellIndex, Document, dict[int, float]]]] = {metric: [] for metric in METRICS}
     layers: dict[str, dict[int, list[Sample]]] = {quantity: defaultdict(list) for quantity in QUANTITIES}
     spectra: dict[str, tuple[list[Sample], list[Sample]]] = defaultdict(lambda: ([], []))
+    dead: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     bad: dict[Path, str] = {}
     cells = places(doc)
     for run in doc["runs"]:
@@ -69,6 +71,8 @@ def read_charts(doc: Document, out: Path) -> dict[str, Any]:
                 for quantity in ("variance", "gradient_norm"):
                     layers[quantity][snapshot.iteration].append((cell, layer.name, getattr(layer, quantity)))
                 if snapshot.iteration == 0 or snapshot is snapshots[-1]:
+                    if layer.dead is not None:
+                        dead[run["run"]["activation"]][snapshot.iteration > 0].append(layer.dead)
                     last = max(1, len(layer.singular_values) - 1)
                     ranked = [(cell, rank / last, value) for rank, value in enumerate(layer.singular_values)]
                     spectra[layer.name][snapshot.iteration > 0].extend(ranked)
@@ -82,6 +86,7 @@ def read_charts(doc: Document, out: Path) -> dict[str, Any]:
             for quantity, snapshots in layers.items()
         },
         "spectra": {name: [_mean_chart(name, one, sorted(_x(one))) for one in both] for name, both in spectra.items()},
+        "dead": dead,
         "bad": bad,
     }
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from replicate.options import DATA_DIR, OUT, Selection
+from replicate.report.activations import activation_rows
 from replicate.report.charts import init_report, page_charts, read_charts
 from replicate.report.document import Document, comparable_number, places, strict_json, unreadable
 from replicate.report.findings import description, findings, reasons
@@ -68,6 +69,7 @@ def write_report(
     """Write `index.html`, the page, and `report.json`, which has the same content as data.
 
     `report.json` is the mapping of `replicate.report.document` with these additions: `charts` (see `page_charts`);
+    `activations`, those of the table (see `activation_rows`);
     `mcnemar`, a list from `compare_pairs`; `command`, which repeats all runs; and, for each of `cells`, `command` and
     `init`, a list from `init_report`. `unreadable` also lists the files next to the records.
 
@@ -87,6 +89,7 @@ def write_report(
         cell["command"] = command(fixed=dict(zip(doc["axes"], values, strict=True))) if cell["expected"] else ""
     doc["unreadable"] += unreadable({**charts["bad"], **bad_predictions})
     doc["charts"] = page_charts(doc, charts)
+    doc["activations"] = activation_rows(doc, charts["dead"])
     doc["mcnemar"] = compare_pairs(doc, answers)
     doc["command"] = command()
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,11 @@ from replicate.store.result import Result
 Section = dict[str, Any]  # of the document
 VERDICTS = (*JUDGED, "not judged", "not comparable", "supported", "contradicted", "undecided")  # in this order
 GENERATED = "The images are generated, so these numbers mean nothing. They only show that the software works."
+AUGMENTATIONS = ("zoom", "colour_jitter", "cutout")  # beyond the paper's
 PROTOCOL_TEXTS = {
     "schedule": "{iterations} iterations of {batch_size} images; learning rate {lr}{steps}; momentum {momentum}; "
     "weight decay {weight_decay}",
-    "preprocessing": "{preprocessing}, times {input_scale}",
+    "preprocessing": "{preprocessing}, times {input_scale}{augmentation}",
     "network": "{model}, width {width}",
     "precision": "{precision}",
     "summary": "{data_label}, {model} at width {width}, {iterations} iterations, {precision}",
@@ -58,6 +59,8 @@ def shared_protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterab
     texts |= {"data_label": label, **{name: display_name(value) for name, value in settings.items()}}
     is_constant = settings.get("milestones") == ()
     texts["steps"] = "" if is_constant else f", times {texts['lr_factor']} at {texts['milestones']}"
+    extra = [f"{name.replace('_', ' ')} {texts[name]}" for name in AUGMENTATIONS if settings.get(name)]
+    texts["augmentation"] = f"; with {', '.join(extra)}" if extra else ""
     return {
         "data_label": label,
         "dataset": runs[0].dataset,

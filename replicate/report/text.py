@@ -15,6 +15,13 @@ DISPLAY_NAMES = {
     "msra": "MSRA",
     "relu": "ReLU",
     "vlrelu": "VLReLU",
+    "leaky_relu": "Leaky ReLU 0.01",
+    "leaky_relu_0.1": "Leaky ReLU 0.1",
+    "prelu": "PReLU",
+    "elu": "ELU",
+    "selu": "SELU",
+    "silu": "SiLU",
+    "gelu": "GELU",
 }
 
 

@@ -81,6 +81,9 @@ class Layer:
     gradient_norm: Size | None  # L2 norm of the mean loss's gradient with respect to the weight
     # Of the weight as a matrix (out, fan_in), in descending order
     singular_values: Annotated[tuple[Size | None, ...], Field(max_length=MAX_ENTRIES)]
+    # See `activation_statistics`; None: no activation follows the layer, or the file is older than these two
+    saturated: Size | None = None
+    dead: Size | None = None
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

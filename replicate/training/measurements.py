@@ -15,6 +15,7 @@ from replicate.init.layers import WeightLayer
 from replicate.init.measure import Moments, finite, moments
 from replicate.init.survey import Survey
 from replicate.init.tracking import Call, track_calls
+from replicate.nn.statistics import ActivationStatistics, activation_statistics
 from replicate.store.lease import Lease
 from replicate.store.measurements import COLUMNS, SNAPSHOTS, Layer, Row, Snapshot, curve_csv, layers_json
 from replicate.store.run_folder import CURVE, LAYERS
@@ -174,12 +175,17 @@ def measure_layers(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Laye
         One entry per layer or maxout piece, in the order of the forward pass. `variance`: biased, of all values of
         the pre-activation. `gradient_norm`: L2 norm of the gradient of the mean loss by the weight of the piece,
         without weight decay. `singular_values`: of the weight as a matrix (out, fan_in), descending, at most 64 of
-        them, at evenly spaced ranks from the largest to the smallest. A value that float32 cannot hold is None.
+        them, at evenly spaced ranks from the largest to the smallest. `saturated`, `dead`: shares of the layer as a
+        whole, by `activation_statistics`; None if no activation follows it. A value that float32 cannot hold is None.
     """
     seen: dict[WeightLayer, list[Moments]] = {}
+    after: dict[WeightLayer, ActivationStatistics] = {}
+    modules = dict(net.named_modules())
 
     def see(layer: WeightLayer, call: Call) -> None:
         seen[layer] = [moments(values) for values in call.values()]
+        if (activation := modules.get(f"{layer.name}_act")) is not None:  # as `build` names it
+            after[layer] = activation_statistics(activation, call.function_call.output)
 
     with measurement_mode(net, dropout=False), torch.enable_grad():
         with track_calls(Survey(net), see):
@@ -194,6 +200,8 @@ def measure_layers(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Laye
             # n·k in … -> n k in … -> n in …; in float64, which no sum of finite squares overflows
             gradient_norm=_number(float(torch.unflatten(gradient, 0, (-1, layer.pieces))[:, piece].double().norm())),
             singular_values=tuple(_spectrum(layer.part(layer.weight, piece))),
+            saturated=_number(after[layer].saturated) if layer in after else None,
+            dead=_number(after[layer].dead) if layer in after else None,
         )
         for (layer, pieces), gradient in zip(seen.items(), gradients, strict=True)
         for piece, found in enumerate(pieces)

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate.data.batches import BatchStream, augment
+from replicate.data.augmentation import crop
+from replicate.data.batches import BatchStream
 from replicate.data.datamodule import DeviceData, Pair
 from replicate.run import Run
 
@@ -31,8 +32,8 @@ def expected_batches(data: DeviceData, count: int, seed: int = 3, batch_size: in
     """The first batches, from the parts."""
     stream = BatchStream(N, batch_size or data.sampler.batch_size, seeded(seed), data.pad)
     return [
-        (augment(data.train_images[indices], offsets, mirror & data.mirror, data.pad), data.train_labels[indices])
-        for indices, offsets, mirror in islice(stream, count)
+        (crop(data.train_images[indices], offsets, mirror, data.pad), data.train_labels[indices])
+        for indices, offsets, mirror, _ in islice(stream, count)
     ]
 
 

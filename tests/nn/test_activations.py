@@ -16,6 +16,14 @@ from replicate.nn.activations import Maxout
         ("vlrelu", 1 / 3, [-1.0, 0.0, 3.0]),
         ("tanh", 0, [math.tanh(-3), 0.0, math.tanh(3)]),
         ("sigmoid", 0, [1 / (1 + math.exp(3)), 0.5, 1 / (1 + math.exp(-3))]),
+        ("leaky_relu", 0.01, [-0.03, 0.0, 3.0]),
+        ("leaky_relu_0.1", 0.1, [-0.3, 0.0, 3.0]),
+        ("prelu", 0.25, [-0.75, 0.0, 3.0]),
+        ("elu", 0, [math.expm1(-3), 0.0, 3.0]),
+        # the two constants of Klambauer et al. 2017
+        ("selu", 0, [1.0507009873554805 * 1.6732632423543772 * math.expm1(-3), 0.0, 1.0507009873554805 * 3]),
+        ("silu", 0, [-3 / (1 + math.exp(3)), 0.0, 3 / (1 + math.exp(-3))]),
+        ("gelu", 0, [-1.5 * math.erfc(3 / math.sqrt(2)), 0.0, 1.5 * (1 + math.erf(3 / math.sqrt(2)))]),
     ],
 )
 def test_values(name: str, slope: float, expected: list[float]) -> None:

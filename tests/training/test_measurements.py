@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from replicate.data import load
-from replicate.nn.activations import MAXOUT
+from replicate.nn.activations import MAXOUT, RELU
 from replicate.nn.fitnet import FITNET4, build
+from replicate.nn.statistics import activation_statistics
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import acquire
@@ -55,6 +56,20 @@ def test_against_plain_autograd_and_numpy() -> None:
         assert entry.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
         expected = np.linalg.svd(weight, compute_uv=False)  # descending
         assert entry.singular_values == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+        if entry.name == "fc2":
+            assert (entry.saturated, entry.dead) == (None, None)
+        else:
+            measured = activation_statistics(net.get_submodule(f"{entry.name}_act"), outputs[entry.name])
+            assert (entry.saturated, entry.dead) == pytest.approx(measured[2:], rel=1e-4)
+
+
+def test_dead_units_are_counted_by_layer() -> None:
+    net = build(FITNET4, RELU, width=0.125, dropout=0.5)
+    with torch.no_grad():
+        net.conv2.bias[:3] = -1e9  # three of four channels
+    found = measure_layers(net, torch.randn(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))
+    assert found[1].dead == 0.75
+    assert found[1].saturated >= 0.75
 
 
 def test_at_most_64_singular_values_evenly_spaced() -> None:
