@@ -30,6 +30,17 @@ def curve(options: Options, run: Run) -> list[dict[str, str]]:
     return [*csv.DictReader((options.out / "runs" / run.run_id / "curve.csv").read_text().splitlines())]
 
 
+def test_settings_beyond_the_paper(tiny: Run, options: Options) -> None:
+    settings = {"preprocessing": "channel-mean-std", "zoom": 0.3, "colour_jitter": 0.4, "cutout": 8}
+    run = replace(tiny, activation="prelu", precision="bf16-mixed", **settings)
+    result = train_run(run, options)
+    assert result.error is None
+    assert result == read_result(RunFolder.of(options.out, run).result)
+    assert {replace(run, **{name: getattr(tiny, name)}).run_id for name in settings}.isdisjoint({run.run_id})
+    other = train_run(replace(run, zoom=0.2), options)
+    assert other.weights_sha256 != result.weights_sha256 is not None
+
+
 def test_a_run_leaves_its_record_its_curve_and_its_predictions(
     tiny: Run, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
