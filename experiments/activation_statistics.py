@@ -108,7 +108,8 @@ def picture(found: pd.DataFrame, units: int, path: Path) -> None:
         (-2, np.log10(gradient.clip(lower=1e-9)), gradient.map(short),
          "norm of the weights' gradient (1: everything keeps its size)", {"cmap": "vlag", "vmin": -4, "vmax": 4}),
         (-1, saturated, shares,
-         f"in %: outputs whose slope is below {SATURATED_BELOW} (saturated) / units whose slope is 0 for all inputs (dead)",
+         f"in %: outputs whose slope is below {SATURATED_BELOW} (saturated) / "
+         "units whose slope is 0 for all inputs (dead)",
          {"cmap": "rocket_r", "vmin": 0, "vmax": 1.2}),
     ):  # fmt: skip
         axis = figure.add_subplot(grid[row, :])
