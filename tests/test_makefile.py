@@ -17,7 +17,7 @@ def make(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("target", ["table", "smoke", "doctor", "demo"])
+@pytest.mark.parametrize("target", ["table", "smoke", "doctor", "demo", "activation-statistics"])
 def test_an_empty_out_is_an_error(target: str) -> None:
     for done in (make(target, "OUT="), make(target, OUT="")):
         assert done.returncode == 2
