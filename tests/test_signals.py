@@ -15,7 +15,7 @@ import pytest
 
 REPLICATE = str(Path(sys.executable).with_name("replicate"))
 SMOKE = str(Path(__file__).parents[1] / "experiments" / "smoke.yaml")
-LONG = ["--only", "init=lsuv", "activation=tanh", "--set", "iterations=100000", "milestones=[]", "lsuv_max_iter=1"]
+LONG = ["--only", "init=xavier", "activation=tanh", "--set", "iterations=100000", "milestones=[]"]
 
 
 @pytest.fixture
