@@ -12,7 +12,7 @@ from replicate.experiment import Experiment
 
 REPLICATE = str(Path(sys.executable).with_name("replicate"))
 SMOKE = str(Path(__file__).parents[1] / "experiments" / "smoke.yaml")
-ONE = ["--only", "init=lsuv", "activation=tanh", "--set", "iterations=2", "milestones=[]", "lsuv_max_iter=1"]
+ONE = ["--only", "init=xavier", "activation=tanh", "--set", "iterations=2", "milestones=[]"]
 
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
