@@ -85,6 +85,7 @@ def carry_out(
         checkpoint_seconds=resources.checkpoint_seconds,
         step=resources.step,
         deterministic=resources.deterministic,
+        save_probabilities=resources.save_probabilities,
     )
     request = Request(selected, resources, options)
     runs, deadline, console = selected.runs, Deadline(resources.seconds), Console(quiet=quiet)

@@ -52,6 +52,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "diff": results.diff,
     "verify": matrix.verify,
     "score": results.score,
+    "ensemble": results.ensemble,
     "power": results.power,
     "collect": results.collect,
     "sync": tools.sync,

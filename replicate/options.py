@@ -83,6 +83,7 @@ class Resources:
         checkpoint_seconds: Seconds between two checkpoints of a run (default: 60).
         step: Training-step backend; auto is a CUDA graph on a GPU and eager elsewhere (default: auto).
         deterministic: Use deterministic GPU kernels, which are slower. Runs on a CPU are always deterministic.
+        save_probabilities: Store the class probabilities of the test images, for `replicate ensemble`.
 
     Raises:
         UsageError: a value is out of range, or two options contradict each other.
@@ -101,6 +102,7 @@ class Resources:
     checkpoint_seconds: float = 60.0
     step: Step = "auto"
     deterministic: bool = False
+    save_probabilities: bool = False
 
     def __post_init__(self) -> None:
         for name in ("per_device", "threads_per_run", "devices_per_run", "workers", "retries"):
@@ -165,6 +167,7 @@ class Options:
         checkpoint_seconds: seconds between two checkpoints.
         step: training-step backend.
         deterministic: whether to use deterministic GPU kernels. Runs on a CPU are always deterministic.
+        save_probabilities: whether to store the class probabilities of the test images.
         graph_failure: why an earlier attempt could not use a CUDA graph, so that `auto` means eager; None: there was no
             failure.
     """
@@ -180,6 +183,7 @@ class Options:
     checkpoint_seconds: float = 60.0
     step: Step = "auto"
     deterministic: bool = False
+    save_probabilities: bool = False
     graph_failure: str | None = None
 
     @property

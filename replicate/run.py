@@ -100,6 +100,12 @@ class Run:
     clip_norm: Annotated[
         Annotated[float, Field(ge=1e-9, le=1e9)] | None, Field(description="gradient-norm clipping; null: none")
     ] = None
+    ema: Annotated[
+        float, Field(ge=0, le=0.99999, description="decay of an average of the weights, which is tested; 0: none")
+    ] = 0.0
+    test_mirror: Annotated[
+        bool, Field(description="test on each image and its mirror image, with the mean probabilities")
+    ] = False
     precision: Annotated[str, one_of("precision", PRECISIONS), Field(description="32-true also turns TF32 off")] = (
         "bf16-mixed"
     )
@@ -140,7 +146,14 @@ class Run:
 
 # Fields that schema 1 did not have, with the value that records without them had. At this value a field does not count
 # in the run_id, so finished runs keep their names. These values never change, even if a default does.
-LATER: Mapping[str, Any] = {"input_scale": 1.0, "zoom": 0.0, "colour_jitter": 0.0, "cutout": 0}
+LATER: Mapping[str, Any] = {
+    "input_scale": 1.0,
+    "zoom": 0.0,
+    "colour_jitter": 0.0,
+    "cutout": 0,
+    "ema": 0.0,
+    "test_mirror": False,
+}
 
 DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}
 TYPES: Mapping[str, Any] = typing.get_type_hints(Run, include_extras=True)

@@ -34,7 +34,7 @@ def train(rank: int, size: int, port: int, out: Path) -> None:
     model = Classifier(start, replace(RUN, clip_norm=3.0), group, KeptLosses(Eager()))
     fit(model, batches)
     found = {"losses": model.steps.losses, "weights": weights_sha256(start), "test": model.take("val")}
-    torch.save({**found, "predicted": model.predictions().tolist()}, out / f"{rank}.pt")
+    torch.save({**found, "predicted": model.predictions()[0].tolist()}, out / f"{rank}.pt")
 
 
 def wait(group: ProcessGroup, run: Run, options: Options) -> None:

@@ -74,7 +74,7 @@ def out(tmp_path: Path) -> Path:
                 f"{command} FILE --out nothing-here",
                 "nothing-here holds no finished run of smoke; to carry out the runs: ",
             )
-            for command in ("table", "figures", "report", "score", "verify")
+            for command in ("table", "figures", "report", "score", "ensemble", "verify")
         ),
         ("table FILE --out= ", "--out is empty; give it a value, or leave it out"),
         ("power FILE --seeds 5 0", "--seeds 0 is out of range; give 1 to 1,000"),
@@ -198,6 +198,7 @@ def test_completion_in_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("report", 0, "", ["report/index.html"]),
         ("power --sd 0.2 --seeds 5 --tables 9", 0, "Xavier is the best initialisation for tanh", []),
         ("score", 1, f"{LSUV.run_id} has no predictions\npredictions do not confirm 1 of 1 records\n", []),
+        ("ensemble", 2, "", []),
         ("sync --dry-run", 0, "would log a report job on 1 finished runs", []),
         ("dashboard --dry-run --wandb-entity team", 0, '"entity": "team"', []),
     ],

@@ -133,6 +133,23 @@ def score(file: File, /, *, selection: Select = Selection()) -> int:
     return compare(selected.experiment, selected.runs, records, selected.out, labels_of)
 
 
+def ensemble(file: File, /, *, selection: Select = Selection(), to: To = None) -> int:
+    """Average the class probabilities of each cell's seeds: accuracy, calibration and disagreement of the runs.
+
+    The runs must have been carried out with --save-probabilities. The numbers are also written to ensemble.csv.
+    """
+    from replicate.data import load_test_labels
+    from replicate.report.ensemble import find_ensembles, print_ensembles, write_ensembles
+
+    selected, records = select_finished("ensemble", file, selection)
+    labels_of = cache(partial(load_test_labels, data_dir=selection.data_dir))
+    found = find_ensembles(selected.experiment, records, selected.out, labels_of)
+    print_ensembles(found, Console())
+    with writing_to(to or selected.out) as folder:
+        path = write_ensembles(found, folder / "ensemble.csv")
+    return wrote([path])
+
+
 def power(
     file: File,
     /,

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -152,10 +152,12 @@ class Predictions:
     Args:
         classes: predicted class of each test image (n,), in the data set's order.
         labels_sha256: digest of the true classes, from `labels_sha256`.
+        probabilities: float16 probability of each class (n, classes); None: the run did not save them.
     """
 
     classes: npt.NDArray[np.unsignedinteger]
     labels_sha256: str
+    probabilities: npt.NDArray[np.float16] | None = None
 
     def correct(self, labels: Labels) -> npt.NDArray[np.bool_]:
         """Whether each test image is classified correctly (n,).
@@ -171,10 +173,14 @@ class Predictions:
         return np.asarray(self.classes == labels)
 
     def to_npz(self) -> bytes:
-        """The content of `predictions.npz`: the arrays `classes` and `labels_sha256`, for `numpy.load`."""
+        """The content of `predictions.npz`, for `numpy.load`: an array per field, without `probabilities` if None."""
         dtype = next(one for one in CLASS_DTYPES if self.classes.max(initial=0) <= np.iinfo(one).max)
         file = io.BytesIO()
-        np.savez(file, classes=self.classes.astype(dtype), labels_sha256=np.array(self.labels_sha256))
+        arrays: dict[str, npt.NDArray[Any]] = {"classes": self.classes.astype(dtype)}
+        arrays["labels_sha256"] = np.array(self.labels_sha256)
+        if self.probabilities is not None:
+            arrays["probabilities"] = self.probabilities
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # none is its other argument, allow_pickle
         return file.getvalue()
 
 
@@ -192,12 +198,17 @@ def read_predictions(folder: RunFolder) -> Predictions:
             if sum(member.file_size for member in archive.zip.infolist()) > MAX_BYTES:
                 raise ValueError("it unpacks to too many bytes")
             classes, digest = archive["classes"], archive["labels_sha256"]
+            probabilities = archive.get("probabilities")
+        if probabilities is not None and (
+            probabilities.dtype != np.float16 or probabilities.ndim != 2 or len(probabilities) != len(classes)
+        ):
+            raise ValueError("its probabilities have another type or shape")
         if classes.ndim != 1 or classes.dtype not in CLASS_DTYPES or digest.ndim or digest.dtype != np.dtype("<U64"):
             raise ValueError("wrong types of arrays")
         check_digest(str(digest))
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds of errors for a damaged file
         raise BadRecordError(f"not a file of predictions: {error}", path) from None
-    return Predictions(classes, str(digest))
+    return Predictions(classes, str(digest), probabilities)
 
 
 def labels_sha256(labels: Labels) -> str:

@@ -74,10 +74,10 @@ class CudaGraph:
             self.buffers.fill(images, labels)
             self.replay = self.prepare(module, optimizer, min(CHECKED, length))
         self.buffers.fill(images, labels)
-        for done in range(length):
-            self.set_rate(module.learning_rate(module.iteration + done))
+        for _ in range(length):
+            self.set_rate(module.learning_rate(module.iteration))
             self.replay()
-        module.iteration += length
+            module.finish_iteration()
         losses, size = self.buffers.losses[:length].clone(), self.buffers.labels.shape[1]
         module.add("train", losses.sum() * size, self.buffers.correct(length), length * size)
         return losses

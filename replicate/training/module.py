@@ -1,5 +1,6 @@
 """The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations per step of Lightning."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -49,7 +50,9 @@ class Classifier(pl.LightningModule):
         # Loss, right answers and images, summed on the device and read once per row of the curve; in float64, which no
         # sum of finite losses overflows.
         self.totals = {stage: torch.zeros(3, dtype=torch.float64) for stage in ("train", "val")}
-        self._predicted: list[Tensor] = []  # classes, by the latest evaluation
+        # An exponential moving average of the weights, which begins with the initial ones
+        self.averaged = copy.deepcopy(net) if run.ema else None
+        self._tested: list[tuple[Tensor, Tensor]] = []  # classes and their probabilities, by the latest evaluation
 
     @property
     def optimizer(self) -> Optimizer:
@@ -66,20 +69,20 @@ class Classifier(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Start from the same weights on every rank."""
-        self.group.broadcast_(self.net)
+        for net in (self.net, self.averaged):
+            if net is not None:
+                self.group.broadcast_(net)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch, from logits (n, classes) and labels (n,)."""
         # bf16 logits would round the loss to 3 digits; float64 ones stay as they are.
         return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
 
-    def evaluate(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of a batch and its predicted classes (n,); add to the totals of the stage."""
-        images, labels = batch
-        logits = self.net(images)
-        loss, predicted = self.loss(logits, labels), logits.argmax(1)
-        self.add(stage, loss.detach().double() * len(labels), (predicted == labels).sum(), len(labels))
-        return loss, predicted
+    def evaluate(self, logits: Tensor, labels: Tensor, stage: str) -> Tensor:
+        """Return the mean loss of a batch, from logits (n, classes) and labels (n,); add to the totals of the stage."""
+        loss = self.loss(logits, labels)
+        self.add(stage, loss.detach().double() * len(labels), (logits.argmax(1) == labels).sum(), len(labels))
+        return loss
 
     def add(self, stage: str, losses: Tensor, correct: Tensor, n: int) -> None:
         """Add to the totals of a stage.
@@ -114,16 +117,35 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Evaluate a batch, for a row of the curve, and keep what the net predicts."""
-        predicted = self.evaluate(batch, "val")[1]
-        self._predicted = [*(self._predicted if batch_index else []), predicted]
+        images, labels = batch
+        logits = self.test_logits(images)
+        self.evaluate(logits, labels, "val")
+        self._tested = [*(self._tested if batch_index else []), (logits.argmax(1), logits.float().softmax(1))]
 
-    def predictions(self) -> Tensor:
-        """Return the predicted class of each test image (n,), by the latest evaluation. Every rank must call it."""
-        parts = self.group.gather({"predicted": torch.cat(self._predicted).cpu()})
-        whole = torch.empty(sum(len(part["predicted"]) for part in parts), dtype=torch.int64)
-        for rank, part in enumerate(parts):
-            whole[rank :: len(parts)] = part["predicted"]  # as DeviceData.shard divides the test images
-        return whole
+    def test_logits(self, images: Tensor) -> Tensor:
+        """Return the logits of test images: of the averaged weights, and with the mirror images, if the run says so."""
+        net = self.net if self.averaged is None else self.averaged
+        logits: Tensor = net(images)
+        if not self.run.test_mirror:
+            return logits
+        both = torch.stack([logits, net(images.flip(3))]).float()
+        return both.log_softmax(2).logsumexp(0)  # softmax makes the mean of both probabilities of it
+
+    def predictions(self) -> tuple[Tensor, Tensor]:
+        """Return what the latest evaluation predicts for each test image. Every rank must call it.
+
+        Returns:
+            Class (n,), and probability of each class (n, classes).
+        """
+        classes, probabilities = (torch.cat(parts).cpu() for parts in zip(*self._tested, strict=True))
+        parts = self.group.gather({"classes": classes, "probabilities": probabilities})
+        wholes = []
+        for name, like in (("classes", classes), ("probabilities", probabilities)):
+            whole = like.new_empty(sum(len(part[name]) for part in parts), *like.shape[1:])
+            for rank, part in enumerate(parts):
+                whole[rank :: len(parts)] = part[name]  # as DeviceData.shard divides the test images
+            wholes.append(whole)
+        return wholes[0], wholes[1]
 
     def learning_rate(self, iteration: int) -> float:
         """Return the learning rate of an iteration, counted from 0: lr times lr_factor for each milestone reached."""
@@ -154,6 +176,15 @@ class Classifier(pl.LightningModule):
             if self.run.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.net.parameters(), self.run.clip_norm)
             optimizer.step()
+
+    @torch.no_grad()
+    def finish_iteration(self) -> None:
+        """Count an iteration, and average the weights after it."""
+        self.iteration += 1
+        if self.averaged is not None:
+            averages: list[Tensor] = list(self.averaged.parameters())
+            weights: list[Tensor] = list(self.net.parameters())
+            torch._foreach_lerp_(averages, weights, 1 - self.run.ema)
 
 
 class Steps(Protocol):
@@ -186,8 +217,9 @@ class Eager:
             for group in optimizer.param_groups:
                 group["lr"] = module.learning_rate(module.iteration)
             optimizer.zero_grad()
-            loss, _ = module.evaluate(batch, "train")
+            images, labels = batch
+            loss = module.evaluate(module.net(images), labels, "train")
             module.update(optimizer, loss)
             losses.append(loss.detach())
-            module.iteration += 1
+            module.finish_iteration()
         return torch.stack(losses)

@@ -96,9 +96,10 @@ def train_run(
 
             # The saver is last, so that a checkpoint holds the row and the snapshot of its iteration.
             make_trainer(run, options, data, [curve, layers, saver]).fit(module, datamodule=data)
-            predicted = module.predictions().numpy()
+            classes, probabilities = (tensor.numpy() for tensor in module.predictions())
 
-        lease.write(PREDICTIONS, Predictions(predicted, labels_sha256(dataset.test_labels)).to_npz())
+        kept = probabilities.astype("float16") if options.save_probabilities else None
+        lease.write(PREDICTIONS, Predictions(classes, labels_sha256(dataset.test_labels), kept).to_npz())
         last = curve.rows[-1]
         result = record.result(
             status_of(last["test_accuracy"], len(dataset.classes)),

@@ -61,9 +61,10 @@ def test_layers_read_back(folder: RunFolder) -> None:
     text = measurements.layers_json(folder.run_id, "f" * 64, (FIRST, LAST))
     (folder.path / "layers.json").write_text(text)
     assert read_layers(folder, "f" * 64) == (FIRST, LAST)
-    assert json.loads(text)["moments"][1]["layers"] == [
-        {"name": "conv1", "piece": 0, "variance": 2.0, "gradient_norm": 0.25, "singular_values": [2.0, 1.0]}
-    ]
+    entry = {"name": "conv1", "piece": 0, "variance": 2.0, "gradient_norm": 0.25, "singular_values": [2.0, 1.0]}
+    assert json.loads(text)["moments"][1]["layers"] == [{**entry, "saturated": None, "dead": None}]
+    (folder.path / "layers.json").write_text(text.replace(',"saturated":null,"dead":null', ""))  # as earlier versions
+    assert read_layers(folder, "f" * 64) == (FIRST, LAST)
 
 
 @pytest.mark.parametrize(

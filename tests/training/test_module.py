@@ -16,8 +16,8 @@ def test_loss_and_accuracy_by_hand() -> None:
     labels = torch.tensor([1, 0, 0])
     # softmax: 1/2, 3/4 and 1/4 for the label
     expected = -(math.log(1 / 2) + math.log(3 / 4) + math.log(1 / 4)) / 3
-    assert model.evaluate((logits, labels), "train")[0].item() == pytest.approx(expected, rel=1e-6)
-    model.evaluate((logits[1:2], labels[1:2]), "train")
+    assert model.evaluate(logits, labels, "train").item() == pytest.approx(expected, rel=1e-6)
+    model.evaluate(logits[1:2], labels[1:2], "train")
     loss, accuracy = model.take("train")
     assert loss == pytest.approx((3 * expected - math.log(3 / 4)) / 4, rel=1e-6)  # weighted by images
     assert accuracy == 50.0  # the argmax of a tie is the first class; only the second image is right, twice
@@ -31,6 +31,34 @@ def test_predictions_are_of_the_latest_evaluation() -> None:
     for _ in range(2):
         model.validation_step((first, torch.tensor([0, 0])), 0)
         model.validation_step((second, torch.tensor([0])), 1)
-    assert model.predictions().tolist() == [0, 2, 1]
+    classes, probabilities = model.predictions()
+    assert classes.tolist() == [0, 2, 1]
+    torch.testing.assert_close(probabilities, torch.eye(3)[[0, 2, 1]].softmax(1))
     model.validation_step((second, torch.tensor([0])), 0)
-    assert model.predictions().tolist() == [1]
+    assert model.predictions()[0].tolist() == [1]
+
+
+def test_the_average_of_the_weights_by_hand() -> None:
+    net = nn.Linear(1, 1)
+    nn.init.constant_(net.weight, 1.0)
+    model = Classifier(net, Run("lsuv", "relu", ema=0.75))
+    nn.init.constant_(net.weight, 5.0)
+    model.finish_iteration()
+    assert model.averaged.weight.item() == 0.75 * 1 + 0.25 * 5
+    model.finish_iteration()
+    assert model.averaged.weight.item() == 0.75 * 2 + 0.25 * 5
+    assert (model.iteration, net.weight.item()) == (2, 5.0)
+    nn.init.zeros_(net.bias), nn.init.zeros_(model.averaged.bias)
+    assert model.test_logits(torch.ones(1, 1)).item() == 2.75
+    assert Classifier(net, Run("lsuv", "relu")).averaged is None
+
+
+def test_both_mirror_images_are_tested_and_their_probabilities_averaged() -> None:
+    model = Classifier(nn.Flatten(), Run("lsuv", "relu", test_mirror=True))
+    images = torch.randn(5, 1, 1, 3, generator=torch.Generator().manual_seed(0))
+    model.validation_step((images, torch.zeros(5, dtype=torch.int64)), 0)
+    expected = (images.flatten(1).softmax(1) + images.flip(3).flatten(1).softmax(1)) / 2
+    classes, probabilities = model.predictions()
+    torch.testing.assert_close(probabilities, expected)
+    assert torch.equal(classes, expected.argmax(1))
+    assert model.take("val")[0] == pytest.approx(-expected[:, 0].log().mean().item(), rel=1e-6)

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from runs import train_run
@@ -32,9 +33,14 @@ def curve(options: Options, run: Run) -> list[dict[str, str]]:
 
 def test_settings_beyond_the_paper(tiny: Run, options: Options) -> None:
     settings = {"preprocessing": "channel-mean-std", "zoom": 0.3, "colour_jitter": 0.4, "cutout": 8}
+    settings |= {"ema": 0.5, "test_mirror": True}
     run = replace(tiny, activation="prelu", precision="bf16-mixed", **settings)
-    result = train_run(run, options)
+    result = train_run(run, replace(options, save_probabilities=True))
     assert result.error is None
+    found = read_predictions(RunFolder.of(options.out, run))
+    assert (found.probabilities.shape, found.probabilities.dtype) == ((20, 10), np.float16)
+    assert found.probabilities.sum(1) == pytest.approx(np.ones(20), abs=0.01)
+    assert found.classes.tolist() == found.probabilities.argmax(1).tolist()
     assert result == read_result(RunFolder.of(options.out, run).result)
     assert {replace(run, **{name: getattr(tiny, name)}).run_id for name in settings}.isdisjoint({run.run_id})
     other = train_run(replace(run, zoom=0.2), options)
