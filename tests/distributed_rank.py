@@ -31,7 +31,7 @@ def train(rank: int, size: int, port: int, out: Path) -> None:
     if rank:  # the weights of rank 0 must overwrite these
         for parameter in start.parameters():
             nn.init.zeros_(parameter)
-    model = Classifier(start, replace(RUN, clip_norm=3.0), group, KeptLosses(Eager()))
+    model = Classifier(start, replace(RUN, clip_norm=3.0, ema=0.9), group, KeptLosses(Eager()))
     fit(model, batches)
     found = {"losses": model.steps.losses, "weights": weights_sha256(start), "test": model.take("val")}
     torch.save({**found, "predicted": model.predictions()[0].tolist()}, out / f"{rank}.pt")

@@ -370,8 +370,9 @@ def test_list_names_what_there_is(capsys: Output, tmp_path: Path) -> None:
         (tmp_path / "birds" / part / "a").mkdir(parents=True)
     assert main(["list", "--data-dir", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "inits:       lsuv, orthonormal, orthonormal_msra, xavier, msra" in text
-    assert "activations: maxout, relu, vlrelu, tanh, sigmoid" in text
+    assert "inits:          lsuv, orthonormal, orthonormal_msra, xavier, msra" in text
+    assert "activations:    maxout, relu, vlrelu, tanh, sigmoid" in text
+    assert "preprocessings: gcn-mean-image, gcn, none" in text
     assert f"cifar10 (not in {tmp_path} yet), synthetic, folder:birds" in text
 
 

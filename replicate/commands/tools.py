@@ -4,7 +4,7 @@ from pathlib import Path
 
 from replicate.commands.common import File, Project, Select, select
 from replicate.logging_options import WandbProject
-from replicate.names import ACTIVATIONS, INITS, MODELS
+from replicate.names import ACTIVATIONS, INITS, MODELS, PREPROCESSINGS
 from replicate.options import DATA_DIR, OUT, Selection
 
 
@@ -49,15 +49,15 @@ def doctor(*, out: Path = OUT, data_dir: Path = DATA_DIR) -> int:
 
 
 def list_names(*, data_dir: Path = DATA_DIR) -> int:
-    """List the initialisations, activations, models and data sets.
+    """List the initialisations, activations, models, preprocessings and data sets.
 
     Args:
         data_dir: Folder of the data sets (default: data).
     """
     from replicate.data import available
 
-    for kind, choices in (("inits", INITS), ("activations", ACTIVATIONS), ("models", MODELS)):
-        print(f"{kind + ':':<13}{', '.join(choices)}")
-    sets = [name if here else f"{name} (not in {data_dir} yet)" for name, here in available(data_dir)]
-    print(f"{'data sets:':<13}{', '.join(sets)}")
+    lists = {"inits": [*INITS], "activations": [*ACTIVATIONS], "models": [*MODELS], "preprocessings": [*PREPROCESSINGS]}
+    lists["data sets"] = [name if here else f"{name} (not in {data_dir} yet)" for name, here in available(data_dir)]
+    for kind, choices in lists.items():
+        print(f"{kind + ':':<16}{', '.join(choices)}")
     return 0

@@ -58,8 +58,8 @@ def activation_rows(doc: Document, dead: Mapping[str, tuple[list[float], list[fl
         dead: activation -> share of dead units in each layer of each run, before and after training.
 
     Returns:
-        One mapping per activation: `name`, the Facts, and `dead_before` and `dead_after`, the mean share in %; None
-        where no run has measured it. An infinite end of the range is None.
+        One mapping per activation: `name`; `facts`, where we have them, with None for an infinite end of the range; and
+        `dead_before` and `dead_after`, the mean share in %, None where no run has measured it.
     """
     axes = dict(zip(doc["axes"], (doc["rows"], doc["columns"]), strict=True))
     settings = doc["protocol"]["settings"]
@@ -67,7 +67,8 @@ def activation_rows(doc: Document, dead: Mapping[str, tuple[list[float], list[fl
     rows = []
     for name in names:
         before, after = (100 * fmean(shares) if shares else None for shares in dead.get(name, ((), ())))
-        facts = FACTS[name]._asdict()
-        ends = {end: facts[end] if math.isfinite(facts[end]) else None for end in ("lowest", "highest")}
-        rows.append({"name": name, **facts, **ends, "dead_before": before, "dead_after": after})
+        facts = FACTS[name]._asdict() if name in FACTS else None
+        if facts is not None:
+            facts |= {end: None for end in ("lowest", "highest") if math.isinf(facts[end])}
+        rows.append({"name": name, "facts": facts, "dead_before": before, "dead_after": after})
     return rows

@@ -64,11 +64,11 @@ def test_rows() -> None:
     doc = {"axes": ["activation", "init"], "rows": [{"value": "tanh"}, {"value": "relu"}], "columns": []}
     doc["protocol"] = {"settings": {}}
     tanh, relu = activation_rows(doc, {"relu": ([0.0, 0.5], [0.25])})
-    assert relu == {"name": "relu", **Facts(0.0, math.inf, False, (0.0, 1.0), math.sqrt(2))._asdict()} | {
-        "highest": None,
-        "dead_before": 25.0,
-        "dead_after": 25.0,
-    }
-    assert (tanh["lowest"], tanh["highest"], tanh["dead_before"], tanh["dead_after"]) == (-1.0, 1.0, None, None)
+    facts = Facts(0.0, math.inf, False, (0.0, 1.0), math.sqrt(2))._asdict() | {"highest": None}
+    assert relu == {"name": "relu", "facts": facts, "dead_before": 25.0, "dead_after": 25.0}
+    assert (tanh["facts"]["lowest"], tanh["facts"]["highest"]) == (-1.0, 1.0)
+    assert (tanh["dead_before"], tanh["dead_after"]) == (None, None)
     doc["axes"], doc["protocol"]["settings"] = ["preprocessing", "init"], {"activation": "vlrelu"}
     assert [row["name"] for row in activation_rows(doc, {})] == ["vlrelu"]
+    doc["protocol"]["settings"]["activation"] = "somebody's own"
+    assert [row["facts"] for row in activation_rows(doc, {})] == [None]

@@ -34,7 +34,8 @@ ITERATIONS = 17
 
 @pytest.fixture
 def run(tiny: Run) -> Run:
-    return replace(tiny, batch_size=15, iterations=ITERATIONS, milestones=[5, 11], dropout=0.2)
+    drawn = {"dropout": 0.2, "zoom": 0.3}
+    return replace(tiny, batch_size=15, iterations=ITERATIONS, milestones=[5, 11], ema=0.9, **drawn)
 
 
 @pytest.fixture(autouse=True)

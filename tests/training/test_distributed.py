@@ -45,7 +45,7 @@ def test_the_losses_of_all_iterations_are_those_of_one_process(context: Any, tmp
     ranks = [context.Process(target=distributed_rank.train, args=(rank, *place), daemon=True) for rank in range(size)]
     for rank in ranks:
         rank.start()
-    model = Classifier(net("vlrelu", dropout=0.0), replace(RUN, clip_norm=3.0), steps=KeptLosses(Eager()))
+    model = Classifier(net("vlrelu", dropout=0.0), replace(RUN, clip_norm=3.0, ema=0.9), steps=KeptLosses(Eager()))
     fit(model, data())
     for rank in ranks:
         rank.join(240)
