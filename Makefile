@@ -3,8 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo activation-statistics smoke chaos test test-clusters lint format table3 table3-short \
-	table3-as-released pilot run table figures report power status verify score collect sync dashboard doctor bench audit lock schema
+.PHONY: help setup demo activation-statistics smoke chaos test test-clusters lint format table3 table3-short table3-as-released pilot run table figures \
+	report power status check verify score collect sync dashboard doctor bench audit lock schema
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +17,7 @@ EXPERIMENT ?= table3
 INIT ?= lsuv
 ACTIVATION ?= relu
 SEED ?= 0
+CHECK ?= yes
 
 # Whether a variable says yes, such as DETERMINISTIC=1; DETERMINISTIC=0 says no.
 on = $(or $(filter 1 yes true on,$($(1))),$(if $(filter-out 0 no false off,$($(1))),$(error $(1)=$($(1)) is unknown; choose from: 1, yes, true, on, 0, no, false, off)))
@@ -39,7 +40,8 @@ endif
 AGAIN = $(subst ','\'',$(MAKEOVERRIDES))
 # After runs that ended in an error (1) the table is still written; not after wrong usage (2). A stop (3) is no failure.
 define whole
-@set -e; code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(MIRROR) $(EACH) $(2) || code=$$?; \
+@set -e; $(if $(call on,CHECK),$(REPLICATE) check experiments/$(1).yaml $(SELECT);) \
+code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(MIRROR) $(EACH) $(2) || code=$$?; \
 case $$code in \
 	0 | 1) \
 		$(REPLICATE) table experiments/$(1).yaml $(SELECT) --quiet; \
@@ -52,9 +54,9 @@ endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET OUT WANDB LOGGER DETERMINISTIC"
-	@echo "  STEP, and EXPERIMENT for run, table, figures, report, power, status, verify, score, sync, dashboard;"
-	@echo "  SAMPLE for verify; SD for power; DIRS for collect"
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET OUT WANDB LOGGER DETERMINISTIC CHECK"
+	@echo "  STEP, and EXPERIMENT for run, table, figures, report, power, status, check, verify, score,"
+	@echo "  sync, dashboard; SAMPLE for verify; SD for power; DIRS for collect"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
 
@@ -74,9 +76,7 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 demo: .venv/.installed  ## draw what an initialisation does to a deep net (about a minute); writes results/local/demo
 	@$(BIN)/python experiments/demo.py $(if $(OUT),--out "$(OUT)")
 
-activation-statistics: .venv/.installed  ## draw activations and gradients of untrained deep nets (about a minute)
-	@$(BIN)/python experiments/activation_statistics.py $(if $(OUT),--out "$(OUT)")
-
+smoke: CHECK = no
 smoke: .venv/.installed  ## run the whole grid at toy size (about a minute) to check the installation
 	$(call whole,smoke,$(if $(WANDB),,--wandb off),table3)
 
@@ -134,6 +134,9 @@ power: .venv/.installed  ## print how many seeds per cell would decide EXPERIMEN
 
 status: .venv/.installed  ## show which runs of EXPERIMENT are done, running and waiting
 	@$(REPLICATE) status experiments/$(EXPERIMENT).yaml $(SELECT)
+
+check: .venv/.installed  ## check the loss, the gradients and the data of EXPERIMENT (a minute; table3 and pilot do it first)
+	@$(REPLICATE) check experiments/$(EXPERIMENT).yaml $(SELECT)
 
 verify: .venv/.installed  ## repeat a sample of EXPERIMENT's finished runs and compare, such as: make verify SAMPLE=5
 	$(REPLICATE) verify experiments/$(EXPERIMENT).yaml $(SELECT) $(RESOURCES) $(EACH) \

@@ -57,6 +57,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "collect": results.collect,
     "sync": tools.sync,
     "dashboard": tools.dashboard,
+    "check": tools.check,
     "doctor": tools.doctor,
     "list": tools.list_names,
 }

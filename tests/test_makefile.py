@@ -48,10 +48,10 @@ def test_words_for_on_and_off() -> None:
 @pytest.mark.parametrize(
     ("code", "result", "printed"),
     [
-        (0, 0, ["matrix", "table", "figures", "report", "next: make verify EXPERIMENT=pilot OUT=a\\ b"]),
-        (1, 2, ["matrix", "table", "figures", "report"]),
-        (2, 2, ["matrix"]),
-        (3, 0, ["matrix", "stopped; to resume: make pilot OUT=a\\ b"]),
+        (0, 0, ["check", "matrix", "table", "figures", "report", "next: make verify EXPERIMENT=pilot OUT=a\\ b"]),
+        (1, 2, ["check", "matrix", "table", "figures", "report"]),
+        (2, 2, ["check", "matrix"]),
+        (3, 0, ["check", "matrix", "stopped; to resume: make pilot OUT=a\\ b"]),
     ],
 )
 def test_a_stop_is_no_failure_and_wrong_usage_writes_no_table(
@@ -64,3 +64,15 @@ def test_a_stop_is_no_failure_and_wrong_usage_writes_no_table(
     done = make("pilot", f"REPLICATE={program}", "OUT=a b")
     assert done.returncode == result
     assert [line.replace(f" REPLICATE={program}", "") for line in done.stdout.splitlines()] == printed
+
+
+def test_a_check_that_fails_stops_what_follows_and_can_be_skipped(tmp_path: Path) -> None:
+    program = tmp_path / "replicate"
+    program.write_text('#!/bin/sh\necho "$1"\n[ "$1" != check ]\n')
+    program.chmod(0o755)
+    for target in ("table3", "table3-short", "table3-as-released", "pilot"):
+        failed = make(target, f"REPLICATE={program}")
+        assert (failed.returncode, failed.stdout) == (2, "check\n")
+    for words in (["pilot", "CHECK=no"], ["smoke"]):
+        done = make(*words, f"REPLICATE={program}")
+        assert (done.returncode, done.stdout.splitlines()[:2]) == (0, ["matrix", "table"])

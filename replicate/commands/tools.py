@@ -1,6 +1,8 @@
-"""The commands for Weights & Biases, and those that describe the machine and the package."""
+"""The commands for Weights & Biases, and those that check or describe the code, the data and the machine."""
 
 from pathlib import Path
+
+from rich.console import Console
 
 from replicate.commands.common import File, Project, Select, select
 from replicate.logging_options import WandbProject
@@ -34,6 +36,16 @@ def dashboard(
 
     print(save(select(file, selection).experiment, project, dry_run))
     return 0
+
+
+def check(file: File, /, *, selection: Select = Selection()) -> int:
+    """Check code and data before a long matrix, on the CPU: loss, gradients, learning by heart, and leaks.
+
+    The exit code is 1 if a check fails. Nothing is written.
+    """
+    from replicate.checks.check import check as check_runs
+
+    return check_runs(select(file, selection).runs, selection.data_dir, Console())
 
 
 def doctor(*, out: Path = OUT, data_dir: Path = DATA_DIR) -> int:

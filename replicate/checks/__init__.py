@@ -1,0 +1,1 @@
+"""Sanity checks of the code and the data of an experiment, before a long matrix."""

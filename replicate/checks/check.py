@@ -1,0 +1,90 @@
+"""`replicate check`: sanity checks of the code and the data, in about a minute on a CPU.
+
+Three come from lectures on training networks: is the loss right before the first iteration, are the gradients those of
+the loss, and does a small net learn a few images by heart? Two look for leaks of test images and labels. Sizes and
+tolerances are our choice.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from replicate.checks.common import Finding
+from replicate.checks.copies import find_copies
+from replicate.checks.nets import check_gradients, check_losses
+from replicate.checks.trainings import learn_by_heart, learn_shuffled_labels
+from replicate.data import load
+from replicate.init import LSUVError, LSUVWarning
+from replicate.options import Options
+from replicate.report.text import count, terminal_text
+from replicate.run import Run
+from replicate.training.environment import configure
+from replicate.training.module import DivergedError
+
+STYLES = {"ok": "green", "note": "yellow", "failed": "bold red"}
+
+
+def check(runs: Sequence[Run], data_dir: Path, console: Console) -> int:
+    """Carry out all checks and print what they find.
+
+    Meant for a process of its own: it sets torch's threads, seeds and flags.
+
+    Args:
+        runs: to be checked; of several data sets, only the first is used to train.
+        data_dir: where data sets are found, and downloaded to.
+        console: shows the findings, and on a terminal what is being done.
+
+    Returns:
+        The exit code: 1 if a check failed, else 0.
+
+    Raises:
+        UsageError: a data set is missing or damaged.
+    """
+    configure(Options(Path()))  # one thread: on a busy machine more take longer
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # else it lists the devices before each training
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # it calls deprecated functions of torch
+    warnings.simplefilter("ignore", LSUVWarning)  # on small batches not every layer gets close enough to 1
+    failed = 0
+    with console.status("") as status:
+        for name, finding in findings(runs, data_dir, lambda text: status.update(terminal_text(text))):
+            failed += finding.verdict == "failed"
+            line = Text(f"{finding.verdict:<7}", STYLES[finding.verdict]) + Text(f"{name}: ", "bold")
+            console.print(line + terminal_text(finding.text), soft_wrap=True)
+            if finding.table is not None:
+                console.print(finding.table)
+    console.print(f"{count(failed, 'check')} failed" if failed else "no check failed", highlight=False)
+    return int(failed > 0)
+
+
+def findings(runs: Sequence[Run], data_dir: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Finding]]:
+    """Carry out one check after another, and yield their names and what they find.
+
+    Args:
+        runs: as in `check`.
+        data_dir: as in `check`.
+        say: called with what is being done.
+    """
+    datasets = {}
+    for name in dict.fromkeys(run.dataset for run in runs):
+        say(f"reading {name}")
+        datasets[name] = load(name, data_dir, lambda done, total: say(f"images decoded: {done:,} of {total:,}"))
+        yield f"copies in {name}", find_copies(datasets[name])
+    name, dataset = next(iter(datasets.items()))
+    mine = [run for run in runs if run.dataset == name]
+    checks: dict[str, Callable[[], Finding]] = {
+        "loss before training": partial(check_losses, mine, dataset, say),
+        "gradients": partial(check_gradients, mine, dataset, say),
+        "images by heart": partial(learn_by_heart, mine, dataset),
+        "shuffled labels": partial(learn_shuffled_labels, mine, dataset),
+    }
+    for name, find in checks.items():
+        say(name)
+        try:
+            yield name, find()
+        except (DivergedError, LSUVError) as error:
+            yield name, Finding("failed", str(error))

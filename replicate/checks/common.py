@@ -1,0 +1,65 @@
+"""What the checks share: their findings, a few images, and a small net that learns surely and quickly."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from rich.table import Table
+
+from replicate.data.datamodule import DeviceData
+from replicate.data.dataset import Dataset
+from replicate.run import Run
+from replicate.training.build import build_data, build_net, init_net_
+from replicate.training.module import Classifier
+
+Verdict = Literal["ok", "note", "failed"]
+Say = Callable[[str], None]  # shows what is being done
+
+# To save time: as in the runs, LSUV takes a core half a minute for a net of full width.
+LSUV: dict[str, Any] = {"lsuv_batch_size": 16, "lsuv_tol": 0.1}
+
+# Ours. Model, preprocessing and scale of the input are those of the experiment.
+SMALL: dict[str, Any] = {
+    **{"init": "lsuv", "activation": "tanh", "seed": 0, "width": 0.125, "dropout": 0.0, "pad": 0, "mirror": False},
+    **{"batch_size": 20, "iterations": 300, "milestones": (), "lr": 0.02, "momentum": 0.9, "weight_decay": 0.0},
+    **{"clip_norm": None, "precision": "32-true", "ema": 0.0, "test_mirror": False, **LSUV},
+    **{"zoom": 0.0, "colour_jitter": 0.0, "cutout": 0},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found.
+
+    Args:
+        verdict: `ok`; `note`: something to know; `failed`: an error in the code or the data.
+        text: one sentence with the figures.
+        table: more figures.
+    """
+
+    verdict: Verdict
+    text: str
+    table: Table | None = None
+
+
+def sample(dataset: Dataset, train: int, test: int) -> Dataset:
+    """Draw some training and test images of a data set: always the same, and fewer if it has fewer."""
+    rng = np.random.default_rng(0)
+    first = rng.permutation(len(dataset.train_labels))[:train]
+    second = rng.permutation(len(dataset.test_labels))[:test]
+    return replace(
+        dataset,
+        train_images=dataset.train_images[first],
+        train_labels=dataset.train_labels[first],
+        test_images=dataset.test_images[second],
+        test_labels=dataset.test_labels[second],
+    )
+
+
+def start(run: Run, dataset: Dataset) -> tuple[Classifier, DeviceData]:
+    """Build the net and the data of a run, and initialise the net, as a training on the CPU does."""
+    data = build_data(run, dataset, "cpu")
+    net = build_net(run, len(dataset.classes), "cpu")
+    init_net_(net, run, data)
+    return Classifier(net, run), data
