@@ -3,8 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo activation-statistics smoke chaos test test-clusters lint format table3 table3-short table3-as-released pilot run table figures \
-	report power status check verify score collect sync dashboard doctor bench audit lock schema
+.PHONY: help setup demo activation-statistics smoke chaos test test-clusters lint format table3 table3-short \
+	table3-as-released pilot run table figures report power status check verify score collect sync dashboard doctor bench audit lock schema
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -75,6 +75,9 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 
 demo: .venv/.installed  ## draw what an initialisation does to a deep net (about a minute); writes results/local/demo
 	@$(BIN)/python experiments/demo.py $(if $(OUT),--out "$(OUT)")
+
+activation-statistics: .venv/.installed  ## draw activations and gradients of untrained deep nets (about a minute)
+	@$(BIN)/python experiments/activation_statistics.py $(if $(OUT),--out "$(OUT)")
 
 smoke: CHECK = no
 smoke: .venv/.installed  ## run the whole grid at toy size (about a minute) to check the installation
