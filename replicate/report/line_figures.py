@@ -54,11 +54,12 @@ class Picture(NamedTuple):
 
 
 def line_style(row: int, *, dashes: bool = True, markers: bool = False) -> dict[str, Any]:
-    """The colour, dashes and marker of a row of the table."""
+    """The colour, dashes and marker of a row of the table. Fifty rows have different colours or dashes."""
     colours = sns.color_palette("colorblind")
+    again, place = divmod(row, len(colours))
     return {
-        "color": colours[row % len(colours)],
-        "linestyle": DASHES[row % len(DASHES)] if dashes else "-",
+        "color": colours[place],
+        "linestyle": DASHES[(row + again) % len(DASHES)] if dashes else "-",
         "marker": MARKERS[row % len(MARKERS)] if markers else "",
         **MARKER,
     }

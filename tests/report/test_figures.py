@@ -12,7 +12,7 @@ from replicate.experiment import Experiment, TableSpec
 from replicate.report.charts import read_charts
 from replicate.report.document import Document, document
 from replicate.report.figures import MEAN_AT, PAPER_AT, draw, heat_map, strip
-from replicate.report.line_figures import curves, layers, weight_spectra
+from replicate.report.line_figures import curves, layers, line_style, weight_spectra
 
 PLAIN = ["accuracy", "accuracy_by_init", "curves", "init_variance"]
 LAYER_FIGURES = ["layer_variance", "layer_gradient", "weight_spectra"]
@@ -202,3 +202,8 @@ def test_layers_and_spectra_at_the_start_and_later(small: Experiment, tmp_path: 
     assert [before.is_dashed(), after.is_dashed()] == [True, False]
     spectra = [chart["lines"][0]["y"] for chart in charts["spectra"]["conv1"]]
     assert [[*one.get_ydata()] for one in (before, after)] == spectra
+
+
+def test_many_rows_have_different_lines() -> None:
+    looks = [(*look["color"], str(look["linestyle"])) for look in map(line_style, range(50))]
+    assert len(set(looks)) == 50
