@@ -40,8 +40,9 @@ endif
 AGAIN = $(subst ','\'',$(MAKEOVERRIDES))
 # After runs that ended in an error (1) the table is still written; not after wrong usage (2). A stop (3) is no failure.
 define whole
-@set -e; $(if $(call on,CHECK),$(REPLICATE) check experiments/$(1).yaml $(SELECT);) \
-code=0; $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(MIRROR) $(EACH) $(2) || code=$$?; \
+@set -e; code=0; $(if $(call on,CHECK),$(REPLICATE) check experiments/$(1).yaml $(SELECT) || code=$$?;) \
+[ $$code -ne 1 ] || echo 'to carry out the runs all the same: make $@ $(AGAIN) CHECK=no'; [ $$code -eq 0 ] || exit $$code; \
+ $(REPLICATE) matrix experiments/$(1).yaml $(SELECT) $(RESOURCES) $(MIRROR) $(EACH) $(2) || code=$$?; \
 case $$code in \
 	0 | 1) \
 		$(REPLICATE) table experiments/$(1).yaml $(SELECT) --quiet; \

@@ -154,8 +154,8 @@ def main(*, units: int = 4096, out: Path = Path("results/local/activation-statis
         units: Units of each layer.
         out: Output folder.
     """
-    if units < 1:
-        raise UsageError(f"--units must be at least 1, not {units}")
+    if units < 2:  # one unit may be dead for all inputs
+        raise UsageError(f"--units must be at least 2, not {units}")
     console = Console()
     isolate()
     make_folder(out)

@@ -41,10 +41,11 @@ Row = tuple[str, Tensor]  # name; images (8, 3, h, w)
 def pick(dataset: Dataset) -> Tensor:
     """Return the index of a training image of each of the first classes, eight in all."""
     labels = torch.tensor(dataset.train_labels)
-    classes = min(IMAGES, len(dataset.classes))
-    return torch.tensor([
-        int((labels == number % classes).nonzero()[number // classes]) for number in range(IMAGES)
-    ])  # fmt: skip
+    classes, picked = min(IMAGES, len(dataset.classes)), []
+    for number in range(IMAGES):
+        mine = (labels == number % classes).nonzero()
+        picked.append(int(mine[number // classes % len(mine)]))
+    return torch.tensor(picked)
 
 
 def preprocessed(dataset: Dataset) -> Iterator[Row]:

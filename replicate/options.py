@@ -83,7 +83,8 @@ class Resources:
         checkpoint_seconds: Seconds between two checkpoints of a run (default: 60).
         step: Training-step backend; auto is a CUDA graph on a GPU and eager elsewhere (default: auto).
         deterministic: Use deterministic GPU kernels, which are slower. Runs on a CPU are always deterministic.
-        save_probabilities: Store the class probabilities of the test images, for `replicate ensemble`.
+        save_probabilities: Store the class probabilities of the test images, for `replicate ensemble`. Runs that have
+            finished are not repeated for it.
 
     Raises:
         UsageError: a value is out of range, or two options contradict each other.

@@ -80,7 +80,9 @@ class Run:
     pad: Annotated[int, Field(ge=0, le=32, description="zero pixels on each side before the random crop"), WHOLE] = 8
     mirror: Annotated[bool, Field(description="mirror training images with probability 1/2")] = True
     zoom: Annotated[float, Field(ge=0, le=0.9, description="scale training images by 1 - zoom to 1 + zoom")] = 0.0
-    colour_jitter: Annotated[float, Field(ge=0, le=1, description="strength of random contrast and brightness")] = 0.0
+    colour_jitter: Annotated[
+        float, Field(ge=0, le=1, description="strength of random factors on images and shifts of channels")
+    ] = 0.0
     cutout: Annotated[int, Field(ge=0, le=32, description="side of a square set to zero; 0: none"), WHOLE] = 0
     dropout: Annotated[
         float, Field(ge=0, le=0.95, description="probability at every dropout, the input's included")
@@ -101,7 +103,7 @@ class Run:
         Annotated[float, Field(ge=1e-9, le=1e9)] | None, Field(description="gradient-norm clipping; null: none")
     ] = None
     ema: Annotated[
-        float, Field(ge=0, le=0.99999, description="decay of an average of the weights, which is tested; 0: none")
+        float, Field(ge=0, le=0.99999, description="decay of an average of the weights, which only tests use; 0: none")
     ] = 0.0
     test_mirror: Annotated[
         bool, Field(description="test on each image and its mirror image, with the mean probabilities")

@@ -157,7 +157,7 @@ def test_it_writes_the_picture_and_the_numbers(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.count("are all equal with zeros") == len(ACTIVATIONS)
 
 
-@pytest.mark.parametrize("words", [["--units", "0"], ["--out", "/dev/null/out"]])
+@pytest.mark.parametrize("words", [["--units", "1"], ["--out", "/dev/null/out"]])
 def test_wrong_usage_is_one_sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(activation_statistics.app, words) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -10,17 +10,19 @@ from torch import Tensor
 
 from replicate.checks.common import LSUV, SMALL, Finding, Say, sample, start
 from replicate.data.dataset import Dataset
+from replicate.init import LSUVError
 from replicate.report.text import cell_name, count, display_name
 from replicate.run import Run
 from replicate.training.module import Classifier
 
+IMAGES = 32  # of the training set: whitening by few images does not suit others
 LARGE = 2.0  # times ln(classes): a loss that is marked
 STEP = 1e-9  # of the finite differences: so small that hardly any kink of ReLU, maxout or max-pooling lies within
 MAX_ERROR = 1e-3  # of a derivative; rounding makes about 1e-7
 
 
 def check_losses(runs: Sequence[Run], dataset: Dataset, say: Say) -> Finding:
-    """Measure the loss of each cell on test images before the first iteration, without dropout.
+    """Measure the loss of each cell on training images before the first iteration, without dropout.
 
     The loss begins at ln(classes) only if the logits hardly vary, and far above it if they vary much. Neither is an
     error. What fails is a loss that is not finite, or that is no softmax cross-entropy: with every class as the label
@@ -33,16 +35,21 @@ def check_losses(runs: Sequence[Run], dataset: Dataset, say: Say) -> Finding:
         dataset: theirs.
         say: called with the name of each cell.
     """
-    few, n = sample(dataset, train=1000, test=32), len(dataset.classes)
+    few, n = sample(dataset, train=1000, test=1), len(dataset.classes)
     losses: dict[tuple[str, str], tuple[float, float]] = {}  # loss, variance of the logits
     wrong = []
     for (init, activation), run in {(run.init, run.activation): run for run in reversed(runs)}.items():
         say(cell_name(init, activation))
-        module, data = start(replace(run, **LSUV), few)
+        try:
+            module, data = start(replace(run, **LSUV), few)
+        except LSUVError as error:
+            wrong.append(f"{cell_name(init, activation)}: {error}")
+            continue
+        labels = data.train_labels[:IMAGES]
         with torch.no_grad():
-            logits = module.eval().net(data.test_images)
-            loss = module.loss(logits, data.test_labels).item()
-            mean = sum(module.loss(logits, torch.full_like(data.test_labels, label)).item() for label in range(n)) / n
+            logits = module.eval().net(data.train_images[:IMAGES])
+            loss = module.loss(logits, labels).item()
+            mean = sum(module.loss(logits, torch.full_like(labels, label)).item() for label in range(n)) / n
         most = math.log(n) + (logits.amax(1) - logits.mean(1)).mean().item()
         losses[init, activation] = (loss, logits.var().item())
         if not math.isfinite(loss):
@@ -58,7 +65,9 @@ def check_losses(runs: Sequence[Run], dataset: Dataset, say: Say) -> Finding:
     text = f"{min(found):.3f} to {max(found):.3f} in {count(len(found), 'cell')}, where ln({n}) = {math.log(n):.3f}"
     if max(found) > high:
         text += "; large ones (*) come from the initialisation and are no error"
-    small = f"one seed, {len(few.test_labels)} images, LSUV on batches of {LSUV['lsuv_batch_size']}"
+    small = (
+        f"one seed, {min(IMAGES, len(few.train_labels))} training images, LSUV on batches of {LSUV['lsuv_batch_size']}"
+    )
     return Finding("ok", f"{text}; {small}", table)
 
 
@@ -82,15 +91,15 @@ def check_gradients(runs: Sequence[Run], dataset: Dataset, say: Say) -> Finding:
 
     Args:
         runs: give the activations.
-        dataset: four of its test images are used.
+        dataset: four of its training images are used.
         say: called with the name of each activation.
     """
-    few, activations = sample(dataset, train=200, test=4), list(dict.fromkeys(run.activation for run in runs))
+    few, activations = sample(dataset, train=200, test=1), list(dict.fromkeys(run.activation for run in runs))
     errors = []
     for activation in activations:
         say(display_name(activation))
         module, data = start(replace(runs[0], **{**SMALL, "init": "orthonormal_msra", "activation": activation}), few)
-        error, name = _largest_error(module.double(), data.test_images.double(), data.test_labels)
+        error, name = _largest_error(module.double(), data.train_images[:4].double(), data.train_labels[:4])
         errors.append((error, f"{name} with {display_name(activation)}"))
     error, place = max(errors)
     text = f"largest relative error {error:.1e} ({place}), limit {MAX_ERROR:g}; {count(len(activations), 'activation')}"

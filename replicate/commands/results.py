@@ -134,7 +134,7 @@ def score(file: File, /, *, selection: Select = Selection()) -> int:
 
 
 def ensemble(file: File, /, *, selection: Select = Selection(), to: To = None) -> int:
-    """Average the class probabilities of each cell's seeds: accuracy, calibration and disagreement of the runs.
+    """Average the class probabilities of each cell's converged seeds: accuracy, calibration and disagreement.
 
     The runs must have been carried out with --save-probabilities. The numbers are also written to ensemble.csv.
     """
@@ -143,7 +143,7 @@ def ensemble(file: File, /, *, selection: Select = Selection(), to: To = None) -
 
     selected, records = select_finished("ensemble", file, selection)
     labels_of = cache(partial(load_test_labels, data_dir=selection.data_dir))
-    found = find_ensembles(selected.experiment, records, selected.out, labels_of)
+    found = find_ensembles(selected.experiment, selected.runs, records, selected.out, labels_of)
     print_ensembles(found, Console())
     with writing_to(to or selected.out) as folder:
         path = write_ensembles(found, folder / "ensemble.csv")

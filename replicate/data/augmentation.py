@@ -36,7 +36,7 @@ class Augmentation:
 
 
 def jitter_colours(images: Tensor, numbers: Tensor, strength: float, deviation: float) -> Tensor:
-    """Change the contrast of each image and the brightness of each of its three channels.
+    """Multiply all values of each image by a random factor, and shift each of its three channels.
 
     x becomes x · (1 + strength · u) + strength · deviation · v, where u, of the image, and v, of the channel, are
     uniform on -1 to 1. This is our choice.

@@ -45,7 +45,7 @@ FACTS = {
     "prelu": _rectifier(0.25),
     "elu": Facts(-1.0, math.inf, False, (4.54e-5, 1.0)),
     "selu": Facts(-1.7581, math.inf, False, (7.982e-5, 1.0507), 0.75),
-    "silu": Facts(-0.27846, math.inf, False, (-4.085e-4, 1.00041)),
+    "silu": Facts(-0.27846, math.inf, False, (-4.086e-4, 1.00041)),
     "gelu": Facts(-0.16997, math.inf, False, (0.0, 1.0)),
 }
 

@@ -71,7 +71,7 @@ def read_charts(doc: Document, out: Path) -> dict[str, Any]:
                 for quantity in ("variance", "gradient_norm"):
                     layers[quantity][snapshot.iteration].append((cell, layer.name, getattr(layer, quantity)))
                 if snapshot.iteration == 0 or snapshot is snapshots[-1]:
-                    if layer.dead is not None:
+                    if layer.dead is not None and layer.piece == 0:  # all pieces of a layer have the same number
                         dead[run["run"]["activation"]][snapshot.iteration > 0].append(layer.dead)
                     last = max(1, len(layer.singular_values) - 1)
                     ranked = [(cell, rank / last, value) for rank, value in enumerate(layer.singular_values)]

@@ -1,8 +1,6 @@
 """`replicate ensemble`: the mean of the seeds' class probabilities, next to the single runs."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -15,12 +13,13 @@ from rich.table import Column, Table
 
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
+from replicate.report.document import document
 from replicate.report.render import to_csv
-from replicate.report.text import cell_name, count, terminal_text
+from replicate.report.text import count, terminal_text
 from replicate.run import Run
 from replicate.store.files import write_atomically
-from replicate.store.measurements import Labels, read_predictions
-from replicate.store.result import BadRecordError, reason_of
+from replicate.store.measurements import Labels, Predictions, read_predictions
+from replicate.store.result import BadRecordError, Result, reason_of
 from replicate.store.run_folder import Records, RunFolder
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
@@ -49,19 +48,18 @@ class Ensemble(NamedTuple):
     disagreement: float
 
     @classmethod
-    def of(cls, cell: str, members: Sequence[Probabilities], labels: Labels) -> "Ensemble":
-        """Compare the members with their ensemble, given the true classes (n,)."""
-        exact = [member.astype(np.float64) for member in members]
+    def of(cls, cell: str, members: Sequence[Predictions], labels: Labels) -> "Ensemble":
+        """Compare the members, whose probabilities all have the same shape, with their ensemble; labels (n,)."""
+        exact = [np.asarray(member.probabilities, dtype=np.float64) for member in members]
         mean = np.mean(exact, axis=0)
-        classes = [member.argmax(1) for member in exact]
         return cls(
             cell,
             len(members),
-            fmean(100 * float((found == labels).mean()) for found in classes),
+            fmean(100 * float(member.correct(labels).mean()) for member in members),
             100 * float((mean.argmax(1) == labels).mean()),
             fmean(100 * calibration_error(member, labels) for member in exact),
             100 * calibration_error(mean, labels),
-            fmean(100 * float((one != other).mean()) for one, other in combinations(classes, 2)),
+            fmean(100 * float((one.classes != other.classes).mean()) for one, other in combinations(members, 2)),
         )
 
 
@@ -81,44 +79,51 @@ def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def find_ensembles(
-    experiment: Experiment, records: Records, out: Path, labels_of: Callable[[str], Labels]
+    experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, labels_of: Callable[[str], Labels]
 ) -> list[Ensemble]:
-    """Make an ensemble of the finished runs of each cell that has at least two with probabilities.
+    """Make an ensemble of the converged runs of each cell that has at least two with probabilities.
 
     Args:
         experiment: names the axes of the table.
+        runs: of the table.
         records: of the runs, from `out`.
         out: the output folder.
         labels_of: test labels of a data set, by the name that a run gives it.
 
     Raises:
-        UsageError: no cell has two such runs, a file cannot be read, or the test labels are not available.
+        UsageError: no cell has two such runs, a file cannot be read, the test labels are not available, or the records
+            make no table.
     """
-    cells: dict[Run, list[Probabilities]] = defaultdict(list)
-    tested = [result for result in records.results.values() if result.test_accuracy is not None]
-    for result in tested:
-        folder = RunFolder.of(out, result.run)
-        try:
-            predictions = read_predictions(folder)
-            predictions.correct(labels_of(result.run.dataset))  # raises for other labels
-        except FileNotFoundError:
-            continue
-        except (BadRecordError, OSError) as error:
-            raise UsageError(f"{result.run.run_id}: {reason_of(error)}") from None
-        if predictions.probabilities is not None:
-            cells[replace(result.run, seed=0)].append(predictions.probabilities)
-    if all(len(members) < 2 for members in cells.values()):
-        stored = sum(map(len, cells.values()))
-        problem = f"{count(stored, 'run')} of {len(tested)} in {out} {'has' if stored == 1 else 'have'} probabilities"
+    found, stored = [], 0
+    for cell in document(experiment, runs, records)["cells"]:
+        results = [records.results[run_id] for run_id in cell["run_ids"]]
+        read = (_read(result, out, labels_of) for result in results if result.status == "converged")
+        members = [predictions for predictions in read if predictions is not None]
+        stored += len(members)
+        if len(members) > 1:
+            found.append(Ensemble.of(cell["name"], members, labels_of(results[0].run.dataset)))
+    if not found:
         raise UsageError(
-            f"{problem}, but an ensemble needs two seeds of a cell; carry out several seeds with: replicate matrix "
-            "FILE --save-probabilities"
+            f"no cell has two converged runs with probabilities ({count(stored, 'run')} in {out} in all); carry out "
+            "several seeds with --save-probabilities, in another --out if they have finished without"
         )
-    axes = (experiment.table.rows, experiment.table.columns)
-    return [
-        Ensemble.of(cell_name(*(getattr(run, axis) for axis in axes)), members, labels_of(run.dataset))
-        for run, members in cells.items() if len(members) > 1
-    ]  # fmt: skip
+    return found
+
+
+def _read(result: Result, out: Path, labels_of: Callable[[str], Labels]) -> Predictions | None:
+    """Read the predictions of a run; None if it has no probabilities."""
+    try:
+        predictions = read_predictions(RunFolder.of(out, result.run))
+        if predictions.probabilities is None:
+            return None
+        if predictions.probabilities.shape[1] != result.classes:
+            raise BadRecordError(f"its probabilities are not of {result.classes} classes")
+        predictions.correct(labels_of(result.run.dataset))  # raises for other labels
+    except FileNotFoundError:
+        return None
+    except (BadRecordError, OSError) as error:
+        raise UsageError(f"{result.run.run_id}: {reason_of(error)}") from None
+    return predictions
 
 
 def print_ensembles(found: Sequence[Ensemble], console: Console) -> None:

@@ -15,11 +15,11 @@ from replicate.store.result import Result
 Section = dict[str, Any]  # of the document
 VERDICTS = (*JUDGED, "not judged", "not comparable", "supported", "contradicted", "undecided")  # in this order
 GENERATED = "The images are generated, so these numbers mean nothing. They only show that the software works."
-AUGMENTATIONS = ("zoom", "colour_jitter", "cutout")  # beyond the paper's
+MORE = ("zoom", "colour_jitter", "cutout", "ema", "test_mirror")  # beyond the paper; off by default
 PROTOCOL_TEXTS = {
     "schedule": "{iterations} iterations of {batch_size} images; learning rate {lr}{steps}; momentum {momentum}; "
     "weight decay {weight_decay}",
-    "preprocessing": "{preprocessing}, times {input_scale}{augmentation}",
+    "preprocessing": "{preprocessing}, times {input_scale}{more}",
     "network": "{model}, width {width}",
     "precision": "{precision}",
     "summary": "{data_label}, {model} at width {width}, {iterations} iterations, {precision}",
@@ -59,8 +59,8 @@ def shared_protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterab
     texts |= {"data_label": label, **{name: display_name(value) for name, value in settings.items()}}
     is_constant = settings.get("milestones") == ()
     texts["steps"] = "" if is_constant else f", times {texts['lr_factor']} at {texts['milestones']}"
-    extra = [f"{name.replace('_', ' ')} {texts[name]}" for name in AUGMENTATIONS if settings.get(name)]
-    texts["augmentation"] = f"; with {', '.join(extra)}" if extra else ""
+    extra = [f"{name.replace('_', ' ')} {texts[name]}" for name in MORE if settings.get(name)]
+    texts["more"] = f"; with {', '.join(extra)}" if extra else ""
     return {
         "data_label": label,
         "dataset": runs[0].dataset,

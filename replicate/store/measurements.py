@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from replicate.store.result import BadRecordError
 from replicate.store.run_folder import LAYERS, PREDICTIONS, RunFolder
 
 # One row per evaluation of the test set. Accuracies are in %, losses in nats. The training columns are means since the
-# previous row, with dropout and augmentation; the test columns are of the plain test images without dropout.
+# previous row, with dropout and augmentation; the test columns are of the plain test images without dropout (see the
+# settings `ema` and `test_mirror`).
 COLUMNS = ("iteration", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 LAYERS_SCHEMA = 1
@@ -173,12 +175,15 @@ class Predictions:
         return np.asarray(self.classes == labels)
 
     def to_npz(self) -> bytes:
-        """The content of `predictions.npz`, for `numpy.load`: an array per field, without `probabilities` if None."""
+        """The content of `predictions.npz`, for `numpy.load`: an array per field.
+
+        Probabilities are left out if there are none, or if the file would become too large to be read.
+        """
         dtype = next(one for one in CLASS_DTYPES if self.classes.max(initial=0) <= np.iinfo(one).max)
         file = io.BytesIO()
         arrays: dict[str, npt.NDArray[Any]] = {"classes": self.classes.astype(dtype)}
         arrays["labels_sha256"] = np.array(self.labels_sha256)
-        if self.probabilities is not None:
+        if self.probabilities is not None and self.probabilities.nbytes < MAX_BYTES // 2:
             arrays["probabilities"] = self.probabilities
         np.savez(file, **arrays)  # type: ignore[arg-type]  # none is its other argument, allow_pickle
         return file.getvalue()
@@ -191,18 +196,22 @@ def read_predictions(folder: RunFolder) -> Predictions:
         BadRecordError: it is cut off or something else; the message names the file and what is wrong.
         OSError: there is none, or it is not a plain file of the right size.
     """
-    path = folder.path / PREDICTIONS
-    content = folder.read(PREDICTIONS)
+    return parse_predictions(folder.read(PREDICTIONS), folder.path / PREDICTIONS)
+
+
+def parse_predictions(content: bytes, path: Path | None = None) -> Predictions:
+    """Parse the content of a `predictions.npz`; `path` is for the message of the BadRecordError."""
     try:
         with np.load(io.BytesIO(content)) as archive:
             if sum(member.file_size for member in archive.zip.infolist()) > MAX_BYTES:
                 raise ValueError("it unpacks to too many bytes")
             classes, digest = archive["classes"], archive["labels_sha256"]
             probabilities = archive.get("probabilities")
-        if probabilities is not None and (
-            probabilities.dtype != np.float16 or probabilities.ndim != 2 or len(probabilities) != len(classes)
-        ):
-            raise ValueError("its probabilities have another type or shape")
+        if probabilities is not None:
+            if probabilities.dtype != np.float16 or probabilities.ndim != 2 or len(probabilities) != len(classes):
+                raise ValueError("its probabilities have another type or shape")
+            if not (probabilities.shape[1] and np.all((probabilities >= 0) & (probabilities <= 1))):
+                raise ValueError("its probabilities are not all between 0 and 1")
         if classes.ndim != 1 or classes.dtype not in CLASS_DTYPES or digest.ndim or digest.dtype != np.dtype("<U64"):
             raise ValueError("wrong types of arrays")
         check_digest(str(digest))

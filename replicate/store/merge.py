@@ -8,6 +8,7 @@ from pathlib import Path
 from replicate.errors import UsageError
 from replicate.store.files import prepare_output_folder
 from replicate.store.lease import acquire, remove_expired
+from replicate.store.measurements import parse_predictions
 from replicate.store.owner import LeaseWatch, Owner
 from replicate.store.result import BadRecordError, Result, read_result
 from replicate.store.run_folder import CURVE, LAYERS, PREDICTIONS, RunFolder, recorded
@@ -35,8 +36,20 @@ class RunCopy:
     def differences(self, other: "RunCopy") -> list[str]:
         """Name what both copies have and what differs between them."""
         pairs = {name: (getattr(self.result, name), getattr(other.result, name)) for name in (*YIELD, *NOT_IN_ALL)}
-        pairs |= {name: (content, other.files.get(name)) for name, content in self.files.items()}
+        pairs[CURVE] = (self.files.get(CURVE), other.files.get(CURVE))
+        pairs[PREDICTIONS] = (self.predicted(), other.predicted())
+        if self.result.sources == other.result.sources:  # other versions of the code may measure more of the layers
+            pairs[LAYERS] = (self.files.get(LAYERS), other.files.get(LAYERS))
         return [name for name, pair in pairs.items() if pair[0] != pair[1] and (name in YIELD or None not in pair)]
+
+    def predicted(self) -> object:
+        """What the run predicts, to compare; probabilities are not, because a run may leave them out."""
+        content = self.files.get(PREDICTIONS)
+        try:
+            found = parse_predictions(content) if content is not None else None
+        except BadRecordError:
+            return content
+        return found and (found.classes.tolist(), found.labels_sha256)
 
 
 @dataclass(slots=True)
@@ -127,7 +140,8 @@ def _merge_run(folders: Iterable[RunFolder], target: RunFolder, report: MergeRep
         if present is not None and (present.result.final or not finished):
             report.present.append(target.run_id)
             return
-        best = (finished or found)[0]
+        # the first one, or one with probabilities
+        best = max(finished or found, key=lambda copy: len(copy.files.get(PREDICTIONS, b"")))
         for name in FILES:
             if name in best.files:
                 lease.write(name, best.files[name])

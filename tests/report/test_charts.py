@@ -96,3 +96,13 @@ def test_outcomes_of_runs_that_did_not_converge(small: Experiment) -> None:
     ]
     doc = document(small, small.runs(), make_records([make_result(runs[0], 10.0)]))
     assert [one["text"] for one in outcomes(doc)] == ["at chance"]
+
+
+def test_dead_units_of_a_maxout_layer_count_once(tmp_path: Path, small: Experiment, relu: list[Result]) -> None:
+    def entry(name: str, piece: int, dead: float | None) -> dict[str, object]:
+        return {**layer(name, piece), "dead": dead}
+
+    before = [entry("conv1", 0, 0.0), entry("fc1", 0, 0.5), entry("fc1", 1, 0.5), entry("fc2", 0, None)]
+    after = [entry("conv1", 0, 0.25)]
+    write_layers(tmp_path / "runs" / relu[0].run.run_id, relu[0], {0: before, 7: [entry("conv1", 0, 1.0)], 9: after})
+    assert read(tmp_path, small, relu[:1])[1]["dead"] == {"relu": ([0.0, 0.5], [0.25])}

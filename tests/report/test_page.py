@@ -14,7 +14,7 @@ import pytest
 from command_lines import parse
 from made_up_records import LABELS, ROOT, make_records, make_result, many, write_predictions
 
-from replicate.experiment import Experiment
+from replicate.experiment import Experiment, TableSpec
 from replicate.matrix.plan import Selected
 from replicate.names import INITS
 from replicate.options import OUT, Selection
@@ -258,3 +258,11 @@ def test_the_command_gives_exactly_the_runs_of_the_cell(
     wanted = {run for run in asked if all(getattr(run, key) == cell[key] for key in cell)}
     assert wanted
     assert runs(page.matrix_command(file, selection, OUT, cell)) == wanted
+
+
+def test_the_batch_size_may_be_an_axis(tmp_path: Path) -> None:
+    grid = {"batch_size": (4, 8), "init": ("lsuv",)}
+    experiment = Experiment(name="a", grid=grid, run={"activation": "relu"}, table=TableSpec("batch_size", "init"))
+    doc = document(experiment, experiment.runs(), make_records([make_result(run, 50.0) for run in experiment.runs()]))
+    page.write_report(doc, tmp_path, tmp_path / "report", lambda fixed=None: "", lambda dataset: None)
+    assert "of a training batch" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")

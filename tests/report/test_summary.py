@@ -25,8 +25,10 @@ def test_the_header_names_what_most_runs_share() -> None:
 
 def test_the_header_names_augmentations_beyond_the_paper() -> None:
     assert shared_protocol(RUNS, [], AXES)["shown"]["preprocessing"] == "gcn-mean-image, times 0.7"
-    runs = [replace(run, zoom=0.2, cutout=8) for run in RUNS]
-    assert shared_protocol(runs, [], AXES)["shown"]["preprocessing"].endswith("times 0.7; with zoom 0.2, cutout 8")
+    runs = [replace(run, zoom=0.2, cutout=8, test_mirror=True) for run in RUNS]
+    assert shared_protocol(runs, [], AXES)["shown"]["preprocessing"].endswith(
+        "times 0.7; with zoom 0.2, cutout 8, test mirror on"
+    )
 
 
 def test_two_data_sets_are_refused_and_named() -> None:

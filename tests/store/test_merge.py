@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from workers import put, record
 
@@ -13,6 +14,7 @@ from replicate.errors import UsageError
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.lease import acquire
+from replicate.store.measurements import Predictions
 from replicate.store.merge import merge
 from replicate.store.owner import Owner
 from replicate.store.run_folder import RunFolder
@@ -80,6 +82,28 @@ def test_conflicts_are_named_and_the_rest_is_copied(tmp_path: Path, capsys: pyte
     before = contents(out)
     assert len(merge([b], out).conflicts) == 1
     assert contents(out) == before
+
+
+def test_copies_may_differ_in_probabilities_and_in_what_other_code_measures(tmp_path: Path) -> None:
+    plain, more, other, out = (tmp_path / name for name in ("plain", "more", "other", "out"))
+    predicted = Predictions(np.array([3, 1]), "a" * 64)
+    contents = {
+        plain: predicted,
+        more: replace(predicted, probabilities=np.eye(4, dtype=np.float16)[[3, 1]]),
+        other: replace(predicted, classes=np.array([3, 2])),
+    }
+    for folder, content in contents.items():
+        measured = {"layers.json": "{}" if folder == plain else '{"dead": 0}'}
+        sources = ("1" if folder == plain else "2") * 64
+        run = place(folder, ONE, {"curve.csv": "1\n", **measured}, sources=sources)
+        (run.path / "predictions.npz").write_bytes(content.to_npz())
+    assert merge([plain, more], out).copied == [ONE.run_id]
+    assert (RunFolder.of(out, ONE).path / "predictions.npz").read_bytes() == contents[more].to_npz()
+    (conflict,) = merge([more, other], tmp_path / "conflict").conflicts
+    assert conflict.endswith("differ in predictions.npz")
+    place(other, TWO, {"layers.json": "{}"}, sources="2" * 64)
+    place(more, TWO, {"layers.json": "{ }"}, sources="2" * 64)
+    assert any(line.endswith("differ in layers.json") for line in merge([more, other], tmp_path / "two").conflicts)
 
 
 def test_runs_in_progress_are_skipped(tmp_path: Path) -> None:
