@@ -194,6 +194,6 @@ class Options:
 
     def plain(self) -> dict[str, str | int | float]:
         """Return the options as plain data for a record, without folders and without what the record has elsewhere."""
-        without = ("out", "data_dir", "logging", "graph_failure")
+        without = ("out", "data_dir", "logging", "save_probabilities", "graph_failure")
         kept = {key: value for key, value in asdict(self).items() if key not in without}
         return kept | {"logger": self.logging.logger, "wandb": self.logging.mode, "deterministic": self.strict}

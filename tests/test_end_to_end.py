@@ -26,7 +26,7 @@ def test_interrupted_and_started_again_the_matrix_ends_in_its_table(
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(EXPERIMENT)
     out = Path("results/local/tiny")
-    command = ["matrix", "tiny.yaml", "--devices", "cpu", "--per-device", "2", "--wandb", "off", "--save-probabilities"]
+    command = ["matrix", "tiny.yaml", "--devices", "cpu", "--per-device", "2", "--wandb", "off"]
 
     def interrupt() -> None:
         while not list(out.glob("runs/*/result.json")):
@@ -63,11 +63,3 @@ def test_interrupted_and_started_again_the_matrix_ends_in_its_table(
     assert cells == {("lsuv", "relu"), ("msra", "relu"), ("msra", "maxout")}
     assert main(["score", "tiny.yaml"]) == 0
     assert "records; the table from them is the same, byte for byte" in capsys.readouterr().out
-
-    # a second seed makes an ensemble
-    more = ["--only", "init=msra", "activation=relu", "--set", "seed=0,1"]
-    assert main([*command, *more]) == 0
-    assert main(["ensemble", "tiny.yaml", *more]) == 0
-    with (out / "ensemble.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    assert (row["cell"], row["members"]) == ("MSRA × ReLU", "2")

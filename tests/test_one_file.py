@@ -65,7 +65,7 @@ def train_by_package(run: Run, dataset: Dataset, dtype: torch.dtype, device: str
     model = Classifier(net, run, steps=KeptLosses(Eager()))
     with contextlib.suppress(DivergedError):
         fit(model, data)
-        accuracy = 100 * (model.predictions() == torch.tensor(dataset.test_labels)).double().mean().item()
+        accuracy = 100 * (model.predictions()[0] == torch.tensor(dataset.test_labels)).double().mean().item()
     return Trained(initial, parameters(net), list(takewhile(math.isfinite, model.steps.losses)), accuracy)
 
 

@@ -21,7 +21,10 @@ from replicate.training.logger import Logger, errors_are_printed
 FINISH_SECONDS = 300  # if the network is gone at the end, a run waits this long for it, not forever
 HISTOGRAMS = {key: f"layers/log10_{key}" for key in ("variance", "gradient_norm")}
 SUMMARY = ("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second")
-LAYER_COLUMNS = ("iteration", "position", "layer", "piece", "variance", "gradient_norm", "largest", "smallest")
+LAYER_COLUMNS = (
+    *("iteration", "position", "layer", "piece", "variance", "gradient_norm"),
+    *("saturated", "dead", "largest", "smallest"),
+)
 
 
 def offline_runs(folder: Path) -> list[Path]:
@@ -131,8 +134,9 @@ class WandbLogger(Logger):
         decimal logarithms; what is 0 or not finite is left out of them.
         """
         for position, layer in enumerate(snapshot.layers):
-            numbers = (layer.variance, layer.gradient_norm, layer.singular_values[0], layer.singular_values[-1])
-            self._layers.append([snapshot.iteration, position, layer.name, layer.piece, *numbers])
+            numbers = (layer.variance, layer.gradient_norm, layer.saturated, layer.dead)
+            ends = (layer.singular_values[0], layer.singular_values[-1])
+            self._layers.append([snapshot.iteration, position, layer.name, layer.piece, *numbers, *ends])
         logged: dict[str, Any] = {"iteration": snapshot.iteration}
         for key, histogram in HISTOGRAMS.items():
             if logs := [math.log10(value) for layer in snapshot.layers if (value := getattr(layer, key))]:

@@ -74,8 +74,9 @@ def test_every_linear_map_follows_its_formula(name: str, init: str) -> None:
 
 
 # Small, but with the mechanisms of their families: the SVD of a wide layer takes seconds.
+KINDS = ("maxout", "relu", "vlrelu", "tanh", "sigmoid", "prelu")
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
-    **{f"fitnet4 {name}": partial(build_net, FITNET4, resolve(ACTIVATIONS[name]), width=0.125) for name in ACTIVATIONS},
+    **{f"fitnet4 {name}": partial(build_net, FITNET4, resolve(ACTIVATIONS[name]), width=0.125) for name in KINDS},
     "densenet": partial(tv.DenseNet, 8, (2, 3, 2), 16, num_classes=10, memory_efficient=True),
     "mobilenet": partial(tv.mobilenet_v3_small, num_classes=10, reduced_tail=True),
     "convnext": partial(tv.ConvNeXt, [CNBlockConfig(24, 48, 2), CNBlockConfig(48, None, 2)], 0.1, num_classes=10),

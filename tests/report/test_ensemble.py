@@ -1,17 +1,21 @@
 """Ensembles: their numbers by hand, and the command on records with probabilities."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_up_records import make_result
+from workers import put
 
+from replicate.cli import main
+from replicate.data import synthetic
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.report.ensemble import Ensemble, calibration_error, find_ensembles
 from replicate.store.measurements import Predictions, labels_sha256
-from replicate.store.run_folder import Records
+from replicate.store.run_folder import Records, RunFolder
 
 LABELS = np.array([0, 1, 1, 0])
 
@@ -86,3 +90,22 @@ def test_too_many_probabilities_are_left_out() -> None:
     labels = np.zeros(10_000, dtype=np.int64)
     content = Predictions(labels, labels_sha256(labels), np.zeros((10_000, 1000), dtype=np.float16)).to_npz()
     assert len(content) < 20_000
+
+
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text("grid: {init: [lsuv], activation: [relu], seed: [0, 1]}\nrun: {dataset: synthetic}\n")
+    labels = synthetic.load("synthetic", tmp_path).test_labels
+    for run in Experiment.load(file).runs():
+        folder = RunFolder.of(out, run).path
+        put(make_result(run, 50.0), folder)
+        probabilities = np.eye(10, dtype=np.float16)[labels if run.seed else labels[::-1]]
+        saved = Predictions(probabilities.argmax(1), labels_sha256(labels), probabilities)
+        (folder / "predictions.npz").write_bytes(saved.to_npz())
+    assert main(["ensemble", str(file), "--out", str(out)]) == 0
+    assert "LSUV × ReLU" in capsys.readouterr().out
+    with (out / "ensemble.csv").open() as written:
+        (row,) = csv.DictReader(written)
+    same = 100 * float((labels == labels[::-1]).mean())
+    assert (row["cell"], row["members"], float(row["member_accuracy"])) == ("LSUV × ReLU", "2", (100 + same) / 2)
+    assert float(row["disagreement"]) == 100 - same
