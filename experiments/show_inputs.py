@@ -1,6 +1,6 @@
 """What each preprocessing and each augmentation does to the same eight images: python experiments/show_inputs.py
 
-OUT gets inputs.png. Preprocessings take their statistics from the whole training set, so whitening takes a minute.
+OUT gets inputs.png. Preprocessings take their statistics from the whole training set, so whitening takes minutes.
 """
 
 import sys
