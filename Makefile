@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo activation-statistics smoke chaos test test-clusters lint format table3 table3-short \
-	table3-as-released pilot run table figures report power status check verify score collect sync dashboard doctor bench audit lock schema
+	table3-as-released pilot run search table figures report power status check verify score collect sync dashboard doctor bench audit lock schema
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -56,7 +56,7 @@ endef
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET OUT WANDB LOGGER DETERMINISTIC CHECK"
-	@echo "  STEP, and EXPERIMENT for run, table, figures, report, power, status, check, verify, score,"
+	@echo "  STEP, and EXPERIMENT for run, search, table, figures, report, power, status, check, verify, score,"
 	@echo "  sync, dashboard; SAMPLE for verify; SD for power; DIRS for collect"
 
 setup: .venv/.installed  ## make .venv and install the locked dependencies
@@ -122,6 +122,10 @@ pilot: .venv/.installed  ## run the whole table small and short on a laptop's CP
 run: .venv/.installed  ## do one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
 	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(RESOURCES) $(MIRROR) \
 		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET)) $(SET) || [ $$? -eq 3 ]
+
+search: EXPERIMENT = search
+search: .venv/.installed  ## search for a learning rate and a weight decay by validation images; EXPERIMENT names another file
+	$(REPLICATE) search experiments/$(EXPERIMENT).yaml $(SELECT) $(RESOURCES) $(MIRROR) $(EACH) || [ $$? -eq 3 ]
 
 table: .venv/.installed  ## write the table of EXPERIMENT (table3) from the records in OUT
 	@$(REPLICATE) table experiments/$(EXPERIMENT).yaml $(SELECT)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from replicate.data.folder import check_folder
+from replicate.data.validation import check_number
 from replicate.live.screen import StatusView, display_for
 from replicate.live.state import Observation
 from replicate.logging_options import Logging, resolved
@@ -105,6 +106,8 @@ def carry_out(
         slots = [] if cluster else request.slots(found.gpus)
         todo = unfinished_runs(options.out, runs, found.fingerprints, display)
         check_shares(todo, found.test_images, resources.devices_per_run)
+        for run in todo:
+            check_number(run.validation, found.train_images[run.dataset])
         if cluster is None:
             scheduler = Scheduler(launcher, slots, options, display, retries=resources.retries, deadline=deadline)
             summary = scheduler.run(runs, todo)

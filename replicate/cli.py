@@ -44,6 +44,7 @@ app = App(
 COMMANDS: dict[str, Callable[..., int]] = {
     "matrix": matrix.matrix,
     "run": matrix.run,
+    "search": matrix.search,
     "status": matrix.status,
     "table": results.table,
     "figures": results.figures,

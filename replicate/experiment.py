@@ -1,6 +1,5 @@
 """Experiment: a grid of runs, read from a YAML file, checked, changed by the command line and expanded."""
 
-import difflib
 import itertools
 import json
 import math
@@ -10,16 +9,14 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
-from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, Strict, TypeAdapter
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from replicate.errors import UsageError, explain, unknown
+from replicate.errors import UsageError, unknown
+from replicate.experiment_file import read_file
 from replicate.grid import MAX_COMPARISONS, check_count, choose, matches, values_of
 from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings
-from replicate.store.files import read_bytes
-from replicate.yamlfile import MAX_BYTES, parse
 
 NAME = r"^\w[\w .+-]{0,99}$"  # name of a folder
 SECTION = ConfigDict(extra="forbid")
@@ -99,28 +96,16 @@ class Experiment:
                 starts with the file's name.
         """
         path = Path(path)
-        try:
-            content = parse(read_bytes(path, MAX_BYTES).decode())
-            if content is None:
-                raise UsageError(f"the experiment file is empty; it needs: {', '.join(KEYS[''][:2])}")
-            named = {"name": path.stem, **content} if isinstance(content, dict) else content
-            experiment = _EXPERIMENT.validate_python(named)
+
+        def check(content: Any) -> "Experiment":
+            experiment = _EXPERIMENT.validate_python(content)
             table = experiment.table
             reference, claims = (_find(path, name) if name else None for name in (table.reference, table.claims))
             experiment = replace(experiment, table=replace(table, reference=reference, claims=claims))
             experiment._check_patterns(experiment._expand()[1])
             return experiment
-        except (OSError, UnicodeDecodeError) as error:
-            problem = f"cannot read the experiment file: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
-            problem += _other_files(path) if isinstance(error, FileNotFoundError) else ""
-        except yaml.YAMLError as error:
-            where, text = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-            problem = f"not a YAML file{f' (line {where.line + 1})' if where else ''}: {' '.join(text.split())}"
-        except ValidationError as error:
-            problem = explain(error, KEYS)
-        except UsageError as error:
-            problem = str(error)
-        raise UsageError(f"{path}: {problem}")
+
+        return read_file(path, check, KEYS)
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Experiment":
         """Return a copy with other settings (`--set`): a list replaces an axis, a value is set for all runs.
@@ -214,14 +199,6 @@ class Experiment:
             if id(pattern) not in used:
                 text = ", ".join(f"{key}: {value}" for key, value in pattern.items())
                 raise UsageError(f"{kind} {{{text}}} matches no run of the grid")
-
-
-def _other_files(path: Path) -> str:
-    """Name the experiment file that was meant by `path`, which does not exist, or those that there are."""
-    known = {file.stem: str(file) for file in sorted(Path("experiments").glob("*.yaml"))}
-    if near := difflib.get_close_matches(path.stem, known, n=1):
-        return f"; did you mean {known[near[0]]}?"
-    return f"; choose from: {', '.join(known.values())}" if known else ""
 
 
 def _find(experiment: Path, name: Path) -> Path:

@@ -71,6 +71,11 @@ class Run:
         one_of("dataset", DATASETS, "|".join([*(name for name in DATASETS if ":" not in name), FOLDER])),
         Field(description="cifar10, synthetic or folder:NAME, which is DATA_DIR/NAME"),
     ] = "cifar10"
+    validation: Annotated[
+        int,
+        Field(ge=0, le=1_000_000, description="training images held out, to test on instead; 0: the test images"),
+        WHOLE,
+    ] = 0
     preprocessing: Annotated[
         str, one_of("preprocessing", PREPROCESSINGS), Field(description="what is done to the pixels")
     ] = "gcn-mean-image"
@@ -149,6 +154,7 @@ class Run:
 # Fields that schema 1 did not have, with the value that records without them had. At this value a field does not count
 # in the run_id, so finished runs keep their names. These values never change, even if a default does.
 LATER: Mapping[str, Any] = {
+    "validation": 0,
     "input_scale": 1.0,
     "zoom": 0.0,
     "colour_jitter": 0.0,

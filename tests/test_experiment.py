@@ -24,7 +24,8 @@ exclude: [{init: xavier, activation: tanh}]
 run: {iterations: 10, milestones: [5], weight_decay: 5e-4}
 overrides: [{when: {init: xavier}, set: {momentum: 0.5, lr: 0.001}}]
 """
-SHIPPED = set((ROOT / "experiments").glob("*.yaml")) - {ROOT / "experiments" / "sweep.yaml"}  # that one is W&B's
+OTHERS = {ROOT / "experiments" / name for name in ("search.yaml", "sweep.yaml")}  # of replicate search and of W&B
+SHIPPED = set((ROOT / "experiments").glob("*.yaml")) - OTHERS
 SCHEMA = json.loads((ROOT / "experiments" / "schema.json").read_text())
 
 

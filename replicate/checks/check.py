@@ -19,6 +19,7 @@ from replicate.checks.copies import find_copies
 from replicate.checks.nets import check_gradients, check_losses
 from replicate.checks.trainings import learn_by_heart, learn_shuffled_labels
 from replicate.data import load
+from replicate.data.validation import hold_out
 from replicate.init import LSUVError, LSUVWarning
 from replicate.options import Options
 from replicate.report.text import count, terminal_text
@@ -70,12 +71,14 @@ def findings(runs: Sequence[Run], data_dir: Path, say: Callable[[str], None]) ->
         say: called with what is being done.
     """
     datasets = {}
-    for name in dict.fromkeys(run.dataset for run in runs):
+    for name, validation in dict.fromkeys((run.dataset, run.validation) for run in runs):
         say(f"reading {name}")
-        datasets[name] = load(name, data_dir, lambda done, total: say(f"images decoded: {done:,} of {total:,}"))
-        yield f"copies in {name}", find_copies(datasets[name])
-    name, dataset = next(iter(datasets.items()))
-    mine = [run for run in runs if run.dataset == name]
+        whole = load(name, data_dir, lambda done, total: say(f"images decoded: {done:,} of {total:,}"))
+        dataset = datasets[name, validation] = hold_out(whole, validation)
+        split = f" with {validation:,} validation images" if validation else ""
+        yield f"copies in {name}{split}", find_copies(dataset)
+    first, dataset = next(iter(datasets.items()))
+    mine = [run for run in runs if (run.dataset, run.validation) == first]
     checks: dict[str, Callable[[], Finding]] = {
         "loss before training": partial(check_losses, mine, dataset, say),
         "gradients": partial(check_gradients, mine, dataset, say),

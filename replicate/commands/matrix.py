@@ -1,15 +1,27 @@
 """The commands that carry out runs, and `status`, which shows them."""
 
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from replicate.commands.common import File, Log, Resource, Select, print_next, select, select_finished
+from replicate.commands.common import (
+    File,
+    Log,
+    Resource,
+    Select,
+    print_next,
+    select,
+    select_finished,
+    writing_to,
+    wrote,
+)
 from replicate.errors import UsageError
 from replicate.logging_options import Logging
-from replicate.options import Resources, Selection, Whole, command_line
+from replicate.options import OUT, Resources, Selection, Whole, command_line
+from replicate.yamlfile import assignments
 
 if TYPE_CHECKING:
     from replicate.run import Run
@@ -112,6 +124,53 @@ def verify(
         return carry_out(there, selection.data_dir, resources, off, check)
 
     return rerun.verify(records, selected.out, count, seed, repeat, Console())
+
+
+def search(
+    file: File, /, *, selection: Select = Selection(), resources: Resource = Resources(), logging: Log = Logging()
+) -> int:
+    """Search for the settings with the highest accuracy on validation images. Run it again to resume.
+
+    FILE names the space, the methods (grid, random, TPE) and the stages. The trials are runs with records as usual; the
+    test images are not used. OUT gets search.db (Optuna's storage), trials.csv, figures, and best.yaml, an experiment
+    with the best settings.
+    """
+    from replicate.carry_out import carry_out
+    from replicate.matrix.plan import Selected
+    from replicate.matrix.resources import Deadline
+    from replicate.search.spec import Search
+    from replicate.store.files import prepare_output_folder
+
+    if selection.only:
+        raise UsageError("--only is for experiments; a search takes --set")
+    spec = Search.load(file).with_settings(assignments("--set", selection.set))
+    try:
+        with chdir("/"):  # matplotlib reads a file of the current folder when it is imported
+            from replicate.search import figures, results
+            from replicate.search.search import search as search_for
+    except ModuleNotFoundError as error:
+        raise UsageError(f"replicate search needs {error.name}; install it: pip install '.[search]'") from None
+    out = selection.out or OUT / spec.name
+    prepare_output_folder(out, [])
+    deadline = Deadline(resources.seconds)
+
+    def carry(runs: "tuple[Run, ...]") -> int:
+        left = None if resources.time_limit is None else f"{max(1, deadline.remaining()):.0f}"
+        there = replace(resources, time_limit=left)
+        return carry_out(Selected(spec.experiment(runs), runs, out), selection.data_dir, there, logging)
+
+    code, outcomes = search_for(spec, out, carry, Console())
+    if code == STOPPED or not outcomes:
+        print_next(command_line("search", file, selection))
+        return code
+    results.print_results(spec, outcomes, Console())
+    wrote(results.write_results(spec, outcomes, out))
+    if results.best_of(outcomes) is None:
+        return code
+    with writing_to(out, "figures") as folder:
+        wrote(figures.draw(spec, outcomes, folder))
+    print_next(command_line("matrix", out / "best.yaml", Selection(data_dir=selection.data_dir)))
+    return code
 
 
 def status(

@@ -78,8 +78,8 @@ def report(file: File, /, *, selection: Select = Selection(), to: To = None) -> 
     selected, records = select_finished("report", file, selection)
 
     @cache
-    def labels_of(dataset: str) -> "Labels | None":
-        labels = labels_at_hand(dataset, selection.data_dir)
+    def labels_of(dataset: str, validation: int) -> "Labels | None":
+        labels = labels_at_hand(dataset, validation, selection.data_dir)
         if labels is None:
             missing = f"the test labels of {dataset} are not in {selection.data_dir}"
             print(f"the page has no pairs: {missing}; give --data-dir")

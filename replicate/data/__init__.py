@@ -6,9 +6,10 @@ from pathlib import Path
 
 from replicate.data import cifar10, folder
 from replicate.data.dataset import Dataset, Labels, Progress
+from replicate.data.validation import held_out, hold_out
 from replicate.errors import UsageError, unknown
 from replicate.names import DATASETS, resolve
-from replicate.run import FOLDER
+from replicate.run import FOLDER, Run
 
 
 def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Dataset:
@@ -29,18 +30,39 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
     return loaded
 
 
-def load_test_labels(dataset: str, data_dir: Path) -> Labels:
-    """Load the test labels of a data set. Images in a folder are not decoded. Arguments and errors as in `load`."""
+def load_for(run: Run, data_dir: Path) -> Dataset:
+    """Load the images that a run trains and is tested on: of its data set, and divided as its `validation` says.
+
+    Raises:
+        UsageError: as `load`, or there are too few training images.
+    """
+    return hold_out(load(run.dataset, data_dir), run.validation)
+
+
+def load_test_labels(dataset: str, validation: int, data_dir: Path) -> Labels:
+    """Load the labels of the images that runs are tested on. Images in a folder are not decoded.
+
+    Args:
+        dataset: as in a Run.
+        validation: as in a Run.
+        data_dir: as in `load`.
+
+    Raises:
+        UsageError: as `load_for`.
+    """
     if re.fullmatch(FOLDER, dataset):
-        return folder.load_test_labels(dataset, data_dir)
-    return load(dataset, data_dir).test_labels
+        train, test = folder.load_labels(dataset, data_dir)
+    else:
+        loaded = load(dataset, data_dir)
+        train, test = loaded.train_labels, loaded.test_labels
+    return train[held_out(train, validation)] if validation else test
 
 
-def labels_at_hand(dataset: str, data_dir: Path) -> Labels | None:
-    """Load the test labels of a data set; None if they are missing or damaged, or need a download."""
+def labels_at_hand(dataset: str, validation: int, data_dir: Path) -> Labels | None:
+    """Do as `load_test_labels`, but return None if the labels are missing or damaged, or need a download."""
     with contextlib.suppress(UsageError):
         if dataset != "cifar10" or cifar10.is_local(data_dir):
-            return load_test_labels(dataset, data_dir)
+            return load_test_labels(dataset, validation, data_dir)
     return None
 
 

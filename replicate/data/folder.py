@@ -92,9 +92,10 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
     return Dataset(LABELS.get(name, name), content, tuple(tree["train"]), *arrays)
 
 
-def load_test_labels(dataset: str, data_dir: Path) -> Labels:
-    """Return the test labels that `load` gives, without decoding the images. Raises the same errors."""
-    return _labels(files(data_dir / dataset.removeprefix("folder:"))["test"])
+def load_labels(dataset: str, data_dir: Path) -> tuple[Labels, Labels]:
+    """Return the training and test labels that `load` gives, without decoding the images. Raises the same errors."""
+    tree = files(data_dir / dataset.removeprefix("folder:"))
+    return _labels(tree["train"]), _labels(tree["test"])
 
 
 def _labels(classes: Mapping[str, Sequence[Path]]) -> Labels:

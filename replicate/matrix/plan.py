@@ -67,12 +67,14 @@ class Survey:
     Args:
         gpus: number of NVIDIA GPUs that torch sees.
         fingerprints: data set -> its fingerprint.
+        train_images: data set -> number of its training images.
         test_images: data set -> number of its test images.
         sources: digest of the code that the runs will run, see `provenance.sources`.
     """
 
     gpus: int
     fingerprints: Mapping[str, str]
+    train_images: Mapping[str, int]
     test_images: Mapping[str, int]
     sources: str
 
@@ -179,7 +181,7 @@ def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: i
         UsageError: a run has too few images for so many devices.
     """
     for run in runs:
-        n = min(run.batch_size, test_images.get(run.dataset, run.batch_size))
+        n = min(run.batch_size, run.validation or test_images.get(run.dataset, run.batch_size))
         if n < devices:
             few = "images a batch" if n == run.batch_size else "test images"
             raise UsageError(f"--devices-per-run {devices} is too many: {run.run_id} has {n} {few}; give 1 to {n}")

@@ -22,6 +22,7 @@ from replicate.store.measurements import Labels, Predictions, read_predictions
 from replicate.store.result import BadRecordError, Result, reason_of
 from replicate.store.run_folder import Records, RunFolder
 
+LabelsOf = Callable[[str, int], Labels]
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 Probabilities = npt.NDArray[np.floating]  # of each class (n, classes)
 
@@ -79,7 +80,7 @@ def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def find_ensembles(
-    experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, labels_of: Callable[[str], Labels]
+    experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, labels_of: LabelsOf
 ) -> list[Ensemble]:
     """Make an ensemble of the converged runs of each cell that has at least two with probabilities.
 
@@ -88,7 +89,7 @@ def find_ensembles(
         runs: of the table.
         records: of the runs, from `out`.
         out: the output folder.
-        labels_of: test labels of a data set, by the name that a run gives it.
+        labels_of: returns the labels of the images that runs with this `dataset` and `validation` are tested on.
 
     Raises:
         UsageError: no cell has two such runs, a file cannot be read, the test labels are not available, or the records
@@ -101,7 +102,9 @@ def find_ensembles(
         members = [predictions for predictions in read if predictions is not None]
         stored += len(members)
         if len(members) > 1:
-            found.append(Ensemble.of(cell["name"], members, labels_of(results[0].run.dataset)))
+            found.append(
+                Ensemble.of(cell["name"], members, labels_of(results[0].run.dataset, results[0].run.validation))
+            )
     if not found:
         raise UsageError(
             f"no cell has two converged runs with probabilities ({count(stored, 'run')} in {out} in all); carry out "
@@ -110,7 +113,7 @@ def find_ensembles(
     return found
 
 
-def _read(result: Result, out: Path, labels_of: Callable[[str], Labels]) -> Predictions | None:
+def _read(result: Result, out: Path, labels_of: LabelsOf) -> Predictions | None:
     """Read the predictions of a run; None if it has no probabilities."""
     try:
         predictions = read_predictions(RunFolder.of(out, result.run))
@@ -118,7 +121,7 @@ def _read(result: Result, out: Path, labels_of: Callable[[str], Labels]) -> Pred
             return None
         if predictions.probabilities.shape[1] != result.classes:
             raise BadRecordError(f"its probabilities are not of {result.classes} classes")
-        predictions.correct(labels_of(result.run.dataset))  # raises for other labels
+        predictions.correct(labels_of(result.run.dataset, result.run.validation))  # raises for other labels
     except FileNotFoundError:
         return None
     except (BadRecordError, OSError) as error:

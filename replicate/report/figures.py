@@ -71,7 +71,7 @@ def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] =
                 left_out.append(name)
                 continue
             title, notes = f"{doc['experiment']}: {picture.title}", [*first, *picture.notes]
-            paths += _save(picture.figure, title, notes, folder / name)
+            paths += save(picture.figure, title, notes, folder / name)
             captions.append(f"**{name}.** {' '.join([f'{title}.', *notes])}")
     if left_out:
         captions.append(f"Left out, because no record has data for them: {', '.join(left_out)}.")
@@ -80,7 +80,7 @@ def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] =
     return [*paths, write_atomically(folder / "captions.md", text)]
 
 
-def _save(figure: Figure, title: str, notes: list[str], stem: Path) -> list[Path]:
+def save(figure: Figure, title: str, notes: list[str], stem: Path) -> list[Path]:
     """Write a figure as PDF, which leaves its title and notes to a paper's caption, and as PNG, which shows them."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # the same results give the same bytes

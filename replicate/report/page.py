@@ -28,7 +28,8 @@ from replicate.store.run_folder import PREDICTIONS, RunFolder
 from replicate.yamlfile import assignment
 
 SCRIPTS = ("uplot/uPlot.iife.min.js", "charts.js", "save.js", "page.js")  # in this order
-LabelsOf = Callable[[str], Labels | None]  # test labels of a data set, by the name that a run gives it
+# The labels of the images that runs with this `dataset` and `validation` are tested on; None: not available
+LabelsOf = Callable[[str, int], Labels | None]
 Scale = tuple[float, float]  # from, to
 # whether each test image is classified correctly, by the indices of column and row, and by seed
 Answers = dict[int, dict[int, dict[int, npt.NDArray[np.bool_]]]]
@@ -78,7 +79,7 @@ def write_report(
         out: the output folder, which also holds the curves, the measurements of the layers and the predictions.
         folder: for both files; it is created if needed.
         command: `matrix_command` as the report was asked for; its keyword `fixed` is left open.
-        labels_of: test labels of a data set; None if they are not available.
+        labels_of: see LabelsOf.
     """
     charts = read_charts(doc, out)
     answers, bad_predictions = correct_answers(doc, out, labels_of)
@@ -109,7 +110,10 @@ def correct_answers(doc: Document, out: Path, labels_of: LabelsOf) -> tuple[Answ
     for run in doc["runs"]:
         folder = RunFolder(out / "runs" / run["run_id"])
         path = folder.path / PREDICTIONS
-        if run["status"] == "converged" and path.exists() and (labels := labels_of(run["run"]["dataset"])) is not None:
+        if run["status"] != "converged" or not path.exists():
+            continue
+        labels = labels_of(run["run"]["dataset"], run["run"]["validation"])
+        if labels is not None:
             row, column = cells[run["run_id"]]
             try:
                 found[column][row][run["run"]["seed"]] = read_predictions(folder).correct(labels)

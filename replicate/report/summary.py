@@ -42,16 +42,16 @@ def shared_protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterab
         - `shown`: the same as text: `schedule`, `preprocessing`, `network`, `precision`, and `summary` for captions.
 
     Raises:
-        UsageError: the records were made on more than one data set.
+        UsageError: the records were made on more than one data set, or tested on different images of one.
     """
-    made_on: dict[str, list[Result]] = {}
+    made_on: dict[tuple[str, int], list[Result]] = {}
     for result in results:
         if result.fingerprint != "unknown":  # it failed before the data was read
-            made_on.setdefault(result.fingerprint, []).append(result)
+            made_on.setdefault((result.fingerprint, result.run.validation), []).append(result)
     if len(made_on) > 1:
-        named = [f"{len(made)} on {made[0].data_label} ({mark})" for mark, made in made_on.items()]
+        named = [f"{len(made)} on {made[0].data_label} ({mark})" for (mark, _), made in made_on.items()]
         raise UsageError(f"a table holds one data set, but of these runs {' and '.join(named)}; use one --out for each")
-    mark, made = next(iter(made_on.items()), ("unknown", []))
+    (mark, _), made = next(iter(made_on.items()), (("unknown", 0), []))
     names = [field.name for field in fields(Run) if field.name not in ("seed", *axes)]
     settings = {name: Counter(getattr(run, name) for run in runs).most_common(1)[0][0] for name in names}
     label = made[0].data_label if made else runs[0].dataset

@@ -42,16 +42,22 @@ def survey(
     Raises:
         UsageError: unknown or unreadable data set, or a download that failed.
     """
-    fingerprints, test_images = {}, {}
+    fingerprints, train_images, test_images = {}, {}, {}
     terminate = signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that an incomplete download is removed
     try:
         for name in datasets:
             dataset = load(name, data_dir, progress)
-            fingerprints[name], test_images[name] = dataset.fingerprint, len(dataset.test_labels)
+            fingerprints[name] = dataset.fingerprint
+            train_images[name], test_images[name] = len(dataset.train_labels), len(dataset.test_labels)
     finally:
         signal.signal(signal.SIGTERM, terminate)
-    found = {"fingerprints": fingerprints, "test_images": test_images, "sources": provenance.code().sources}
-    return {"gpus": torch.cuda.device_count(), **found}
+    return {
+        "gpus": torch.cuda.device_count(),
+        "fingerprints": fingerprints,
+        "train_images": train_images,
+        "test_images": test_images,
+        "sources": provenance.code().sources,
+    }
 
 
 def probe(send: Callable[..., None]) -> dict[str, Any]:

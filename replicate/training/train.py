@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
 
-from replicate.data import load
+from replicate.data import load_for
 from replicate.errors import GraphError, transient_kind
 from replicate.options import Options
 from replicate.run import Run
@@ -61,7 +61,7 @@ def train_run(
     try:
         progress(0, None, "reading data")
         configure(options)
-        dataset = record.dataset = load(run.dataset, options.data_dir)
+        dataset = record.dataset = load_for(run, options.data_dir)
         url = logger.start(dataset.fingerprint)
         record.url = None if url is None else as_line(url)
 
@@ -137,7 +137,7 @@ def train_on_rank(group: ProcessGroup, run: Run, options: Options, resume: bool)
     """
     rank_zero_only.rank = group.rank  # type: ignore[attr-defined]  # so that Lightning's messages appear once
     configure(options)
-    dataset = load(run.dataset, options.data_dir)
+    dataset = load_for(run, options.data_dir)
     data = build_data(run, dataset, options.device)
     data.shard(group.rank, group.size)
     module = Classifier(build_net(run, len(dataset.classes), options.device), run, group)

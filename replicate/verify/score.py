@@ -13,7 +13,8 @@ from replicate.store.measurements import Labels, read_predictions
 from replicate.store.result import BadRecordError, Result, status_of
 from replicate.store.run_folder import Records, RunFolder
 
-LabelsOf = Callable[[str], Labels]  # test labels of a data set, by the name that a run gives it
+# The labels of the images that runs with this `dataset` and `validation` are tested on
+LabelsOf = Callable[[str, int], Labels]
 
 
 def score(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, labels_of: LabelsOf) -> int:
@@ -27,7 +28,7 @@ def score(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: 
         runs: of the table.
         records: of the runs, from `out`.
         out: the output folder.
-        labels_of: returns the test labels of a data set.
+        labels_of: see LabelsOf.
 
     Returns:
         The exit code: 0 if every record is confirmed and both tables are equal byte for byte, else 1.
@@ -40,7 +41,9 @@ def score(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: 
     for result in tested:
         name = result.run.run_id
         try:
-            correct = read_predictions(RunFolder.of(out, result.run)).correct(labels_of(result.run.dataset))
+            correct = read_predictions(RunFolder.of(out, result.run)).correct(
+                labels_of(result.run.dataset, result.run.validation)
+            )
         except FileNotFoundError:
             differences.append(f"{name} has no predictions")
         except (BadRecordError, OSError) as error:

@@ -9,6 +9,7 @@ from made_images import image_folder
 from replicate.checks import check as module
 from replicate.checks.common import Finding
 from replicate.cli import main
+from replicate.run import Run
 from replicate.training.module import DivergedError
 
 SMOKE = str(Path(__file__).parents[2] / "experiments" / "smoke.yaml")
@@ -47,6 +48,16 @@ def test_a_check_that_fails_is_named_and_the_others_are_made(
     )
     assert lines[1] == "failed loss before training: the training loss is not finite after 0 iterations"
     assert lines[-1] == "5 checks failed"
+
+
+def test_validation_images_are_compared_with_the_rest(tmp_path: Path) -> None:
+    runs = [Run("lsuv", "relu", dataset="synthetic", validation=number) for number in (20, 20, 30)]
+    found = [finding for _, finding in zip(range(2), module.findings(runs, tmp_path, lambda text: None), strict=False)]
+    names = [f"copies in synthetic with {number} validation images" for number in (20, 30)]
+    assert [name for name, _ in found] == names
+    assert all(
+        finding.text.startswith(f"0 of {n} test images") for (_, finding), n in zip(found, (20, 30), strict=True)
+    )
 
 
 def test_missing_data_is_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from made_images import image_folder
 
-from replicate.data import available, labels_at_hand, load, load_test_labels
+from replicate.data import available, labels_at_hand, load, load_for, load_test_labels
 from replicate.data.dataset import fingerprint
 from replicate.errors import UsageError
+from replicate.run import Run
 
 
 @pytest.mark.parametrize("name", ["cifar100", "folder:", "Synthetic"])
@@ -26,15 +27,18 @@ def test_labels_of_data_sets_and_of_their_test_images(pets: Path) -> None:
         for array in (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels):
             assert not array.flags.writeable
         for read in (load_test_labels, labels_at_hand):
-            assert read(name, data_dir).tolist() == dataset.test_labels.tolist()
-    assert labels_at_hand("cifar10", data_dir) is None  # it would be downloaded
-    assert labels_at_hand("folder:birds", data_dir) is None
+            for validation in (0, 2):
+                tested = load_for(Run("lsuv", "relu", dataset=name, validation=validation), data_dir).test_labels
+                assert read(name, validation, data_dir).tolist() == tested.tolist()
+                assert validation in (0, len(tested))
+    assert labels_at_hand("cifar10", 0, data_dir) is None  # it would be downloaded
+    assert labels_at_hand("folder:birds", 0, data_dir) is None
     with pytest.raises(UsageError, match="no data set 'birds'"):
-        load_test_labels("folder:birds", data_dir)
+        load_test_labels("folder:birds", 0, data_dir)
     # A file that is counted as an image would shift the labels.
     (pets / "test" / "cat" / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"notes\.txt is not a PNG or JPEG file"):
-        load_test_labels("folder:pets", data_dir)
+        load_test_labels("folder:pets", 0, data_dir)
 
 
 def test_progress_reaches_the_decoder(tmp_path: Path) -> None:

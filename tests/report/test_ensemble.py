@@ -67,7 +67,7 @@ def test_ensembles_of_records(tmp_path: Path) -> None:
         return saved
 
     def found(labels: object = LABELS) -> list[Ensemble]:
-        return find_ensembles(experiment, runs, records, tmp_path, lambda _: labels)
+        return find_ensembles(experiment, runs, records, tmp_path, lambda *_: labels)
 
     lsuv = [save(run.run_id, predictions(random.dirichlet([1, 1], 4))) for run in runs if run.init == "lsuv"]
     for run in runs:

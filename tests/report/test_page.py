@@ -30,7 +30,7 @@ from replicate.store.run_folder import RunFolder
 def write(doc: Document, out: Path, labels: Labels | None = LABELS) -> tuple[str, str]:
     """Write a report; return the page and report.json."""
     command = partial(page.matrix_command, Path("experiments/small.yaml"), Selection(), Path("results/small"))
-    html, data = page.write_report(doc, out, out / "report", command, lambda dataset: labels)
+    html, data = page.write_report(doc, out, out / "report", command, lambda *_: labels)
     return html.read_text(encoding="utf-8"), data.read_text(encoding="utf-8")
 
 
@@ -152,11 +152,11 @@ def test_answers_of_converged_runs_with_predictions(small: Experiment, tmp_path:
         write_predictions(folder, 75.0, seed=0)
     (folders[2] / "predictions.npz").write_bytes(b"torn")
     doc = document(small, small.runs(), make_records(results))
-    found, bad = page.correct_answers(doc, tmp_path, lambda dataset: LABELS)
+    found, bad = page.correct_answers(doc, tmp_path, lambda *_: LABELS)
     assert [path.parent for path in bad] == [folders[2]]
     assert found[0][0][0].tolist() == [False] * 2500 + [True] * 7500
     assert [(column, row, *seeds) for column, rows in found.items() for row, seeds in rows.items()] == [(0, 0, 0)]
-    found, bad = page.correct_answers(doc, tmp_path, lambda dataset: np.roll(LABELS, 1))  # other labels
+    found, bad = page.correct_answers(doc, tmp_path, lambda *_: np.roll(LABELS, 1))  # other labels
     assert [path.parent for path in bad] == [folders[0], folders[2]]
 
 
@@ -214,7 +214,7 @@ def test_the_commands_on_the_page_run_when_pasted(monkeypatch: pytest.MonkeyPatc
         tmp_path,
         tmp_path / "report",
         partial(page.matrix_command, file, selection, tmp_path),
-        lambda dataset: None,
+        lambda *_: None,
     )
     html = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     commands = [unescape(code) for code in re.findall(r'<div class="command"><code>(.*?)</code>', html)]
@@ -264,5 +264,5 @@ def test_the_batch_size_may_be_an_axis(tmp_path: Path) -> None:
     grid = {"batch_size": (4, 8), "init": ("lsuv",)}
     experiment = Experiment(name="a", grid=grid, run={"activation": "relu"}, table=TableSpec("batch_size", "init"))
     doc = document(experiment, experiment.runs(), make_records([make_result(run, 50.0) for run in experiment.runs()]))
-    page.write_report(doc, tmp_path, tmp_path / "report", lambda fixed=None: "", lambda dataset: None)
+    page.write_report(doc, tmp_path, tmp_path / "report", lambda fixed=None: "", lambda *_: None)
     assert "of a training batch" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")

@@ -48,7 +48,7 @@ def show(browser: Browser, path: Path, **options: Any) -> tuple[Page, list[str]]
 def write(out: Path) -> Path:
     doc = document(SMALL, SMALL.runs(), collect(out, SMALL.runs()))
     command = partial(matrix_command, Path("experiments/small.yaml"), Selection(), Path("small"))
-    return write_report(doc, out, out / "report", command, lambda dataset: LABELS)[0]
+    return write_report(doc, out, out / "report", command, lambda *_: LABELS)[0]
 
 
 @pytest.fixture(scope="module")

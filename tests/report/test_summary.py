@@ -38,6 +38,14 @@ def test_two_data_sets_are_refused_and_named() -> None:
     assert f"2 on CIFAR-10 ({'3f' * 32}) and 1 on cifar10-jpeg ({'ab' * 32})" in str(caught.value)
 
 
+def test_tests_on_different_images_are_refused() -> None:
+    held_out = make_result(replace(RUNS[2], validation=5000), 80.0, data_label="CIFAR-10 (5,000 validation images)")
+    with pytest.raises(UsageError) as caught:
+        shared_protocol(RUNS, [make_result(RUNS[0], 90.0), held_out], AXES)
+    mark = "3f" * 32
+    assert f"1 on CIFAR-10 ({mark}) and 1 on CIFAR-10 (5,000 validation images) ({mark})" in str(caught.value)
+
+
 def test_a_run_that_failed_before_it_read_data_has_no_data_set() -> None:
     crashed = make_result(RUNS[0], None, "error", fingerprint="unknown", data_label="unknown")
     protocol = shared_protocol(RUNS, [crashed, make_result(RUNS[1], 90.0)], AXES)

@@ -40,7 +40,11 @@ def test_the_devices_and_the_data_are_found(monkeypatch: pytest.MonkeyPatch, few
     assert found["gpus"] == [("model 0", 1, 2, None), ("model 1", 0, 0, "CUDA error: busy")]
     assert found["capability"] == torch.backends.cpu.get_cpu_capability()
     surveyed = survey(["synthetic"], tmp_path)
-    assert (surveyed["gpus"], surveyed["test_images"]) == (2, {"synthetic": 20})
+    assert (surveyed["gpus"], surveyed["train_images"], surveyed["test_images"]) == (
+        2,
+        {"synthetic": 100},
+        {"synthetic": 20},
+    )
     assert len(surveyed["fingerprints"]["synthetic"]) == 64
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from runs import train_run
 
-from replicate.data import load
+from replicate.data import load, load_test_labels
 from replicate.errors import GraphError
 from replicate.names import INITS
 from replicate.options import Options
@@ -35,15 +35,18 @@ def curve(options: Options, run: Run) -> list[dict[str, str]]:
 
 def test_settings_beyond_the_paper(tiny: Run, options: Options) -> None:
     settings = {"preprocessing": "channel-mean-std", "zoom": 0.3, "colour_jitter": 0.4, "cutout": 8}
-    settings |= {"ema": 0.5, "test_mirror": True}
+    settings |= {"ema": 0.5, "test_mirror": True, "validation": 10}
     run = replace(tiny, activation="prelu", precision="bf16-mixed", **settings)
     result = train_run(run, replace(options, save_probabilities=True))
     assert result.error is None
     found = read_predictions(RunFolder.of(options.out, run))
-    assert (found.probabilities.shape, found.probabilities.dtype) == ((20, 10), np.float16)
-    assert found.probabilities.sum(1) == pytest.approx(np.ones(20), abs=0.01)
+    assert (found.probabilities.shape, found.probabilities.dtype) == ((10, 10), np.float16)
+    assert found.probabilities.sum(1) == pytest.approx(np.ones(10), abs=0.01)
     assert found.classes.tolist() == found.probabilities.argmax(1).tolist()
     assert result == read_result(RunFolder.of(options.out, run).result)
+    assert (result.test_images, result.data_label) == (10, "synthetic shapes (10 validation images)")
+    labels = load_test_labels("synthetic", 10, options.data_dir)
+    assert 100 * found.correct(labels).mean() == pytest.approx(result.test_accuracy)
     assert {replace(run, **{name: getattr(tiny, name)}).run_id for name in settings}.isdisjoint({run.run_id})
     other = train_run(replace(run, zoom=0.2), options)
     assert other.weights_sha256 != result.weights_sha256 is not None

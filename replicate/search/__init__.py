@@ -1,0 +1,1 @@
+"""Search: chooses settings of runs by their accuracy on validation images."""
