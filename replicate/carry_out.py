@@ -18,7 +18,7 @@ from replicate.logging_options import Logging, resolved
 from replicate.matrix.clusters import RayCluster, SlurmCluster, Work
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, stoppable
-from replicate.matrix.plan import Selected, TimeUpError, check_shares, survey, unfinished, unfinished_runs
+from replicate.matrix.plan import Selected, TimeUpError, check_shares, check_step, survey, unfinished, unfinished_runs
 from replicate.matrix.resources import Deadline, Slot, make_slots, may_have_gpu
 from replicate.matrix.scheduler import MatrixSummary, Scheduler
 from replicate.matrix.submit import Workers
@@ -149,6 +149,7 @@ def _check_without_torch(request: Request, todo: Sequence[Run]) -> None:
     if request.resources.launcher == "local" and not may_have_gpu():
         request.slots(gpus=0)
     check_shares(todo, {}, request.resources.devices_per_run)
+    check_step(todo, request.resources.step)
     for name in {run.dataset for run in todo if run.dataset.startswith("folder:")}:
         check_folder(request.options.data_dir / name.removeprefix("folder:"))
 

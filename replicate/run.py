@@ -18,6 +18,8 @@ from replicate.names import ACTIVATIONS, DATASETS, INITS, MODELS, PREPROCESSINGS
 FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]{0,254}"  # as long as a file system lets a name be
 T = TypeVar("T")
 PRECISIONS = ("32-true", "bf16-mixed")
+OPTIMIZERS = ("sgd", "nesterov", "rmsprop", "adam")
+CAPTURED = ("sgd", "nesterov")  # those that a CUDA graph can replay
 
 # Strict, because lax validation turns `seed: true` into seed 1.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -102,7 +104,12 @@ class Run:
     ] = (40_000, 60_000, 80_000)
     lr: Annotated[float, Field(ge=1e-12, le=1e3, description="initial learning rate")] = 0.01
     lr_factor: Annotated[float, Field(ge=1e-6, le=1, description="factor on the learning rate at a milestone")] = 0.1
-    momentum: Annotated[float, Field(ge=0, le=0.9999, description="momentum of SGD")] = 0.9
+    optimizer: Annotated[str, one_of("optimizer", OPTIMIZERS), Field(description="rmsprop is Caffe's")] = "sgd"
+    momentum: Annotated[float, Field(ge=0, le=0.9999, description="momentum of SGD, beta1 of Adam")] = 0.9
+    square_decay: Annotated[
+        Annotated[float, Field(ge=0, le=0.999999)] | None,
+        Field(description="decay of the mean squared gradient; null: 0.99 for rmsprop, 0.999 for adam (its beta2)"),
+    ] = None
     weight_decay: Annotated[float, Field(ge=0, le=10, description="L2 factor on weights; biases have none")] = 5e-4
     clip_norm: Annotated[
         Annotated[float, Field(ge=1e-9, le=1e9)] | None, Field(description="gradient-norm clipping; null: none")
@@ -137,6 +144,13 @@ class Run:
                 "with other iterations give other milestones, such as milestones=40,60 or milestones=[]"
             )
 
+        if self.optimizer == "rmsprop" and self.momentum:
+            raise UsageError(f"momentum = {self.momentum:g}, but rmsprop has none, as in Caffe; give momentum = 0")
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise UsageError("momentum = 0, but nesterov needs one; give more, or optimizer = sgd")
+        if self.square_decay is not None and self.optimizer in CAPTURED:
+            raise UsageError(f"square_decay is for rmsprop and adam, and the optimizer is {self.optimizer}")
+
     def has(self, settings: Mapping[str, Any]) -> bool:
         """Whether the run has these values of some of its fields."""
         return all(getattr(self, name) == value for name, value in settings.items())
@@ -161,6 +175,8 @@ LATER: Mapping[str, Any] = {
     "cutout": 0,
     "ema": 0.0,
     "test_mirror": False,
+    "optimizer": "sgd",
+    "square_decay": None,
 }
 
 DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}

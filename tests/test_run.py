@@ -72,11 +72,12 @@ def test_values_as_yaml_reads_them_give_the_same_run() -> None:
 @given(st.sampled_from(sorted(RANGES)), st.data())
 def test_every_setting_counts(name: str, data: st.DataObject) -> None:
     low, high = RANGES[name]
-    kind = float if name == "clip_norm" else type(getattr(TABLE3, name))
+    base = replace(TABLE3, optimizer="adam") if name == "square_decay" else TABLE3
+    kind = float if name in ("clip_norm", "square_decay") else type(getattr(TABLE3, name))
     value = data.draw(st.integers(int(low) + 1, int(high)) if kind is int else st.floats(low, high))
-    changed = replace(TABLE3, **{name: value, **({"milestones": []} if name == "iterations" else {})})
-    same = getattr(changed, name) == getattr(TABLE3, name) and changed.milestones == TABLE3.milestones
-    assert (changed.run_id == TABLE3.run_id) == same
+    changed = replace(base, **{name: value, **({"milestones": []} if name == "iterations" else {})})
+    same = getattr(changed, name) == getattr(base, name) and changed.milestones == TABLE3.milestones
+    assert (changed.run_id == base.run_id) == same
     assert Run(**asdict(changed)) == changed
 
 
@@ -97,6 +98,10 @@ WRONG = [
     ({"depth": 5}, "unknown key in a run 'depth'.* choose from: init, activation, "),
 ]
 TOGETHER = [  # each value is right, but not with the others
+    ({"optimizer": "rmsprop"}, "momentum = 0.9, but rmsprop has none, as in Caffe; give momentum = 0"),
+    ({"optimizer": "nesterov", "momentum": 0}, "momentum = 0, but nesterov needs one; give more, or optimizer = sgd"),
+    ({"square_decay": 0.9}, "square_decay is for rmsprop and adam, and the optimizer is sgd"),
+    ({"optimizer": "adamw"}, r"unknown optimizer 'adamw' \(did you mean 'adam'\?\)"),
     ({"milestones": [60000, 40000]}, r"milestones = \[60000, 40000\] must increase"),
     ({"milestones": [40000, 90000]}, r"milestones = \[40000, 90000\] must lie between 1 and iterations - 1 = 89999"),
 ]

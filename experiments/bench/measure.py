@@ -159,7 +159,7 @@ def measure(
 def _train(path: str, run: Run, options: Options, clock: _Windows) -> None:
     """Train until the clock has measured everything."""
     configure(options)
-    steps = None if path == "baseline" else steps_for(replace(options, step=path))
+    steps = None if path == "baseline" else steps_for(run, replace(options, step=path))
     data, net = build_data(run, _noise(), options.device), build_net(run, len(CLASSES), options.device)
     init_net_(net, run, data)
     try:

@@ -22,7 +22,8 @@ LSUV: dict[str, Any] = {"lsuv_batch_size": 16, "lsuv_tol": 0.1}
 # Ours. Model, preprocessing and scale of the input are those of the experiment.
 SMALL: dict[str, Any] = {
     **{"init": "lsuv", "activation": "tanh", "seed": 0, "width": 0.125, "dropout": 0.0, "pad": 0, "mirror": False},
-    **{"batch_size": 20, "iterations": 300, "milestones": (), "lr": 0.02, "momentum": 0.9, "weight_decay": 0.0},
+    **{"batch_size": 20, "iterations": 300, "milestones": (), "lr": 0.02, "weight_decay": 0.0},
+    **{"optimizer": "sgd", "momentum": 0.9, "square_decay": None},
     **{"clip_norm": None, "precision": "32-true", "ema": 0.0, "test_mirror": False, **LSUV},
     **{"zoom": 0.0, "colour_jitter": 0.0, "cutout": 0},
 }

@@ -15,7 +15,7 @@ from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, Progress, tail
 from replicate.matrix.resources import Deadline
 from replicate.options import OUT, Selection
-from replicate.run import Run
+from replicate.run import CAPTURED, Run
 from replicate.store.result import Result
 from replicate.store.run_folder import Records, collect
 from replicate.yamlfile import assignments
@@ -185,6 +185,18 @@ def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: i
         if n < devices:
             few = "images a batch" if n == run.batch_size else "test images"
             raise UsageError(f"--devices-per-run {devices} is too many: {run.run_id} has {n} {few}; give 1 to {n}")
+
+
+def check_step(runs: Sequence[Run], step: str) -> None:
+    """Check that the training-step backend can carry out the runs.
+
+    Raises:
+        UsageError: it is a CUDA graph, and a run has an optimiser that a graph cannot replay.
+    """
+    for run in runs:
+        if step not in ("auto", "eager") and run.optimizer not in CAPTURED:
+            problem = f"--step {step} is for the optimisers {' and '.join(CAPTURED)}"
+            raise UsageError(f"{problem}, and {run.run_id} has {run.optimizer}; choose from: auto, eager")
 
 
 def shard_of(text: str, runs: Sequence[Run]) -> tuple[Run, ...]:

@@ -17,7 +17,7 @@ VERDICTS = (*JUDGED, "not judged", "not comparable", "supported", "contradicted"
 GENERATED = "The images are generated, so these numbers mean nothing. They only show that the software works."
 MORE = ("zoom", "colour_jitter", "cutout", "ema", "test_mirror")  # beyond the paper; off by default
 PROTOCOL_TEXTS = {
-    "schedule": "{iterations} iterations of {batch_size} images; learning rate {lr}{steps}; momentum {momentum}; "
+    "schedule": "{iterations} iterations of {batch_size} images{by}; learning rate {lr}{steps}; momentum {momentum}; "
     "weight decay {weight_decay}",
     "preprocessing": "{preprocessing}, times {input_scale}{more}",
     "network": "{model}, width {width}",
@@ -59,6 +59,7 @@ def shared_protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterab
     texts |= {"data_label": label, **{name: display_name(value) for name, value in settings.items()}}
     is_constant = settings.get("milestones") == ()
     texts["steps"] = "" if is_constant else f", times {texts['lr_factor']} at {texts['milestones']}"
+    texts["by"] = "" if settings.get("optimizer") == "sgd" else f" by {texts['optimizer']}"
     extra = [f"{name.replace('_', ' ')} {texts[name]}" for name in MORE if settings.get(name)]
     texts["more"] = f"; with {', '.join(extra)}" if extra else ""
     return {

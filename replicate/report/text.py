@@ -22,6 +22,10 @@ DISPLAY_NAMES = {
     "selu": "SELU",
     "silu": "SiLU",
     "gelu": "GELU",
+    "sgd": "SGD",
+    "nesterov": "Nesterov's SGD",
+    "rmsprop": "RMSprop",
+    "adam": "Adam",
 }
 
 

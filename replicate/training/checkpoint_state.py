@@ -11,13 +11,14 @@ from typing_extensions import TypedDict
 from replicate.data.batches import epoch_ends
 from replicate.data.dataset import Dataset
 from replicate.errors import explain
-from replicate.run import Run
+from replicate.run import CAPTURED, Run
 from replicate.store.fields import Count, Line, Plain, Size
 from replicate.store.measurements import COLUMNS, SNAPSHOTS
 from replicate.store.result import InitReport
 from replicate.training.build import build_net
 from replicate.training.measurements import snapshot_iterations
 from replicate.training.module import Classifier
+from replicate.training.optimizers import BUFFERS
 
 _strict = with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True))
 
@@ -116,8 +117,12 @@ def check_state(state: Mapping[str, Any], run: Run, dataset: Dataset) -> None:
     extra = {"_extra_state": {"iteration": iteration}}
     _compare("weights", _shapes(state["module"]), _shapes({**module.state_dict(), **extra}))
     parameters = [one for group in module.configure_optimizers().param_groups for one in group["params"]]
-    momentum = {key: buffers["momentum_buffer"] for key, buffers in state["optimizer"]["state"].items()}
-    _compare("momentum", _shapes(momentum), _shapes(dict(enumerate(parameters if run.momentum else ()))))
+    kept = () if run.optimizer == "sgd" and not run.momentum else BUFFERS[run.optimizer]
+    expected = {(key, name): one for key, one in enumerate(parameters) for name in kept}
+    found = {(key, name): one for key, buffers in state["optimizer"]["state"].items() for name, one in buffers.items()}
+    steps = {float(found.pop(place)) for place in [*found] if place[1] == "step"}
+    _compare("buffers of the optimiser", _shapes(found), _shapes(expected))
+    _compare("steps of the optimiser", steps, set() if run.optimizer in CAPTURED else {iteration})
     _compare("first part of the record", state["record"]["parts"][0].get("from"), 0)
 
 

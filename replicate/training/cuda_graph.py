@@ -13,6 +13,7 @@ from replicate.data.cache import folder as cache_folder
 from replicate.data.datamodule import Chunk
 from replicate.errors import MEMORY, GraphError, first_error, transient_kind
 from replicate.options import Options
+from replicate.run import CAPTURED, Run
 from replicate.training.module import Classifier, Eager, Steps
 from replicate.training.static_buffers import HalfCopies, SavedState, StaticBuffers
 
@@ -23,15 +24,17 @@ TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 TOLERANCE_16 = 5e-2  # under autocast
 
 
-def steps_for(options: Options) -> Steps:
+def steps_for(run: Run, options: Options) -> Steps:
     """Choose how iterations are made.
 
-    `auto` is a graph on one GPU. It is eager on a CPU, with several processes, and after an attempt whose graph failed.
+    `auto` is a graph on one GPU. It is eager on a CPU, with several processes, with RMSprop and Adam, and after an
+    attempt whose graph failed.
     """
     step = options.step
     if step == "auto" and options.graph_failure is not None:
         return Eager(f"eager ({options.graph_failure})")
-    if step == "eager" or (step == "auto" and (options.device != "cuda" or options.devices_per_run > 1)):
+    graph = options.device == "cuda" and options.devices_per_run == 1 and run.optimizer in CAPTURED
+    if step == "eager" or (step == "auto" and not graph):
         return Eager()
     return CudaGraph(compiled=step == "compiled")
 

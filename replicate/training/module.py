@@ -1,4 +1,4 @@
-"""The LightningModule: a classifier by any net, trained with the paper's SGD, many iterations per step of Lightning."""
+"""The LightningModule: a classifier by any net, trained with many iterations per step of Lightning."""
 
 import copy
 import math
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from replicate.run import Run
 from replicate.training.distributed import SingleProcess
+from replicate.training.optimizers import make_optimizer
 
 Batch = tuple[Tensor, Tensor]  # images (n, c, h, w) and labels (n,)
 
@@ -22,18 +23,15 @@ class DivergedError(Exception):
 
 
 class Classifier(pl.LightningModule):
-    """Softmax cross-entropy and SGD around any network.
+    """Softmax cross-entropy and an optimiser around any network.
 
     Optimisation is manual and in chunks: one `training_step` takes a chunk of batches and makes an iteration of each,
     because Lightning's own work around a step takes longer than an iteration of a small net on a GPU. So Lightning's
     `global_step` does not count iterations; `iteration` does.
 
-    PyTorch keeps the learning rate outside the momentum buffer, Caffe inside. The two differ for a few iterations after
-    each milestone; this is PyTorch's.
-
     Args:
         net: maps images (n, c, h, w) to logits (n, classes).
-        run: gives the learning rate and its milestones, momentum, weight decay and gradient clipping.
+        run: gives the optimiser, the learning rate and its milestones, and gradient clipping.
         group: the processes that train the net; None: only this one.
         steps: makes the iterations of a chunk; None: one operation after another.
     """
@@ -153,13 +151,8 @@ class Classifier(pl.LightningModule):
         return math.prod([self.run.lr_factor] * reached, start=self.run.lr)
 
     def configure_optimizers(self) -> Optimizer:
-        """Make SGD without weight decay on biases (released code: `decay_mult: 0`); the steps set the learning rate."""
-        weights = [p for p in self.net.parameters() if p.ndim > 1]
-        biases = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [{"params": weights, "weight_decay": self.run.weight_decay}, {"params": biases, "weight_decay": 0.0}]
-        # Fused, it is one kernel for all parameters. The existing records of the CPU come from the plain loop.
-        fused = all(p.is_cuda for p in self.net.parameters()) or None
-        return torch.optim.SGD(groups, lr=self.run.lr, momentum=self.run.momentum, fused=fused)
+        """Make the run's optimiser, for Lightning."""
+        return make_optimizer(self.run, self.net)
 
     def update(self, optimizer: Optimizer, loss: Tensor, after_backward: Callable[[], None] | None = None) -> None:
         """Take one step of the optimiser.

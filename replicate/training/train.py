@@ -56,7 +56,7 @@ def train_run(
         GraphError: the step `auto` failed with a CUDA graph. The next attempt needs a new process, whose options name
             this error.
     """
-    steps = steps_for(options)
+    steps = steps_for(run, options)
     record = RunRecord(run, options, steps.name, history)
     try:
         progress(0, None, "reading data")

@@ -15,7 +15,7 @@ from workers import SYNTHETIC, ended, put
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.matrix.display import Display
-from replicate.matrix.plan import Selected, check_shares, long_ones_first, shard_of, unfinished_runs
+from replicate.matrix.plan import Selected, check_shares, check_step, long_ones_first, shard_of, unfinished_runs
 from replicate.options import Selection
 from replicate.run import Run
 from replicate.store.run_folder import RunFolder, collect
@@ -62,6 +62,14 @@ def test_a_run_that_has_too_few_images_for_its_devices_is_refused() -> None:
         check_shares([RUNS[0], run], {"synthetic": 500}, 5)
     with pytest.raises(UsageError, match=r"has 2 test images; give 1 to 2"):
         check_shares([replace(run, validation=2)], {"synthetic": 500}, 4)
+
+
+def test_a_graph_is_refused_where_the_optimiser_has_none() -> None:
+    adam = replace(RUNS[0], optimizer="adam")
+    check_step([*RUNS, adam], "auto")
+    check_step(RUNS, "graph")
+    with pytest.raises(UsageError, match=f"is for the optimisers sgd and nesterov, and {adam.run_id} has adam; choose"):
+        check_step([*RUNS, adam], "graph")
 
 
 def test_long_runs_go_first_in_the_last_rounds_only() -> None:

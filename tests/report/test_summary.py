@@ -31,6 +31,12 @@ def test_the_header_names_augmentations_beyond_the_paper() -> None:
     )
 
 
+def test_the_header_names_another_optimiser() -> None:
+    runs = [replace(run, optimizer="adam") for run in RUNS]
+    assert " images by Adam; learning rate 0.01" in shared_protocol(runs, [], AXES)["shown"]["schedule"]
+    assert " images; learning rate 0.01" in shared_protocol(RUNS, [], AXES)["shown"]["schedule"]
+
+
 def test_two_data_sets_are_refused_and_named() -> None:
     jpeg = make_result(RUNS[2], 80.0, data_label="cifar10-jpeg", fingerprint="ab" * 32)
     with pytest.raises(UsageError) as caught:

@@ -1,12 +1,17 @@
 from replicate.names import ACTIVATIONS, INITS
 from replicate.report import text
+from replicate.run import OPTIMIZERS
 
 
 def test_display_names() -> None:
     values = ("orthonormal_msra", "tanh", 90_000, 5e-4, True, None, (40_000, 60_000), ())
     shown = ["OrthoNorm-MSRA scaled", "tanh", "90,000", "0.0005", "on", "none", "40,000 / 60,000", "none"]
     assert list(map(text.display_name, values)) == shown
-    assert text.DISPLAY_NAMES.keys() <= {*INITS, *ACTIVATIONS}  # a name that no run can have is a typing error
+    assert text.DISPLAY_NAMES.keys() <= {
+        *INITS,
+        *ACTIVATIONS,
+        *OPTIMIZERS,
+    }  # a name that no run can have is a typing error
 
 
 def test_signs_plurals_footnotes_and_tracebacks() -> None:

@@ -72,6 +72,22 @@ def test_cut_anywhere_it_ends_in_the_same_bits(run: Run, options: Options, tmp_p
     assert {one: signal.getsignal(one) for one in SIGNALS} == handlers
 
 
+@pytest.mark.parametrize("optimizer", ["nesterov", "rmsprop", "adam"])
+def test_the_state_of_other_optimisers_is_continued(optimizer: str, run: Run, options: Options, tmp_path: Path) -> None:
+    run = replace(run, optimizer=optimizer, momentum=0.0 if optimizer == "rmsprop" else 0.9, lr=1e-3)
+    whole = train_run(run, options)
+    other = replace(options, out=tmp_path / "cut")
+    assert train_run(run, other, stop_at(6)) is None
+    state, data = torch.load(RunFolder.of(other.out, run).checkpoint, weights_only=True), load("synthetic", tmp_path)
+    check_same(run, options, whole, other, train_run(run, other))
+    name = {"nesterov": "momentum_buffer", "rmsprop": "square_avg", "adam": "exp_avg_sq"}[optimizer]
+    with pytest.raises(ValueError, match=f"buffers of the optimiser .*{name}"):
+        check_state(changed(state, ("optimizer", "state", 3, name), torch.zeros(1)), run, data)
+    if optimizer != "nesterov":
+        with pytest.raises(ValueError, match="steps of the optimiser"):
+            check_state(changed(state, ("optimizer", "state", 3, "step"), torch.tensor(5.0)), run, data)
+
+
 def test_cut_again_and_again(run: Run, options: Options, tmp_path: Path) -> None:
     whole = train_run(run, options)
     # A graph has buffers of its own, which the restored state must reach.

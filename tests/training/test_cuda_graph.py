@@ -189,8 +189,16 @@ def test_large_vectors_may_agree() -> None:
     ],
 )
 def test_which_steps_are_made_where(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    steps = steps_for(Options(tmp_path, **settings))
+    steps = steps_for(Run("lsuv", "relu"), Options(tmp_path, **settings))
     assert (steps.name, type(steps)) == (name, Eager if name.startswith("eager") else CudaGraph)
+
+
+def test_only_sgd_is_captured(tmp_path: Path) -> None:
+    names = {
+        name: steps_for(Run("lsuv", "relu", optimizer=name, momentum=momentum), Options(tmp_path, device="cuda")).name
+        for name, momentum in (("sgd", 0.9), ("nesterov", 0.9), ("rmsprop", 0.0), ("adam", 0.9))
+    }
+    assert names == {"sgd": "graph", "nesterov": "graph", "rmsprop": "eager", "adam": "eager"}
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -136,7 +136,7 @@ def test_a_graph_that_fails_is_a_record_only_if_a_graph_was_requested(
     result = train_run(tiny, replace(options, step="graph"))
     assert "GraphError: graph: division by zero" in result.error
     assert result.environment["step"] == "graph"
-    monkeypatch.setattr(train, "steps_for", lambda options: CudaGraph())  # as on a GPU
+    monkeypatch.setattr(train, "steps_for", lambda *_: CudaGraph())  # as on a GPU
     with pytest.raises(GraphError):
         train_run(tiny, options)
 
