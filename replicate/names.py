@@ -12,6 +12,17 @@ INITS = {
     "orthonormal_msra": "replicate.init.schemes:orthonormal_msra",
     "xavier": "replicate.init.schemes:xavier",
     "msra": "replicate.init.schemes:msra",
+    "zeros": "replicate.init.other_schemes:zeros",
+    "small_gaussian": "replicate.init.other_schemes:small_gaussian",
+    "large_gaussian": "replicate.init.other_schemes:large_gaussian",
+    "xavier_uniform": "replicate.init.other_schemes:xavier_uniform",
+    "xavier_normal": "replicate.init.other_schemes:xavier_normal",
+    "kaiming_uniform_fan_in": "replicate.init.other_schemes:kaiming_uniform_fan_in",
+    "kaiming_normal_fan_in": "replicate.init.other_schemes:kaiming_normal_fan_in",
+    "kaiming_uniform_fan_out": "replicate.init.other_schemes:kaiming_uniform_fan_out",
+    "kaiming_normal_fan_out": "replicate.init.other_schemes:kaiming_normal_fan_out",
+    "delta_orthogonal": "replicate.init.other_schemes:delta_orthogonal",
+    "random_walk": "replicate.init.other_schemes:random_walk",
 }
 ACTIVATIONS = {
     "maxout": "replicate.nn.activations:MAXOUT",

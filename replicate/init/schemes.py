@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -21,9 +21,12 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:])
 
 
-def _options(generator: Generator | None) -> dict[str, Any]:
-    """Float32 on the generator's device, or on the CPU: torch's default dtype and device have no effect."""
-    return {"device": "cpu" if generator is None else generator.device, "dtype": torch.float32}
+def empty(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
+    """Make a float32 tensor on the generator's device, or on the CPU: torch's default dtype and device have no effect.
+
+    Its values are not set.
+    """
+    return torch.empty(shape, device="cpu" if generator is None else generator.device, dtype=torch.float32)
 
 
 def orthonormal(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
@@ -32,7 +35,7 @@ def orthonormal(shape: tuple[int, ...], generator: Generator | None, negative_sl
     Its rows are orthonormal if out <= in·k·k, else its columns. Source: released code, tools/extra/lsuv_init.py.
     The slope is not used.
     """
-    normal = torch.randn(shape[0], fan_in(shape), generator=generator, **_options(generator))
+    normal = empty((shape[0], fan_in(shape)), generator).normal_(generator=generator)
     left, _, right = torch.linalg.svd(normal, full_matrices=False)
     return torch.reshape(left if left.shape == normal.shape else right, shape)  # out in·k·k -> out in k k
 
@@ -43,7 +46,7 @@ def haar_orthonormal(shape: tuple[int, ...], generator: Generator | None, negati
     It is much faster than `orthonormal`, in which LAPACK chooses the signs, so that the distribution is not uniform.
     The slope is not used.
     """
-    return nn.init.orthogonal_(torch.empty(shape, **_options(generator)), generator=generator)
+    return nn.init.orthogonal_(empty(shape, generator), generator=generator)
 
 
 def orthonormal_msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
@@ -60,7 +63,7 @@ def xavier(shape: tuple[int, ...], generator: Generator | None, negative_slope: 
     Source: released code, include/caffe/filler.hpp. The slope is not used.
     """
     bound = math.sqrt(3 / fan_in(shape))
-    return torch.empty(shape, **_options(generator)).uniform_(-bound, bound, generator=generator)
+    return empty(shape, generator).uniform_(-bound, bound, generator=generator)
 
 
 def msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
@@ -68,7 +71,7 @@ def msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: fl
 
     Source: released code, include/caffe/filler.hpp.
     """
-    return torch.empty(shape, **_options(generator)).normal_(0, math.sqrt(2 / fan_in(shape)), generator=generator)
+    return empty(shape, generator).normal_(0, math.sqrt(2 / fan_in(shape)), generator=generator)
 
 
 def starting_scheme(pre_init: str | None) -> Scheme | None:
