@@ -35,7 +35,7 @@ def curve(options: Options, run: Run) -> list[dict[str, str]]:
 def test_settings_beyond_the_paper(tiny: Run, options: Options) -> None:
     settings = {"preprocessing": "channel-mean-std", "zoom": 0.3, "colour_jitter": 0.4, "cutout": 8}
     settings |= {"ema": 0.5, "test_mirror": True, "validation": 10}
-    run = replace(tiny, activation="prelu", precision="bf16-mixed", **settings)
+    run = replace(tiny, init="xavier", activation="prelu", precision="bf16-mixed", **settings)
     result = train_run(run, replace(options, save_probabilities=True))
     assert result.error is None
     found = read_predictions(RunFolder.of(options.out, run))
