@@ -10,14 +10,17 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wandb.proto import wandb_internal_pb2 as pb
+if TYPE_CHECKING:
+    from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK, HEADER = 32768, 7
 
 
-def records(path: Path) -> Iterator[pb.Record]:
+def records(path: Path) -> Iterator["Record"]:
+    from wandb.proto.wandb_internal_pb2 import Record  # here, because it loads all of W&B
+
     content = path.read_bytes()
     assert b":W&B".startswith(content[:4])
     position, pending = HEADER, b""
@@ -34,13 +37,13 @@ def records(path: Path) -> Iterator[pb.Record]:
         pending += fragment
         position += HEADER + length
         if kind in (1, 4):
-            record = pb.Record()
+            record = Record()
             record.ParseFromString(pending)
             pending = b""
             yield record
 
 
-def closed(folder: Path, seconds: float = 30) -> list[pb.Record]:
+def closed(folder: Path, seconds: float = 30) -> list["Record"]:
     """All records of a finished run's folder. W&B's own process may still be writing when `finish` has returned."""
     (path,) = folder.glob("*.wandb")
     until = time.monotonic() + seconds

@@ -64,8 +64,10 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(browser: Browser, full: Path) -> Page:
-    return show(browser, full)[0]
+def page(browser: Browser, full: Path) -> Iterator[Page]:
+    page, _ = show(browser, full)
+    yield page
+    page.close()
 
 
 @pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, {"viewport": PHONE}], ids=["light", "dark", "phone"])

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from command_lines import parse
-from wandb.sdk.launch.sweeps.utils import create_sweep_command_args, load_sweep_config
 
 from replicate.experiment import Experiment
 from replicate.matrix.plan import Selected
@@ -14,6 +13,8 @@ from replicate.run import Run
 
 
 def test_every_point_of_the_sweep_is_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args, load_sweep_config  # loads all of W&B
+
     monkeypatch.chdir(Path(__file__).parents[2])
     sweep: Any = load_sweep_config("experiments/sweep.yaml")
     assert sweep["metric"] == {"name": "test/accuracy", "goal": "maximize"}  # as the logger logs it
