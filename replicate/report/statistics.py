@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -120,10 +121,16 @@ class Difference(NamedTuple):
     p: float
 
 
+@lru_cache(maxsize=1024)
+def _deviation(sample: tuple[float, ...]) -> float:
+    """The standard deviation. A cell is compared with many others, and exact sums take long."""
+    return stdev(sample)
+
+
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Mean of `first` less mean of `second`, without assuming equal variances (Welch 1947); both need two values."""
     value = fmean(first) - fmean(second)
-    errors = [stdev(sample) ** 2 / len(sample) for sample in (first, second)]
+    errors = [_deviation(tuple(sample)) ** 2 / len(sample) for sample in (first, second)]
     scale = math.sqrt(sum(errors))
     if scale == 0:  # no spread at all, so the difference is certain
         return Difference(value, Interval(value, value), 1.0 if value == 0 else 0.0)
