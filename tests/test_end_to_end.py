@@ -15,8 +15,8 @@ EXPERIMENT = """
 name: tiny
 grid: {init: [lsuv, msra], activation: [relu, maxout], seed: [0]}
 exclude: [{init: lsuv, activation: maxout}]
-run: {dataset: synthetic, width: 0.125, batch_size: 16, lsuv_batch_size: 16, iterations: 24, milestones: [16],
-      precision: 32-true}
+run: {dataset: synthetic, width: 0.125, batch_size: 16, lsuv_batch_size: 16, lsuv_max_iter: 1, iterations: 24,
+      milestones: [16], precision: 32-true}
 """
 
 

@@ -12,7 +12,7 @@ MAY_DIFFER = ("seconds", "images_per_second", "finished", "checksum")
 GRID = """
 name: bits
 grid: {init: [lsuv, msra], activation: [relu]}
-run: {dataset: synthetic, width: 0.125, batch_size: 16, lsuv_batch_size: 16, iterations: 3,
+run: {dataset: synthetic, width: 0.125, batch_size: 16, lsuv_batch_size: 16, lsuv_max_iter: 1, iterations: 3,
       milestones: [2], precision: 32-true}
 """
 

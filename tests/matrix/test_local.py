@@ -75,7 +75,8 @@ def end_of_two_tasks(log: Path) -> None:
 
 
 def test_a_run_loads_nothing_that_may_have_been_edited_since(launcher: LocalLauncher, tmp_path: Path) -> None:
-    run = Run("lsuv", "maxout", dataset="synthetic", width=0.125, iterations=2, milestones=[], precision="32-true")
+    small = {"width": 0.125, "batch_size": 16, "lsuv_batch_size": 16, "lsuv_max_iter": 1, "iterations": 2}
+    run = Run("lsuv", "maxout", dataset="synthetic", milestones=[], precision="32-true", **small)
     task = Task(run, Options(tmp_path, tmp_path), "cpu", "token")
     launcher.start("late", "workers:loaded_by_a_run", (task,), os.environ, tmp_path / "log")
     while not isinstance(event := next(launcher.events(timeout=300)), Ended):

@@ -20,7 +20,7 @@ from replicate.tracking.logger import WandbLogger
 
 # 100 images in batches of 25: rows at iterations 4 and 8.
 RUN = Run("lsuv", "maxout", iterations=8, milestones=[4], batch_size=25, dataset="synthetic", width=0.125,
-          precision="32-true", lsuv_batch_size=16)  # fmt: skip
+          precision="32-true", lsuv_batch_size=16, lsuv_max_iter=1)  # fmt: skip
 
 
 @dataclass
