@@ -97,7 +97,7 @@ def show_inputs(
     """Draw the picture.
 
     Args:
-        dataset: cifar10, synthetic or folder:NAME.
+        dataset: cifar10, cifar100, synthetic or folder:NAME.
         data_dir: Folder of the data sets.
         out: Output folder.
     """

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from replicate import nvidia_mps, provenance
 from replicate.data import available
+from replicate.data.cifar import RELEASES
 from replicate.errors import CUDA, MEMORY, UsageError
 from replicate.logging_options import default_wandb_mode, wandb_key_known
 from replicate.matrix.limits import RUN_MEMORY, cores, free_memory
@@ -112,8 +113,11 @@ def disk(out: Path, data_dir: Path) -> Iterator[Finding]:
 def data(data_dir: Path) -> Iterator[Finding]:
     """Report which data sets are available without a download."""
     for name, here in available(data_dir):
-        fix = f"it is downloaded at first use; without a network put cifar-10-python.tar.gz into {data_dir}"
-        yield Finding("data", name, True) if here else Finding("data", f"{name}: not in {data_dir}", None, fix)
+        if here:
+            yield Finding("data", name, True)
+        else:
+            fix = f"it is downloaded at first use; without a network put {RELEASES[name].archive} into {data_dir}"
+            yield Finding("data", f"{name}: not in {data_dir}", None, fix)
 
 
 def wandb() -> Iterator[Finding]:

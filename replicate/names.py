@@ -40,7 +40,8 @@ ACTIVATIONS = {
 }
 MODELS = {"fitnet4": "replicate.nn.fitnet:FITNET4"}
 DATASETS = {
-    "cifar10": "replicate.data.cifar10:load",
+    "cifar10": "replicate.data.cifar:load",
+    "cifar100": "replicate.data.cifar:load",
     "synthetic": "replicate.data.synthetic:load",
     "folder:NAME": "replicate.data.folder:load",
 }

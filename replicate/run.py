@@ -71,7 +71,7 @@ class Run:
     dataset: Annotated[
         str,
         one_of("dataset", DATASETS, "|".join([*(name for name in DATASETS if ":" not in name), FOLDER])),
-        Field(description="cifar10, synthetic or folder:NAME, which is DATA_DIR/NAME"),
+        Field(description="cifar10, cifar100, synthetic or folder:NAME, which is DATA_DIR/NAME"),
     ] = "cifar10"
     validation: Annotated[
         int,

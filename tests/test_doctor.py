@@ -85,7 +85,12 @@ def test_disks_and_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(one.good is False and one.fix.startswith("free some space") for one in disk(tmp_path, tmp_path))
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)  # root may write anywhere
     assert all(one.text.endswith("is not writable") for one in disk(tmp_path, tmp_path))
-    assert [one.text for one in data(tmp_path)] == [f"cifar10: not in {tmp_path}", "synthetic", "folder:mine"]
+    missing = [f"{name}: not in {tmp_path}" for name in ("cifar10", "cifar100")]
+    assert [one.text for one in data(tmp_path)] == [*missing, "synthetic", "folder:mine"]
+    assert [one.fix.split()[-3] for one in data(tmp_path) if one.fix] == [
+        "cifar-10-python.tar.gz",
+        "cifar-100-python.tar.gz",
+    ]
 
 
 def test_wandb_shows_the_mode_and_never_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_every_setting_counts(name: str, data: st.DataObject) -> None:
 
 WRONG = [
     ({"init": "lsvu"}, r"unknown init 'lsvu' \(did you mean 'lsuv'\?\); choose from: lsuv, orthonormal, "),
-    ({"dataset": "imagenet"}, "unknown dataset 'imagenet'; choose from: cifar10, synthetic, folder:NAME"),
+    ({"dataset": "imagenet"}, "unknown dataset 'imagenet'; choose from: cifar10, cifar100, synthetic, folder:NAME"),
     ({"dataset": "folder:../secret"}, "unknown dataset"),
     ({"dataset": f"folder:{'a' * 256}"}, "unknown dataset"),
     ({"lr": -0.1}, r"lr = -0.1 is out of range; give at least 1e-12"),

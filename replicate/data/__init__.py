@@ -4,7 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from replicate.data import cifar10, folder
+from replicate.data import cifar, folder
 from replicate.data.dataset import Dataset, Labels, Progress
 from replicate.data.validation import held_out, hold_out
 from replicate.errors import UsageError, unknown
@@ -16,7 +16,7 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
     """Load a data set.
 
     Args:
-        dataset: `cifar10`, `synthetic` or `folder:NAME`.
+        dataset: `cifar10`, `cifar100`, `synthetic` or `folder:NAME`.
         data_dir: where data sets are found, and where they are downloaded to.
         progress: called with (images done, total images) while a folder is decoded for the first time.
 
@@ -61,7 +61,7 @@ def load_test_labels(dataset: str, validation: int, data_dir: Path) -> Labels:
 def labels_at_hand(dataset: str, validation: int, data_dir: Path) -> Labels | None:
     """Do as `load_test_labels`, but return None if the labels are missing or damaged, or need a download."""
     with contextlib.suppress(UsageError):
-        if dataset != "cifar10" or cifar10.is_local(data_dir):
+        if dataset not in cifar.RELEASES or cifar.is_local(dataset, data_dir):
             return load_test_labels(dataset, validation, data_dir)
     return None
 
@@ -69,4 +69,5 @@ def labels_at_hand(dataset: str, validation: int, data_dir: Path) -> Labels | No
 def available(data_dir: Path) -> list[tuple[str, bool]]:
     """List the names that `dataset` can take, each with whether it needs no download."""
     folders = [(f"folder:{name}", True) for name in folder.names(data_dir) if re.fullmatch(FOLDER, f"folder:{name}")]
-    return [("cifar10", cifar10.is_local(data_dir)), ("synthetic", True), *folders]
+    releases = [(name, cifar.is_local(name, data_dir)) for name in cifar.RELEASES]
+    return [*releases, ("synthetic", True), *folders]

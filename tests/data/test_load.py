@@ -11,9 +11,9 @@ from replicate.errors import UsageError
 from replicate.run import Run
 
 
-@pytest.mark.parametrize("name", ["cifar100", "folder:", "Synthetic"])
+@pytest.mark.parametrize("name", ["cifar1000", "folder:", "Synthetic"])
 def test_an_unknown_name_is_answered_with_the_choices(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"unknown dataset .*; choose from: cifar10, synthetic, folder:NAME"):
+    with pytest.raises(UsageError, match=r"unknown dataset .*; choose from: cifar10, cifar100, synthetic, folder:NAME"):
         load(name, tmp_path)
 
 
@@ -50,14 +50,14 @@ def test_progress_reaches_the_decoder(tmp_path: Path) -> None:
 
 
 def test_available(pets: Path, tmp_path: Path) -> None:
-    assert available(tmp_path / "nowhere") == [("cifar10", False), ("synthetic", True)]
+    assert available(tmp_path / "nowhere") == [("cifar10", False), ("cifar100", False), ("synthetic", True)]
     data_dir = pets.parent
     for name in ("birds", "esc\x1b[2J", "a b", "-x"):  # most of them cannot be typed as folder:NAME
         shutil.copytree(pets, data_dir / name)
     (data_dir / "half" / "train").mkdir(parents=True)
     (data_dir / "cifar-10-python.tar.gz").touch()
-    names = ("cifar10", "synthetic", "folder:birds", "folder:pets")
-    assert available(data_dir) == [(name, True) for name in names]
+    names = ("cifar10", "cifar100", "synthetic", "folder:birds", "folder:pets")
+    assert available(data_dir) == [(name, name != "cifar100") for name in names]
 
 
 def test_fingerprint_is_the_sha256_of_the_sorted_lines() -> None:

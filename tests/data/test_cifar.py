@@ -1,4 +1,4 @@
-"""CIFAR-10, on a small release in the same format."""
+"""CIFAR-10 and CIFAR-100, on small releases in the same format."""
 
 import contextlib
 import hashlib
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from permissions import restricted
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
-from replicate.data import cifar10
-from replicate.data.cifar10 import ARCHIVE, FOLDER, is_local, load
+from replicate.data import cifar
+from replicate.data.cifar import RELEASES, is_local, load
 from replicate.data.dataset import Dataset
 from replicate.errors import UsageError
 from replicate.training.environment import survey
@@ -35,7 +36,13 @@ CONTENTS = {name: {"data": IMAGES[name], "labels": LABELS[name]} for name in BAT
 FILES = {name: pickle.dumps(data, 2) for name, data in {**CONTENTS, "batches.meta": {"label_names": CLASSES}}.items()}
 
 
-OFFICIAL = (cifar10.URL, cifar10.ARCHIVE_MD5, cifar10.BATCHES, cifar10.META_MD5)
+OFFICIAL = dict(RELEASES)
+ARCHIVE, FOLDER = OFFICIAL["cifar10"].archive, OFFICIAL["cifar10"].folder
+
+
+def change(monkeypatch: pytest.MonkeyPatch, **fields: object) -> None:
+    """Expect another release of CIFAR-10."""
+    monkeypatch.setitem(RELEASES, "cifar10", replace(RELEASES["cifar10"], **fields))
 
 
 def md5(data: bytes) -> str:
@@ -60,11 +67,11 @@ def served(release: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
         monkeypatch.setenv("no_proxy", "*")
-        monkeypatch.setattr(cifar10, "URL", f"http://127.0.0.1:{server.server_port}/{ARCHIVE}")
-        monkeypatch.setattr(cifar10, "ARCHIVE_MD5", md5((release / ARCHIVE).read_bytes()))
         splits = zip(("train", "train", "test"), BATCHES, strict=True)
-        monkeypatch.setattr(cifar10, "BATCHES", {f"{split}/{name}": md5(FILES[name]) for split, name in splits})
-        monkeypatch.setattr(cifar10, "META_MD5", md5(FILES["batches.meta"]))
+        files = {f"{split}/{name}": md5(FILES[name]) for split, name in splits}
+        meta = ("batches.meta", md5(FILES["batches.meta"]), "label_names")
+        change(monkeypatch, md5=md5((release / ARCHIVE).read_bytes()), files=files, meta=meta)
+        change(monkeypatch, url=f"http://127.0.0.1:{server.server_port}")
         yield
         server.shutdown()
 
@@ -82,20 +89,52 @@ def check(dataset: Dataset) -> None:
     assert dataset.test_labels.tolist() == LABELS["test_batch"]
 
 
-def test_the_official_release_is_that_of_torchvision() -> None:
-    train = {f"train/{name}": digest for name, digest in CIFAR10.train_list}
-    test = {f"test/{name}": digest for name, digest in CIFAR10.test_list}
-    assert (CIFAR10.url, CIFAR10.tgz_md5, train | test, CIFAR10.meta["md5"]) == OFFICIAL
-    assert (CIFAR10.filename, CIFAR10.base_folder, CIFAR10.meta["filename"]) == (ARCHIVE, FOLDER, cifar10.META)
+@pytest.mark.parametrize(("name", "theirs"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_the_official_releases_are_those_of_torchvision(name: str, theirs: type[CIFAR10]) -> None:
+    ours = OFFICIAL[name]
+    train = {f"train/{file}": digest for file, digest in theirs.train_list}
+    test = {f"test/{file}": digest for file, digest in theirs.test_list}
+    assert (f"{ours.url}/{ours.archive}", ours.md5, ours.files) == (theirs.url, theirs.tgz_md5, train | test)
+    assert ours.meta == (theirs.meta["filename"], theirs.meta["md5"], theirs.meta["key"])
+    assert (ours.archive, ours.folder) == (theirs.filename, theirs.base_folder)
+
+
+def test_cifar100_has_fine_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"class {number}" for number in range(100)]
+    files = {"meta": {"fine_label_names": names, "coarse_label_names": ["x"]}}
+    for name, label in (("train", 99), ("test", 7)):
+        data = IMAGES["data_batch_1" if name == "train" else "test_batch"]
+        files[name] = {"data": data, "fine_labels": [label] * 20, "coarse_labels": [0] * 20}
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    digests = {}
+    for name, content in files.items():
+        (folder / name).write_bytes(pickle.dumps(content, 2))
+        digests[name] = md5((folder / name).read_bytes())
+    release = OFFICIAL["cifar100"]
+    monkeypatch.setitem(
+        RELEASES,
+        "cifar100",
+        replace(
+            release,
+            files={"train/train": digests["train"], "test/test": digests["test"]},
+            meta=("meta", digests["meta"], "fine_label_names"),
+        ),
+    )
+    assert is_local("cifar100", tmp_path)
+    dataset = load("cifar100", tmp_path)
+    assert (dataset.label, dataset.classes) == ("CIFAR-100", tuple(names))
+    assert (dataset.train_labels.tolist(), dataset.test_labels.tolist()) == ([99] * 20, [7] * 20)
+    np.testing.assert_array_equal(dataset.test_images, IMAGES["test_batch"].reshape(20, 3, 32, 32))
 
 
 @pytest.mark.parametrize("name", [FOLDER, ARCHIVE])
 def test_what_is_there_is_used_without_a_download(
     tmp_path: Path, release: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert not is_local(tmp_path)
+    assert not is_local("cifar10", tmp_path)
     (tmp_path / name).symlink_to(release / name)
-    assert is_local(tmp_path)
+    assert is_local("cifar10", tmp_path)
     check(load("cifar10", tmp_path))
     assert set(os.listdir(tmp_path)) == {FOLDER, name}
     assert capfd.readouterr() == ("", "")
@@ -124,11 +163,11 @@ def test_several_at_once_download_once(tmp_path: Path, capfd: pytest.CaptureFixt
     assert err.count(f'"GET /{ARCHIVE}') == 2  # torchvision first looks for redirects
 
 
-@pytest.mark.parametrize(("constant", "value"), [("URL", f"http://127.0.0.1:9/{ARCHIVE}"), ("ARCHIVE_MD5", "0" * 32)])
+@pytest.mark.parametrize(("field", "value"), [("url", "http://127.0.0.1:9"), ("md5", "0" * 32)])
 def test_a_failed_download_is_one_line_that_names_the_ways_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: str
 ) -> None:
-    monkeypatch.setattr(cifar10, constant, value)
+    change(monkeypatch, **{field: value})
     with pytest.raises(UsageError, match=r"^cannot download CIFAR-10 from http.*$") as caught:
         load("cifar10", tmp_path)
     for way in (f"put {ARCHIVE} or the folder {FOLDER} into {tmp_path}", "--data-dir", "=synthetic", "=folder:NAME"):
@@ -137,7 +176,7 @@ def test_a_failed_download_is_one_line_that_names_the_ways_out(
 
 
 @pytest.fixture
-def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A server that promises the archive, sends a part of it, and then nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -151,9 +190,8 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
         connections: list[socket.socket] = []
         threading.Thread(target=answer, daemon=True).start()
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/{ARCHIVE}"
-        monkeypatch.setattr(cifar10, "URL", url)
-        yield url
+        change(monkeypatch, url=f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield
         server.shutdown(socket.SHUT_RDWR)
         for connection in connections:
             connection.close()
@@ -161,7 +199,7 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.usefixtures("silent_server")
 def test_a_download_that_stands_still_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(cifar, "SILENT_SECONDS", 0.2)
     with pytest.raises(UsageError, match=r"cannot download CIFAR-10 from http.* \(.*timed out.*\): put"):
         load("cifar10", tmp_path)
     assert os.listdir(tmp_path) == []
@@ -173,7 +211,7 @@ def test_a_download_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     process = mp.get_context("fork").Process(target=survey, args=(["cifar10"], tmp_path))  # has loaded torch already
     process.start()
     end = time.monotonic() + 120
-    while not list(tmp_path.glob(".cifar10-*/*")):
+    while not list(tmp_path.glob(".cifar-*/*")):
         assert time.monotonic() < end
         time.sleep(0.05)
     process.terminate()
