@@ -38,7 +38,13 @@ ACTIVATIONS = {
     "silu": "replicate.nn.activations:SILU",
     "gelu": "replicate.nn.activations:GELU",
 }
-MODELS = {"fitnet4": "replicate.nn.fitnet:FITNET4"}
+MODELS = {
+    "fitnet4": "replicate.nn.fitnet:FITNET4",
+    "fitnet4_x2": "replicate.nn.fitnet:FITNET4_X2",
+    "fitnet4_x3": "replicate.nn.fitnet:FITNET4_X3",
+    "fitnet4_x5": "replicate.nn.fitnet:FITNET4_X5",
+    "fitnet1": "replicate.nn.fitnet:FITNET1",
+}
 DATASETS = {
     "cifar10": "replicate.data.cifar:load",
     "cifar100": "replicate.data.cifar:load",

@@ -168,7 +168,6 @@ def _install(release: Release, archive: Path, place: Path) -> None:
         try:
             os.rename(Path(temporary, release.folder), place / release.folder)
         except OSError:
-            if not (
-                place / release.folder
-            ).is_dir():  # where folders cannot be locked, another process may have been faster
+            # Where folders cannot be locked, another process may have been faster.
+            if not (place / release.folder).is_dir():
                 raise

@@ -1,7 +1,8 @@
-"""FitNet-4, the 17-layer network of Table 3: its plan as data, and the builder of networks from plans."""
+"""FitNets: their plans as data, FitNet-4 of Table 3 first, and the builder of networks from plans."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from torch import nn
@@ -22,9 +23,10 @@ class Pool(NamedTuple):
 
 
 class Hidden(NamedTuple):
-    """A fully connected layer, then the activation."""
+    """A fully connected layer, then the activation. `pieces` of maxout; None: as many as the activation says."""
 
     units: int
+    pieces: int | None = None
 
 
 class Flatten:
@@ -39,7 +41,8 @@ class Output:
     """The last fully connected layer, with one output per class; softmax is part of the loss."""
 
 
-Plan = Sequence[Conv | Pool | Hidden | Flatten | Dropout | Output]
+Part = Conv | Pool | Hidden | Flatten | Dropout | Output
+Plan = Sequence[Part]
 
 # Released code: examples/lsuv/cifar10. The last pooling covers the whole 8×8 map. MaxPool2d(8) has a deterministic
 # backward pass, unlike AdaptiveMaxPool2d.
@@ -50,6 +53,26 @@ FITNET4: Plan = (
     *(Dropout(), Flatten(), Hidden(500), Dropout(), Output()),
 )
 
+# Romero et al. 2015: 250,000 parameters and 9 convolutions; the channels are inferred from these. Maxout has two pieces
+# throughout. That dropout is where FitNet-4 has it is our choice.
+FITNET1: Plan = (
+    *(Dropout(), Conv(16), Conv(16), Conv(16), Pool(2)),
+    *(Dropout(), Conv(32), Conv(32), Conv(32), Pool(2)),
+    *(Dropout(), Conv(48), Conv(48), Conv(64), Pool(8)),
+    *(Dropout(), Flatten(), Hidden(500, pieces=2), Dropout(), Output()),
+)
+
+
+def deeper(plan: Plan, times: int) -> Plan:
+    """Repeat the convolutions between two poolings, all of them in their order: 3 4 with times = 2 is 3 4 3 4."""
+    parts: list[Part] = []
+    for is_conv, stage in groupby(plan, lambda part: isinstance(part, Conv)):
+        parts += [*stage] * (times if is_conv else 1)
+    return tuple(parts)
+
+
+FITNET4_X2, FITNET4_X3, FITNET4_X5 = (deeper(FITNET4, times) for times in (2, 3, 5))  # 34, 51 and 85 convolutions
+
 INPUT_CHANNELS = 3  # colour images, of 32×32 pixels so that the last map has 8×8
 
 
@@ -58,8 +81,8 @@ def build(
 ) -> nn.Sequential:
     """Build a network. Its weights are torch's defaults until an initialisation of `replicate.init` sets them.
 
-    Weight layers are named `conv1` … `conv17`, `fc1`, `fc2` in the order of the forward pass. A maxout layer has the
-    integer attribute `pieces`.
+    Weight layers are named `conv1`, `conv2`, … and `fc1`, `fc2` in the order of the forward pass. A maxout layer has
+    the integer attribute `pieces`.
 
     Args:
         plan: the layers, in order.
@@ -98,6 +121,8 @@ def build(
             case Hidden():
                 linears += 1
                 pieces, inputs, channels = activation.hidden_pieces, channels, scaled(part.units)
+                if pieces > 1 and part.pieces is not None:
+                    pieces = part.pieces
                 add(f"fc{linears}", nn.Linear(inputs, channels * pieces), pieces)
             case Output():
                 layers[f"fc{linears + 1}"] = nn.Linear(channels, classes)

@@ -1,4 +1,4 @@
-"""FitNet-4 against the counts and the order of layers in the released code."""
+"""FitNet-4 against the counts and the order of layers in the released code; FitNet-1; deeper nets."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from replicate.nn.activations import MAXOUT, RELU, Activation
-from replicate.nn.fitnet import FITNET4, build
+from replicate.nn.fitnet import FITNET1, FITNET4, FITNET4_X2, FITNET4_X3, FITNET4_X5, Conv, Plan, build, deeper
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 
@@ -30,6 +30,28 @@ def test_the_order_of_the_layers() -> None:
     assert order == "D" + "Cx" * 5 + "P" + "D" + "Cx" * 6 + "P" + "D" + "Cx" * 6 + "P" + "D" + "f" + "Lx" + "D" + "L"
     assert [layer.p for layer in net if isinstance(layer, nn.Dropout)] == [0.3] * 5
     assert [layer.kernel_size for layer in net if isinstance(layer, nn.MaxPool2d)] == [2, 2, 8]
+
+
+def test_fitnet1_has_its_published_size() -> None:
+    net = build(FITNET1, MAXOUT)
+    assert sum(parameter.numel() for parameter in net.parameters()) == 251_194
+    convs = [layer.out_channels // 2 for layer in net if isinstance(layer, nn.Conv2d)]
+    assert convs == [16, 16, 16, 32, 32, 32, 48, 48, 64]
+    assert build(FITNET1, RELU)(IMAGE).shape == (1, 10)
+    assert build(FITNET1, RELU).fc1.out_features == 500
+
+
+@pytest.mark.parametrize(("times", "plan"), [(2, FITNET4_X2), (3, FITNET4_X3), (5, FITNET4_X5)])
+def test_deeper_nets_repeat_each_stage(times: int, plan: Plan) -> None:
+    net = build(plan, RELU, width=1 / 16)
+    names = [name for name, layer in net.named_children() if isinstance(layer, nn.Conv2d)]
+    assert names == [f"conv{number}" for number in range(1, 17 * times + 1)]
+    channels = [part.channels for part in plan if isinstance(part, Conv)]
+    assert channels == [32, 32, 32, 48, 48] * times + [80] * 6 * times + [128] * 6 * times
+    assert deeper(FITNET4, 1) == FITNET4
+    kinds = [type(part) for part in plan if not isinstance(part, Conv)]
+    assert kinds == [type(part) for part in FITNET4 if not isinstance(part, Conv)]
+    assert net(IMAGE).shape == (1, 10)
 
 
 def test_width_scales_channels_and_hidden_units() -> None:
