@@ -98,6 +98,8 @@ class Experiment:
         path = Path(path)
 
         def check(content: Any) -> "Experiment":
+            if isinstance(content, dict) and "space" in content:
+                raise UsageError("this is a search, not an experiment; use replicate search")
             experiment = _EXPERIMENT.validate_python(content)
             table = experiment.table
             reference, claims = (_find(path, name) if name else None for name in (table.reference, table.claims))

@@ -65,7 +65,7 @@ def assignments(option: str, words: Iterable[str]) -> dict[str, Any]:
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")  # a single number too: YAML takes long to read thousands
 
 
-def _is_whole(key: str) -> bool:
+def is_whole(key: str) -> bool:
     """Whether a field of Run is a whole number."""
     return get_args(TYPES[key])[:1] == (int,)
 
@@ -74,7 +74,7 @@ def _items(assignment: str, key: str, text: str) -> list[Any]:
     """Read items separated by commas. An item of a whole number may be a range: `0-2,5` gives [0, 1, 2, 5]."""
     items: list[Any] = []
     for item in text.split(","):
-        if _is_whole(key) and (match := _RANGE.fullmatch(item)):
+        if is_whole(key) and (match := _RANGE.fullmatch(item)):
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
                 raise UsageError(f"{assignment}: the range {item} is empty; give the smaller number first")
@@ -94,7 +94,7 @@ def assignment(key: str, value: Any) -> str:
     if isinstance(value, list) and value:
         if all(isinstance(item, str) for item in value):
             value = ",".join(value)
-        elif len(value) > 2 and _is_whole(key) and value == list(range(value[0], value[-1] + 1)):
+        elif len(value) > 2 and is_whole(key) and value == list(range(value[0], value[-1] + 1)):
             value = f"{value[0]}-{value[-1]}"
     return f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
 

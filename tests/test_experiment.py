@@ -48,6 +48,11 @@ def test_the_shipped_experiments_have_the_protocol_of_the_paper() -> None:
     assert schedules == {(18_000, (8_000, 12_000, 16_000)), (3_000, (1333, 2000, 2667))}
 
 
+def test_a_search_is_no_experiment() -> None:
+    with pytest.raises(UsageError, match=r"search\.yaml: this is a search, not an experiment; use replicate search"):
+        Experiment.load(ROOT / "experiments" / "search.yaml")
+
+
 def test_as_released_differs_in_two_cells() -> None:
     files = (ROOT / "experiments" / name for name in ("table3.yaml", "table3-as-released.yaml"))
     uniform, released = (Experiment.load(path).runs({"seed": 0}) for path in files)

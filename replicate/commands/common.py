@@ -65,7 +65,7 @@ def select_finished(command: str, file: Path, selection: Selection) -> "tuple[Se
 
 
 @contextmanager
-def writing_to(base: Path, name: str = "") -> Iterator[Path]:
+def writing_to(base: Path, name: str = "", option: str = "--to") -> Iterator[Path]:
     """Make a folder, or the folder of this name in it, and write to it within.
 
     Raises:
@@ -80,7 +80,7 @@ def writing_to(base: Path, name: str = "") -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}; give another folder with --to") from None
+        raise UsageError(f"cannot write to {folder}: {error.strerror}; give another folder with {option}") from None
 
 
 def print_next(command: str) -> None:

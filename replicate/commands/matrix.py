@@ -132,7 +132,7 @@ def search(
     """Search for the settings with the highest accuracy on validation images. Run it again to resume.
 
     FILE names the space, the methods (grid, random, TPE) and the stages. The trials are runs with records as usual; the
-    test images are not used. OUT gets search.db (Optuna's storage), trials.csv, figures, and best.yaml, an experiment
+    test images are not used. OUT gets trials.csv, search.db (Optuna's storage), figures, and best.yaml, an experiment
     with the best settings.
     """
     from replicate.carry_out import carry_out
@@ -159,16 +159,18 @@ def search(
         there = replace(resources, time_limit=left)
         return carry_out(Selected(spec.experiment(runs), runs, out), selection.data_dir, there, logging)
 
-    code, outcomes = search_for(spec, out, carry, Console())
-    if code == STOPPED or not outcomes:
-        print_next(command_line("search", file, selection))
+    code, trials = search_for(spec, out, carry, Console())
+    if code == STOPPED or not trials.outcomes:
+        print_next("the same command, which resumes the search")
         return code
-    results.print_results(spec, outcomes, Console())
-    wrote(results.write_results(spec, outcomes, out))
-    if results.best_of(outcomes) is None:
+    results.print_results(spec, trials.outcomes, Console())
+    with writing_to(out, option="--out") as folder:
+        wrote(results.write_results(trials, folder))
+    if results.best_of(trials.outcomes) is None:
+        print("no trial has learned anything, so there are no best settings")
         return code
-    with writing_to(out, "figures") as folder:
-        wrote(figures.draw(spec, outcomes, folder))
+    with writing_to(out, "figures", option="--out") as folder:
+        wrote(figures.draw(spec, trials.outcomes, folder))
     print_next(command_line("matrix", out / "best.yaml", Selection(data_dir=selection.data_dir)))
     return code
 

@@ -68,7 +68,8 @@ def _shares(labels: Labels, number: int) -> dict[int, int]:
     """Divide a number among the classes in proportion, by the largest remainders."""
     classes = sorted(Counter(labels.tolist()).items())
     shares = {label: number * count // len(labels) for label, count in classes}
-    by_remainder = sorted(classes, key=lambda one: -(number * one[1] % len(labels)))
+    # A class gives its last training image only if no other can give one.
+    by_remainder = sorted(classes, key=lambda one: (one[1] - shares[one[0]] < 2, -(number * one[1] % len(labels))))
     for label, _ in by_remainder[: number - sum(shares.values())]:
         shares[label] += 1
     return shares

@@ -183,7 +183,7 @@ def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: i
     for run in runs:
         n = min(run.batch_size, run.validation or test_images.get(run.dataset, run.batch_size))
         if n < devices:
-            few = "images a batch" if n == run.batch_size else "test images"
+            few = "images a batch" if n == run.batch_size else "images to test on"
             raise UsageError(f"--devices-per-run {devices} is too many: {run.run_id} has {n} {few}; give 1 to {n}")
 
 

@@ -147,6 +147,8 @@ def _caveats(totals: Mapping[str, int], most: int, not_comparable: list[str], re
         caveats.append(f"{few}; published numbers are judged only with at least {MIN_RUNS}.")
     if errors:
         caveats.append(f"{count(errors, 'run')} ended in an error; see “What is missing”.")
+    if held_out := max((result.run.validation for result in results), default=0):
+        caveats.append(f"Accuracies are on {held_out:,} training images that were held out, not on the test images.")
     if finished:
         caveats += not_comparable
     # Two commits may have the same code, and two states of a changed checkout have different code.

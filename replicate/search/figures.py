@@ -13,17 +13,18 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import create_trial
 
 from replicate.report.figures import save
 from replicate.report.line_figures import STYLE, Picture, line_style
 from replicate.report.text import count, display_name
+from replicate.search.proposals import frozen
 from replicate.search.space import Choices, Range
 from replicate.search.spec import Search
-from replicate.search.study import Outcome, distributions
+from replicate.search.trials import Outcome
 from replicate.store.files import write_atomically
 
-BEST_SHARE = 0.25  # of the trials: a setting matters if it tells these from the others, by PED-ANOVA
+BEST_SHARE = 0.25  # of the trials: a setting matters if these crowd together in it, by PED-ANOVA
+FEWEST = 16  # trials, of which the best are 4
 ACCURACY = "validation accuracy (%)"
 COLOURS = "cividis"
 
@@ -62,17 +63,15 @@ def progress(search: Search, outcomes: Sequence[Outcome]) -> Picture:
     figure = Figure(figsize=(6.5, 3.8), layout="constrained")
     axes = figure.subplots()
     for row, method in enumerate(search.methods):
-        mine = [one for one in outcomes if one.method == method and one.accuracy is not None]
-        if mine:
+        if mine := [one for one in outcomes if one.method == method]:
             spent = [*accumulate(one.iterations for one in mine)]
             best = [*accumulate((one.accuracy or 0.0 for one in mine), max)]
             axes.step(spent, best, where="post", label=method, **line_style(row, markers=True))
     axes.set(xlabel="iterations of all trials so far", ylabel=f"best {ACCURACY}")
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.legend(title="method")
-    return Picture(
-        figure, "progress", ("The best accuracy so far, in the order of the trials; each marker is a trial.",)
-    )
+    notes = ("The best accuracy so far, in the order of the trials; each marker is a trial.",)
+    return Picture(figure, "progress", notes)
 
 
 def points(search: Search, outcomes: Sequence[Outcome]) -> Picture | None:
@@ -138,20 +137,15 @@ def settings(search: Search, outcomes: Sequence[Outcome]) -> Picture:
 
 
 def importance(search: Search, outcomes: Sequence[Outcome]) -> Picture | None:
-    """Draw how much each setting matters, by PED-ANOVA; None if there are too few different trials.
+    """Draw how much each setting matters, by PED-ANOVA; None if too few trials tell.
 
-    All methods' trials of the first stage count, after its shortest runs, which all of them have carried out.
+    The trials of the first stage count that were spread evenly over the space: those of a grid and of random search.
     """
-    study = optuna.create_study(direction="maximize")
-    for one in outcomes:
-        if one.stage == 1 and one.first_accuracy is not None:
-            study.add_trial(
-                create_trial(
-                    params=dict(one.point), distributions=distributions(search.space), value=one.first_accuracy
-                )
-            )
-    if len({trial.value for trial in study.trials}) < 1 / BEST_SHARE:
+    even = [one for one in outcomes if one.stage == 1 and one.method != "tpe" and one.accuracy is not None]
+    if len(even) < FEWEST or len({one.accuracy for one in even}) < FEWEST / 4:
         return None
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(frozen(search.space, one.point, {0: one.accuracy or 0.0}, pruned=False) for one in even)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE, evaluate_on_local=False)
@@ -162,8 +156,8 @@ def importance(search: Search, outcomes: Sequence[Outcome]) -> Picture | None:
     axes.set(xlabel="importance (they add up to 1)", ylabel="")
     axes.grid(visible=True, axis="x")
     notes = (
-        f"PED-ANOVA: how well a setting tells the best quarter of {count(len(study.trials), 'trial')} from the others, "
-        "after the shortest runs of the first stage.",
+        f"PED-ANOVA: how much the best quarter of {count(len(even), 'trial')} of the grid and of random search in the "
+        "first stage crowd together, by each setting. Chance alone also adds up to 1.",
     )
     return Picture(figure, "which settings matter", notes)
 

@@ -1,9 +1,11 @@
-"""What a search leaves: a row for each trial, the best settings as an experiment, and a summary on the terminal."""
+"""What a search leaves: its trials as a table and as a database, the best settings, and a summary on the terminal."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -11,44 +13,60 @@ from rich.table import Table
 from replicate.report.render import to_csv
 from replicate.report.text import count, display_name, terminal_text
 from replicate.run import DEFAULTS
+from replicate.search.proposals import frozen
 from replicate.search.spec import Search
-from replicate.search.study import Outcome
+from replicate.search.trials import Outcome, Trials
 from replicate.store.files import write_atomically
 
 SEEDS = 5  # of the experiment with the best settings, as many as in table3.yaml
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The trial with the highest accuracy among those with the longest runs; None if there is none."""
-    ended = [one for one in outcomes if one.accuracy is not None]
-    return max(ended, key=lambda one: (one.run.iterations, one.accuracy, -one.trial), default=None)
+    """The trial with the highest accuracy among those with the longest runs; None if none has an accuracy above 0."""
+    learned = [one for one in outcomes if one.accuracy]
+    return max(learned, key=lambda one: (one.runs[-1].iterations, one.accuracy, -one.trial), default=None)
 
 
-def write_results(search: Search, outcomes: Sequence[Outcome], out: Path) -> list[Path]:
-    """Write `trials.csv`, a row for each trial, and `best.yaml`, an experiment with the best settings.
+def write_results(trials: Trials, out: Path) -> list[Path]:
+    """Write `trials.csv`, `search.db` and, if a trial has learned something, `best.yaml`.
 
     Args:
-        search: the search.
-        outcomes: of its trials, at least one.
+        trials: of which at least one has ended.
         out: folder for the files.
     """
     rows = [
         {
-            **{"method": one.method, "stage": one.stage, "trial": one.trial, **one.point},
-            **{"state": one.state, "accuracy": one.accuracy, "run_iterations": one.run.iterations},
-            **{"all_iterations": one.iterations, "run_id": one.run.run_id},
+            **{"method": one.method, "stage": one.stage, "trial": one.trial, **one.point, "state": one.state},
+            **{"accuracy": one.accuracy, "run_iterations": one.runs[-1].iterations},
+            **{"all_iterations": one.iterations, "run_id": one.runs[-1].run_id},
         }
-        for one in outcomes
+        for one in trials.outcomes
     ]
-    paths = [write_atomically(out / "trials.csv", to_csv(rows))]
-    if (best := best_of(outcomes)) is not None:
-        paths.append(write_atomically(out / "best.yaml", best_experiment(search, best, len(outcomes))))
+    paths = [
+        write_atomically(out / "trials.csv", to_csv(rows)),
+        write_atomically(out / "search.db", storage(trials)),
+    ]
+    if (best := best_of(trials.outcomes)) is not None:
+        content = best_experiment(trials.search, best, len(trials.outcomes))
+        paths.append(write_atomically(out / "best.yaml", content))
     return paths
+
+
+def storage(trials: Trials) -> bytes:
+    """Return the trials as a database of Optuna, with a study for each method and stage, such as `random 1`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "search.db"
+        database = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        for (method, stage), space in trials.spaces.items():
+            study = optuna.create_study(storage=database, study_name=f"{method} {stage}", direction="maximize")
+            ended = [one for one in trials.outcomes if (one.method, one.stage) == (method, stage)]
+            study.add_trials(frozen(space, *one.told) for one in ended)
+        database.engine.dispose()
+        return path.read_bytes()
 
 
 def best_experiment(search: Search, best: Outcome, trials: int) -> str:
     """An experiment that trains with the best settings, for the whole schedule, and tests on the test images."""
-    run = search.run_of(best.point, search.stages[0], 0)
     whole = {**DEFAULTS, **search.run, **best.point, "validation": 0}
     kept: dict[str, Any] = {
         name: [*value] if isinstance(value, tuple) else value
@@ -56,13 +74,13 @@ def best_experiment(search: Search, best: Outcome, trials: int) -> str:
         if name not in ("init", "activation", "seed") and value != DEFAULTS[name]
     }
     content = {
-        "name": f"{search.name}-best",
-        "grid": {"init": [run.init], "activation": [run.activation], "seed": [*range(SEEDS)]},
+        "name": f"{search.name[:95]}-best",
+        "grid": {"init": [whole["init"]], "activation": [whole["activation"]], "seed": [*range(SEEDS)]},
         "run": kept,
     }
     return (
         f"# The best settings of {count(trials, 'trial')}: {best.accuracy:.2f} % on {search.run['validation']:,} "
-        f"validation images after {best.run.iterations:,} iterations.\n"
+        f"validation images after {best.runs[-1].iterations:,} iterations.\n"
         "# Here they train on all training images, and are tested on the test images.\n"
         f"{yaml.safe_dump(content, sort_keys=False, default_flow_style=None)}"
     )

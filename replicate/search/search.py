@@ -1,26 +1,23 @@
-"""`replicate search`: carries out the trials of all methods, a round at a time, and sums up what they have found."""
+"""`replicate search`: carries out the trials of all methods, a round at a time."""
 
-import contextlib
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from replicate.errors import UsageError
 from replicate.report.text import count
 from replicate.run import Run
 from replicate.search.spec import Method, Search
-from replicate.search.study import Outcome, Studies
+from replicate.search.trials import Trials
+from replicate.store.result import Result
 from replicate.store.run_folder import collect
 
 STOPPED = 3  # exit code of a matrix that was stopped before all its runs were done
 CarryOut = Callable[[tuple[Run, ...]], int]
 
 
-def search(spec: Search, out: Path, carry_out: CarryOut, console: Console) -> tuple[int, list[Outcome]]:
-    """Carry out a search, or continue it.
+def search(spec: Search, out: Path, carry_out: CarryOut, console: Console) -> tuple[int, Trials]:
+    """Carry out a search, or what is missing of it.
 
     Args:
         spec: the search.
@@ -29,25 +26,32 @@ def search(spec: Search, out: Path, carry_out: CarryOut, console: Console) -> tu
         console: shows which round begins.
 
     Returns:
-        The exit code: 0; 1 if runs ended in an error, 3 if the search was stopped; and what its trials have found.
-
-    Raises:
-        UsageError: another process searches in that folder, or it belongs to a search with other settings.
+        The exit code, and the trials that have ended. 0: all have; 1: some failed, or the search waits for runs that
+        failed and may succeed if they are repeated; 3: it was stopped.
     """
-    code = 0
-    with _alone(out):
-        studies = Studies(spec, out)
-        rounds = {method: studies.rounds(method) for method in spec.methods}
-        while needed := _next_round(rounds):
-            runs = tuple(dict.fromkeys(run for each in needed.values() for run in each))
-            there = collect(out, runs).results
-            if todo := [run for run in runs if run.run_id not in there or not there[run.run_id].final]:
-                parts = (f"{method} {count(len(each), 'trial')}" for method, each in needed.items())
-                console.print(f"next: {', '.join(parts)}; {count(len(todo), 'run')} to carry out", highlight=False)
-                code = max(code, carry_out(runs))
-            if code == STOPPED:
-                break
-        return code, studies.outcomes()
+    trials = Trials(spec, out)
+    rounds = {method: trials.rounds(method) for method in spec.methods}
+    while needed := _next_round(rounds):
+        runs = tuple(dict.fromkeys(run for each in needed.values() for run in each))
+        if todo := _unfinished(runs, out):
+            parts = (f"{method} {count(len(each), 'trial')}" for method, each in needed.items())
+            console.print(f"next: {', '.join(parts)}; {count(len(todo), 'run')} to carry out", highlight=False)
+            code = carry_out(tuple(todo))
+            if code == STOPPED or collect(out, runs).results.keys() != {run.run_id for run in runs}:
+                return STOPPED, trials
+            if _unfinished(runs, out):
+                return 1, trials
+    return int(any(one.state == "failed" for one in trials.outcomes)), trials
+
+
+def _unfinished(runs: tuple[Run, ...], out: Path) -> list[Run]:
+    """The runs that have no record, or that of a transient failure. Other failures would be repeated."""
+
+    def is_missing(result: Result | None) -> bool:
+        return result is None or (not result.final and result.passing is not None)
+
+    there = collect(out, runs).results
+    return [run for run in runs if is_missing(there.get(run.run_id))]
 
 
 def _next_round(rounds: dict[Method, Iterator[list[Run]]]) -> Mapping[Method, list[Run]]:
@@ -59,16 +63,3 @@ def _next_round(rounds: dict[Method, Iterator[list[Run]]]) -> Mapping[Method, li
         else:
             needed[method] = runs
     return needed
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Within, no other process searches in this folder. The lock ends with the process."""
-    with contextlib.ExitStack() as stack:
-        handle = os.open(out, os.O_RDONLY)
-        stack.callback(os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another process searches in {out}; wait for it, or give another --out") from None
-        yield

@@ -1,9 +1,9 @@
 """Search files: what `replicate search` reads."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +13,9 @@ from pydantic.dataclasses import dataclass
 from replicate.errors import UsageError
 from replicate.experiment import NAME, SECTION, Experiment
 from replicate.experiment_file import read_file
-from replicate.grid import values_of
+from replicate.grid import check_count, values_of
 from replicate.run import DEFAULTS, TYPES, WHOLE, Run, Settings
-from replicate.search.space import Range, Values, check_space, grid_points, readable
+from replicate.search.space import FIXED, Range, check_space, grid_points
 
 FACTOR = 3  # a rung trains this many times as long as the one below, as in Hyperband
 Method = Literal["grid", "random", "tpe"]
@@ -29,7 +29,9 @@ class Stage:
     length: Annotated[float, Field(ge=1e-4, le=1, description="share of run.iterations that a trial trains for")] = 1.0
     rungs: Annotated[
         int,
-        Field(ge=1, le=6, description="how often Hyperband decides, at a third of the length of the next; 1: never"),
+        Field(
+            ge=1, le=6, description="lengths of Hyperband's trainings, each three times the one before; 1: no pruning"
+        ),
         WHOLE,
     ] = 1
 
@@ -41,7 +43,7 @@ class Search:
     name: Annotated[str, Field(pattern=NAME, description="names the output folder; default: the file's name")]
     run: Annotated[Settings, Field(description="the settings that all trials share; validation must be among them")]
     space: Annotated[
-        dict[str, Values],
+        Mapping[str, Any],
         Field(min_length=1, description="field of a run -> {low, high, log}, or a list of values"),
     ]
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=10, description="coarse first, then finer")]
@@ -68,10 +70,9 @@ class Search:
             if name not in {**self.space, **self.run}:
                 raise UsageError(f"{name} is missing; give it in space or in run")
         if len(set(self.methods)) < len(self.methods):
-            raise UsageError("methods holds one of them twice")
+            raise UsageError("methods names one twice")
         for point in self._corners():
-            for stage in self.stages:
-                self.run_of(point, stage, rung=0)
+            self.run_of(point, self.stages[0], rung=0)
         if "grid" in self.methods:
             for stage in self.stages:
                 grid_points(self.space, stage.trials)
@@ -88,6 +89,8 @@ class Search:
             values = values_of(name, given)
             shared.pop(name, None)
             space.pop(name, None)
+            if len(values) > 1 and name in FIXED:
+                raise UsageError(f"a search does not choose {name}; give one value")
             if len(values) > 1:
                 space[name] = values
             else:
@@ -110,19 +113,14 @@ class Search:
         grid = {name: tuple(dict.fromkeys(getattr(run, name) for run in runs)) for name in ("init", "activation")}
         return Experiment(self.name, grid)
 
-    @property
-    def digest(self) -> str:
-        """sha256 of the search without its name: a study is only continued by the same search."""
-        content = asdict(replace(self, name="search"))
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    def _corners(self) -> list[dict[str, Any]]:
-        """The point with the first value of each field, and the one with the last."""
-        ends = {
-            name: [readable(name, end, v) for end in (v.low, v.high)] if isinstance(v, Range) else [v[0], v[-1]]
-            for name, v in self.space.items()
-        }
-        return [{name: pair[end] for name, pair in ends.items()} for end in (0, 1)]
+    def _corners(self) -> Iterator[dict[str, Any]]:
+        """Every choice with every other, at the low ends of the ranges and at the high ones."""
+        choices = {name: values for name, values in self.space.items() if not isinstance(values, Range)}
+        check_count("the lists of the space make", math.prod(map(len, choices.values())), "combinations")
+        ranges = {name: (v.low, v.high) for name, v in self.space.items() if isinstance(v, Range)}
+        for point in itertools.product(*choices.values()):
+            for end in (0, 1):
+                yield {**dict(zip(choices, point, strict=True)), **{name: ends[end] for name, ends in ranges.items()}}
 
 
 _SEARCH = TypeAdapter(Search)
@@ -130,6 +128,5 @@ _SEARCH = TypeAdapter(Search)
 KEYS: Mapping[str, tuple[str, ...]] = {
     "": ("name", "run", "space", "stages", "methods", "batch", "seed"),
     "run": tuple(TYPES),
-    "range": ("low", "high", "log"),
     "stages": ("trials", "length", "rungs"),
 }

@@ -60,7 +60,7 @@ def test_a_run_that_has_too_few_images_for_its_devices_is_refused() -> None:
     check_shares([run], {"synthetic": 500}, 4)
     with pytest.raises(UsageError, match=f"--devices-per-run 5 .*{run.run_id} has 4 images a batch; give 1 to 4"):
         check_shares([RUNS[0], run], {"synthetic": 500}, 5)
-    with pytest.raises(UsageError, match=r"has 2 test images; give 1 to 2"):
+    with pytest.raises(UsageError, match=r"has 2 images to test on; give 1 to 2"):
         check_shares([replace(run, validation=2)], {"synthetic": 500}, 4)
 
 

@@ -52,6 +52,13 @@ def test_tests_on_different_images_are_refused() -> None:
     assert f"1 on CIFAR-10 ({mark}) and 1 on CIFAR-10 (5,000 validation images) ({mark})" in str(caught.value)
 
 
+def test_a_table_of_validation_accuracies_says_so(small: Experiment, small_results: list[Result]) -> None:
+    held_out = small.with_settings({"validation": 5000})
+    found = [replace(result, run=replace(result.run, validation=5000)) for result in small_results]
+    caveats = document(held_out, held_out.runs(), make_records(found))["summary"]["caveats"]
+    assert "Accuracies are on 5,000 training images that were held out, not on the test images." in caveats
+
+
 def test_a_run_that_failed_before_it_read_data_has_no_data_set() -> None:
     crashed = make_result(RUNS[0], None, "error", fingerprint="unknown", data_label="unknown")
     protocol = shared_protocol(RUNS, [crashed, make_result(RUNS[1], 90.0)], AXES)

@@ -1,5 +1,6 @@
 """`replicate search`, for real, on a few images."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,7 +29,11 @@ def test_a_search(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     words = ["search", str(file), "--out", str(out), "--wandb", "off"]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    for text in ("next: random 2 trials; 2 runs to carry out", "2 of 2 runs are done", "trials.csv and best.yaml"):
+    for text in (
+        "next: random 2 trials; 2 runs to carry out",
+        "2 of 2 runs are done",
+        "trials.csv, search.db and best.yaml",
+    ):
         assert text in printed
     assert printed.splitlines()[-1].endswith(f"matrix {out}/best.yaml")
     best = Experiment.load(out / "best.yaml")
@@ -38,7 +43,10 @@ def test_a_search(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     names = {row.split(",")[-1] for row in rows[1:]}
     assert names == {path.name for path in (out / "runs").iterdir()}
     assert (out / "figures" / "progress.png").exists()
-    assert main(words) == 0  # nothing is left to do
+    shutil.rmtree(out / "figures")
+    (out / "search.db").unlink()
+    assert main(words) == 0  # nothing is left to do but these files
+    assert (out / "search.db").exists()
     assert "to carry out" not in capsys.readouterr().out
 
 
