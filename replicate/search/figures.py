@@ -157,7 +157,7 @@ def importance(search: Search, outcomes: Sequence[Outcome]) -> Picture | None:
     axes.grid(visible=True, axis="x")
     notes = (
         f"PED-ANOVA: how much the best quarter of {count(len(even), 'trial')} of the grid and of random search in the "
-        "first stage crowd together, by each setting. The importance of settings that make no difference adds up to 1 as well.",
+        "first stage crowd together, by each setting. Settings that make no difference add up to 1 as well.",
     )
     return Picture(figure, "which settings matter", notes)
 
