@@ -274,7 +274,7 @@ def run_commands(*commands: list[Any]) -> str:
         patch.setattr("replicate.data.labels_at_hand", lambda *_: LABELS)
         patch.setattr(render, "environment", environment)
         patch.setattr(page, "environment", environment)
-        patch.setattr(figures, "_save", lay_out)
+        patch.setattr(figures, "save", lay_out)
         for command in commands:
             assert main([*map(str, command)]) in (0, 1, 2), command
     assert all(line.isprintable() for line in shown.getvalue().split("\n"))

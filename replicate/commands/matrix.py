@@ -21,7 +21,6 @@ from replicate.commands.common import (
 from replicate.errors import UsageError
 from replicate.logging_options import Logging
 from replicate.options import OUT, Resources, Selection, Whole, command_line
-from replicate.yamlfile import assignments
 
 if TYPE_CHECKING:
     from replicate.run import Run
@@ -140,6 +139,7 @@ def search(
     from replicate.matrix.resources import Deadline
     from replicate.search.spec import Search
     from replicate.store.files import prepare_output_folder
+    from replicate.yamlfile import assignments
 
     if selection.only:
         raise UsageError("--only is for experiments; a search takes --set")

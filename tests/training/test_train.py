@@ -41,7 +41,7 @@ def test_settings_beyond_the_paper(tiny: Run, options: Options) -> None:
     found = read_predictions(RunFolder.of(options.out, run))
     assert (found.probabilities.shape, found.probabilities.dtype) == ((10, 10), np.float16)
     assert found.probabilities.sum(1) == pytest.approx(np.ones(10), abs=0.01)
-    assert found.classes.tolist() == found.probabilities.argmax(1).tolist()
+    assert (found.probabilities[range(10), found.classes] == found.probabilities.max(1)).all()  # in float16 some tie
     assert result == read_result(RunFolder.of(options.out, run).result)
     assert (result.test_images, result.data_label) == (10, "synthetic shapes (10 validation images)")
     labels = load_test_labels("synthetic", 10, options.data_dir)
