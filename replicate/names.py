@@ -44,7 +44,10 @@ MODELS = {
     "fitnet4_x3": "replicate.nn.fitnet:FITNET4_X3",
     "fitnet4_x5": "replicate.nn.fitnet:FITNET4_X5",
     "fitnet1": "replicate.nn.fitnet:FITNET1",
+    "fitnet4_bn_before": "replicate.nn.fitnet:FITNET4_BN_BEFORE",
+    "fitnet4_bn_after": "replicate.nn.fitnet:FITNET4_BN_AFTER",
 }
+BATCH_NORM = ("fitnet4_bn_before", "fitnet4_bn_after")  # models whose outputs depend on the whole batch
 DATASETS = {
     "cifar10": "replicate.data.cifar:load",
     "cifar100": "replicate.data.cifar:load",

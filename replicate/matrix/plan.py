@@ -14,6 +14,7 @@ from replicate.experiment import Experiment
 from replicate.matrix.display import Display
 from replicate.matrix.local import LocalLauncher, Progress, tail
 from replicate.matrix.resources import Deadline
+from replicate.names import BATCH_NORM
 from replicate.options import OUT, Selection
 from replicate.run import CAPTURED, Run
 from replicate.store.result import Result
@@ -178,9 +179,12 @@ def check_shares(runs: Sequence[Run], test_images: Mapping[str, int], devices: i
         devices: that a run takes.
 
     Raises:
-        UsageError: a run has too few images for so many devices.
+        UsageError: a run has too few images for so many devices, or batch normalisation, which needs whole batches.
     """
     for run in runs:
+        if devices > 1 and run.model in BATCH_NORM:
+            problem = f"--devices-per-run {devices} divides batches, but {run.model} normalises whole ones"
+            raise UsageError(f"{problem}; leave it out")
         n = min(run.batch_size, run.validation or test_images.get(run.dataset, run.batch_size))
         if n < devices:
             few = "images a batch" if n == run.batch_size else "images to test on"

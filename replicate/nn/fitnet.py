@@ -3,17 +3,20 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import nn
 
 from replicate.nn.activations import Activation
+
+Norm = Literal["none", "before", "after"]  # batch normalisation before or after the activation
 
 
 class Conv(NamedTuple):
     """A 3×3 convolution, stride 1, pad 1, with bias, then the activation."""
 
     channels: int
+    norm: Norm = "none"
 
 
 class Pool(NamedTuple):
@@ -27,6 +30,7 @@ class Hidden(NamedTuple):
 
     units: int
     pieces: int | None = None
+    norm: Norm = "none"
 
 
 class Flatten:
@@ -71,6 +75,12 @@ def deeper(plan: Plan, times: int) -> Plan:
     return tuple(parts)
 
 
+def normalised(plan: Plan, where: Norm) -> Plan:
+    """Add batch normalisation to every convolution and hidden layer."""
+    return tuple(part._replace(norm=where) if isinstance(part, Conv | Hidden) else part for part in plan)
+
+
+FITNET4_BN_BEFORE, FITNET4_BN_AFTER = normalised(FITNET4, "before"), normalised(FITNET4, "after")
 FITNET4_X2, FITNET4_X3, FITNET4_X5 = (deeper(FITNET4, times) for times in (2, 3, 5))  # 34, 51 and 85 convolutions
 
 INPUT_CHANNELS = 3  # colour images, of 32×32 pixels so that the last map has 8×8
@@ -82,7 +92,8 @@ def build(
     """Build a network. Its weights are torch's defaults until an initialisation of `replicate.init` sets them.
 
     Weight layers are named `conv1`, `conv2`, … and `fc1`, `fc2` in the order of the forward pass. A maxout layer has
-    the integer attribute `pieces`.
+    the integer attribute `pieces`. The activation after `conv1` is `conv1_act`, and batch normalisation is `conv1_norm`
+    before it or `conv1_act_norm` after it, with torch's settings: momentum 0.1, ε 1e-5, scale 1 and shift 0 at first.
 
     Args:
         plan: the layers, in order.
@@ -100,17 +111,23 @@ def build(
     def scaled(size: int) -> int:
         return max(1, round(size * width))
 
-    def add(name: str, layer: nn.Conv2d | nn.Linear, pieces: int) -> None:
+    def add(name: str, layer: nn.Conv2d | nn.Linear, pieces: int, norm: Norm) -> None:
         if pieces > 1:
             layer.pieces = pieces  # type: ignore[assignment]  # `replicate.init` recognises a maxout layer by it
-        layers[name], layers[f"{name}_act"] = layer, activation.module(pieces)
+        kind = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d
+        layers[name] = layer
+        if norm == "before":
+            layers[f"{name}_norm"] = kind(channels * pieces)
+        layers[f"{name}_act"] = activation.module(pieces)
+        if norm == "after":
+            layers[f"{name}_act_norm"] = kind(channels)
 
     for part in plan:
         match part:
             case Conv():
                 convs += 1
                 pieces, inputs, channels = activation.conv_pieces, channels, scaled(part.channels)
-                add(f"conv{convs}", nn.Conv2d(inputs, channels * pieces, 3, padding=1), pieces)
+                add(f"conv{convs}", nn.Conv2d(inputs, channels * pieces, 3, padding=1), pieces, part.norm)
             case Pool():
                 layers[f"pool{convs}"] = nn.MaxPool2d(part.size)
             case Dropout():
@@ -123,7 +140,7 @@ def build(
                 pieces, inputs, channels = activation.hidden_pieces, channels, scaled(part.units)
                 if pieces > 1 and part.pieces is not None:
                     pieces = part.pieces
-                add(f"fc{linears}", nn.Linear(inputs, channels * pieces), pieces)
+                add(f"fc{linears}", nn.Linear(inputs, channels * pieces), pieces, part.norm)
             case Output():
                 layers[f"fc{linears + 1}"] = nn.Linear(channels, classes)
     return nn.Sequential(OrderedDict(layers))

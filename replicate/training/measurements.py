@@ -166,6 +166,8 @@ class Layers(pl.Callback):
 def measure_layers(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
     """Measure every weight layer on one batch, in float32 without dropout. The net and its gradients do not change.
 
+    Batch normalisation uses the statistics of the batch, as in training.
+
     Args:
         net: maps images to logits.
         images: (n, c, h, w).
@@ -185,9 +187,13 @@ def measure_layers(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Laye
     def see(layer: WeightLayer, call: Call) -> None:
         seen[layer] = [moments(values) for values in call.values()]
         if (activation := modules.get(f"{layer.name}_act")) is not None:  # as `build` names it
-            after[layer] = activation_statistics(activation, call.function_call.output)
+            norm = modules.get(f"{layer.name}_norm", nn.Identity())
+            after[layer] = activation_statistics(activation, norm(call.function_call.output.detach()))
 
     with measurement_mode(net, dropout=False), torch.enable_grad():
+        for module in modules.values():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.train()
         with track_calls(Survey(net), see):
             loss = F.cross_entropy(net(images), labels)
         # Unlike backward(), it does not touch the gradients that training has left.

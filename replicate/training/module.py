@@ -178,6 +178,8 @@ class Classifier(pl.LightningModule):
             averages: list[Tensor] = list(self.averaged.parameters())
             weights: list[Tensor] = list(self.net.parameters())
             torch._foreach_lerp_(averages, weights, 1 - self.run.ema)
+            for average, buffer in zip(self.averaged.buffers(), self.net.buffers(), strict=True):
+                average.copy_(buffer)  # batch normalisation's running statistics are averages already
 
 
 class Steps(Protocol):

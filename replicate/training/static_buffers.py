@@ -99,14 +99,14 @@ class SavedState:
     """Copies of everything that iterations change, to restore it in place: weights, momenta and random numbers.
 
     Args:
-        net: its parameters.
+        net: its parameters, and its buffers, such as batch normalisation's running statistics.
         optimizer: of the net; it already has its momenta.
     """
 
     def __init__(self, net: nn.Module, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         momenta = [optimizer.state[parameter]["momentum_buffer"] for parameter in net.parameters()]
-        self._tensors = [parameter.detach() for parameter in (*net.parameters(), *momenta)]
+        self._tensors = [tensor.detach() for tensor in (*net.parameters(), *net.buffers(), *momenta)]
         self._values = [tensor.clone() for tensor in self._tensors]
         self._random = torch.cuda if self._tensors[0].is_cuda else torch.random
         self._generator = self._random.get_rng_state()

@@ -64,6 +64,13 @@ def test_a_run_that_has_too_few_images_for_its_devices_is_refused() -> None:
         check_shares([replace(run, validation=2)], {"synthetic": 500}, 4)
 
 
+def test_batch_normalisation_needs_whole_batches() -> None:
+    run = replace(RUNS[0], model="fitnet4_bn_after")
+    check_shares([run], {}, 1)
+    with pytest.raises(UsageError, match="--devices-per-run 2 divides batches, but fitnet4_bn_after normalises whole"):
+        check_shares([run], {}, 2)
+
+
 def test_a_graph_is_refused_where_the_optimiser_has_none() -> None:
     adam = replace(RUNS[0], optimizer="adam")
     check_step([*RUNS, adam], "auto")

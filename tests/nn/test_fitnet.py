@@ -6,7 +6,19 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from replicate.nn.activations import MAXOUT, RELU, Activation
-from replicate.nn.fitnet import FITNET1, FITNET4, FITNET4_X2, FITNET4_X3, FITNET4_X5, Conv, Plan, build, deeper
+from replicate.nn.fitnet import (
+    FITNET1,
+    FITNET4,
+    FITNET4_BN_AFTER,
+    FITNET4_BN_BEFORE,
+    FITNET4_X2,
+    FITNET4_X3,
+    FITNET4_X5,
+    Conv,
+    Plan,
+    build,
+    deeper,
+)
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 
@@ -39,6 +51,27 @@ def test_fitnet1_has_its_published_size() -> None:
     assert convs == [16, 16, 16, 32, 32, 32, 48, 48, 64]
     assert build(FITNET1, RELU)(IMAGE).shape == (1, 10)
     assert build(FITNET1, RELU).fc1.out_features == 500
+
+
+@pytest.mark.parametrize(
+    ("plan", "order"), [(FITNET4_BN_BEFORE, ["norm", "act"]), (FITNET4_BN_AFTER, ["act", "act_norm"])]
+)
+def test_batch_normalisation_before_or_after_the_activation(plan: Plan, order: list[str]) -> None:
+    net = build(plan, MAXOUT, width=1 / 16)
+    names = [name for name, _ in net.named_children() if "drop" not in name and "pool" not in name]
+    layers = [*(f"conv{number}" for number in range(1, 18)), "fc1"]
+    groups = [[layer, *(f"{layer}_{end}" for end in order)] for layer in layers]
+    assert names == [name for group in groups[:-1] for name in group] + ["flatten", *groups[-1], "fc2"]
+    norms = [layer for layer in net if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert norms[0].num_features == 2 * (2 if order[0] == "norm" else 1)  # of pieces, or of channels
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    seen = []
+    for norm in norms:
+        norm.register_forward_hook(lambda _, args, output: seen.append(output))
+    assert net(x).shape == (4, 10)
+    assert len(seen) == 18
+    for output in seen:
+        assert output.transpose(0, 1).flatten(1).mean(1).abs().max().item() < 1e-3
 
 
 @pytest.mark.parametrize(("times", "plan"), [(2, FITNET4_X2), (3, FITNET4_X3), (5, FITNET4_X5)])

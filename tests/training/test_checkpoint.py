@@ -72,6 +72,16 @@ def test_cut_anywhere_it_ends_in_the_same_bits(run: Run, options: Options, tmp_p
     assert {one: signal.getsignal(one) for one in SIGNALS} == handlers
 
 
+def test_the_running_statistics_of_batch_normalisation_are_continued(
+    run: Run, options: Options, tmp_path: Path
+) -> None:
+    run = replace(run, model="fitnet4_bn_before", activation="relu")
+    whole = train_run(run, options)
+    other = replace(options, out=tmp_path / "cut", step="graph")  # whose trial iterations leave no trace in them
+    assert train_run(run, other, stop_at(6)) is None
+    check_same(run, options, whole, other, train_run(run, other))
+
+
 @pytest.mark.parametrize("optimizer", ["nesterov", "rmsprop", "adam"])
 def test_the_state_of_other_optimisers_is_continued(optimizer: str, run: Run, options: Options, tmp_path: Path) -> None:
     run = replace(run, optimizer=optimizer, momentum=0.0 if optimizer == "rmsprop" else 0.9, lr=1e-3)

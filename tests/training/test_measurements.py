@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from replicate.data import load
 from replicate.nn.activations import MAXOUT, RELU
-from replicate.nn.fitnet import FITNET4, build
+from replicate.nn.fitnet import FITNET4, FITNET4_BN_BEFORE, build
 from replicate.nn.statistics import activation_statistics
 from replicate.options import Options
 from replicate.run import Run
@@ -26,6 +26,28 @@ from replicate.training.logger import Logger
 from replicate.training.measurements import Curve, measure_layers, snapshot_iterations
 
 pytestmark = pytest.mark.usefixtures("few_images")
+
+
+def test_batch_normalisation_is_measured_as_it_trains() -> None:
+    torch.manual_seed(0)
+    net = build(FITNET4_BN_BEFORE, RELU, width=1 / 16)
+    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    found = {entry.name: entry for entry in measure_layers(net.eval(), images, labels)}
+    assert not any(module.training for module in net.modules())
+    torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
+    for module in net.modules():
+        module.train(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d))
+    x = images
+    for name, module in net.named_children():
+        if name == "conv3_act":
+            statistics = activation_statistics(module, x)
+        x = module(x)
+        if name == "conv3":
+            variance = x.var(correction=0).item()
+    assert found["conv3"].variance == pytest.approx(variance, rel=1e-4)
+    assert (found["conv3"].saturated, found["conv3"].dead) == pytest.approx((statistics.saturated, statistics.dead))
+    assert found["conv3"].saturated == pytest.approx(0.5, abs=0.15)  # of normalised inputs of ReLU
 
 
 def test_a_run_is_measured_at_its_start_early_and_at_its_end() -> None:

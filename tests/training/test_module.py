@@ -53,6 +53,16 @@ def test_the_average_of_the_weights_by_hand() -> None:
     assert Classifier(net, Run("lsuv", "relu")).averaged is None
 
 
+def test_the_average_tests_with_the_running_statistics_of_batch_normalisation() -> None:
+    net = nn.BatchNorm1d(2)
+    model = Classifier(net, Run("lsuv", "relu", ema=0.9))
+    net(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    model.finish_iteration()
+    assert model.averaged.running_mean.tolist() == pytest.approx([0.2, 0.4])
+    assert torch.equal(model.averaged.running_var, net.running_var)
+    assert model.averaged.num_batches_tracked.item() == 1
+
+
 def test_both_mirror_images_are_tested_and_their_probabilities_averaged() -> None:
     model = Classifier(nn.Flatten(), Run("lsuv", "relu", test_mirror=True))
     images = torch.randn(5, 1, 1, 3, generator=torch.Generator().manual_seed(0))
