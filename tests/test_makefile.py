@@ -37,6 +37,11 @@ def test_smoke_is_logged_at_wandb_only_if_asked_for() -> None:
         assert f"{option} " in command
 
 
+def test_search_has_a_file_of_its_own() -> None:
+    assert " search experiments/search.yaml " in make("--dry-run", "search").stdout
+    assert " search experiments/mine.yaml " in make("--dry-run", "search", "EXPERIMENT=mine").stdout
+
+
 def test_words_for_on_and_off() -> None:
     for word, given in {"1": True, "yes": True, "on": True, "0": False, "no": False, "false": False, "": False}.items():
         command = make("--dry-run", "pilot", f"DETERMINISTIC={word}").stdout
