@@ -23,7 +23,10 @@ from replicate.logging_options import Logging
 from replicate.options import OUT, Resources, Selection, Whole, command_line
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from replicate.run import Run
+    from replicate.store.result import Result
 
 STOPPED = 3  # exit code: stopped early, with runs left
 
@@ -135,7 +138,7 @@ def search(
     with the best settings.
     """
     from replicate.carry_out import carry_out
-    from replicate.matrix.plan import Selected
+    from replicate.matrix.plan import Selected, check_data, check_step
     from replicate.matrix.resources import Deadline
     from replicate.search.spec import Search
     from replicate.store.files import prepare_output_folder
@@ -151,16 +154,22 @@ def search(
     except ModuleNotFoundError as error:
         raise UsageError(f"replicate search needs {error.name}; install it: pip install '.[search]'") from None
     out = selection.out or OUT / spec.name
+    check_step(spec.examples(), resources.step)
     prepare_output_folder(out, [])
     deadline = Deadline(resources.seconds)
 
-    def carry(runs: "tuple[Run, ...]") -> int:
+    def carry(runs: "tuple[Run, ...]", earlier: "Collection[Result]") -> int:
         left = None if resources.time_limit is None else f"{max(1, deadline.remaining()):.0f}"
         there = replace(resources, time_limit=left)
-        return carry_out(Selected(spec.experiment(runs), runs, out), selection.data_dir, there, logging)
+        selected = Selected(spec.experiment(runs), runs, out)
+
+        def check(fingerprints: "Mapping[str, str]") -> None:
+            check_data(earlier, fingerprints, "give another --out, or the data it was run on")
+
+        return carry_out(selected, selection.data_dir, there, logging, check)
 
     code, trials = search_for(spec, out, carry, Console())
-    if code == STOPPED or not trials.outcomes:
+    if code == STOPPED or trials.waiting:
         print_next("the same command, which resumes the search")
         return code
     results.print_results(spec, trials.outcomes, Console())

@@ -13,7 +13,7 @@ SMALL, LARGE = 0.01, 0.5  # standard deviations: our choice
 
 
 def zeros(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
-    """All weights zero, so that only the bias of the last layer learns. The slope is not used."""
+    """All weights zero. If the activation is 0 at 0, only the bias of the last layer learns. The slope is not used."""
     return empty(shape, generator).zero_()
 
 

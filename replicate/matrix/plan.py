@@ -199,7 +199,7 @@ def check_step(runs: Sequence[Run], step: str) -> None:
     """
     for run in runs:
         if step not in ("auto", "eager") and run.optimizer not in CAPTURED:
-            problem = f"--step {step} is for the optimisers {' and '.join(CAPTURED)}"
+            problem = f"--step {step} is for the optimiser {' and '.join(CAPTURED)}"
             raise UsageError(f"{problem}, and {run.run_id} has {run.optimizer}; choose from: auto, eager")
 
 

@@ -59,7 +59,9 @@ def shared_protocol(runs: Sequence[Run], results: Iterable[Result], axes: Iterab
     texts |= {"data_label": label, **{name: display_name(value) for name, value in settings.items()}}
     is_constant = settings.get("milestones") == ()
     texts["steps"] = "" if is_constant else f", times {texts['lr_factor']} at {texts['milestones']}"
-    texts["by"] = "" if settings.get("optimizer") == "sgd" else f" by {texts['optimizer']}"
+    texts["by"] = f" by {texts['optimizer']}" if settings.get("optimizer", "sgd") != "sgd" else ""
+    if settings.get("square_decay") is not None:
+        texts["by"] += f" with square decay {texts['square_decay']}"
     extra = [f"{name.replace('_', ' ')} {texts[name]}" for name in MORE if settings.get(name)]
     texts["more"] = f"; with {', '.join(extra)}" if extra else ""
     return {

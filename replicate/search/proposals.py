@@ -15,7 +15,6 @@ from replicate.search.space import Range, Space, grid_points, readable
 from replicate.search.spec import Method, Search
 from replicate.yamlfile import is_whole
 
-STARTUP = 4  # one in so many trials of TPE is random before its model begins: our choice
 Point = Mapping[str, Any]  # field of Run -> value
 Ended = Sequence[tuple[Point, Mapping[int, float], bool]]  # point, accuracies by rung, and whether it was pruned
 
@@ -40,7 +39,7 @@ def next_points(search: Search, method: Method, stage: int, space: Space, ended:
         points = grid_points(space, trials)
         random.Random(search.seed).shuffle(points)  # a trial is compared with earlier ones
         return [*points[first:]]
-    startup = trials if method == "random" else min(trials, max(search.batch, trials // STARTUP))
+    startup = trials if method == "random" else min(trials, search.batch)  # TPE's first batch is random: our choice
     if first < startup:
         return [_ask(RandomSampler(_seed(search, stage, n)), space, (), 1)[0] for n in range(first, startup)]
     sampler = TPESampler(n_startup_trials=1, constant_liar=True, seed=_seed(search, stage, first))

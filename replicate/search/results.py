@@ -22,8 +22,8 @@ SEEDS = 5  # of the experiment with the best settings, as many as in table3.yaml
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The trial with the highest accuracy among those with the longest runs; None if none has an accuracy above 0."""
-    learned = [one for one in outcomes if one.accuracy]
+    """The trial with the highest accuracy among those with the longest runs; None if none has learned anything."""
+    learned = [one for one in outcomes if one.learned]
     return max(learned, key=lambda one: (one.runs[-1].iterations, one.accuracy, -one.trial), default=None)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -71,8 +71,7 @@ class Search:
                 raise UsageError(f"{name} is missing; give it in space or in run")
         if len(set(self.methods)) < len(self.methods):
             raise UsageError("methods names one twice")
-        for point in self._corners():
-            self.run_of(point, self.stages[0], rung=0)
+        self.examples()
         if "grid" in self.methods:
             for stage in self.stages:
                 grid_points(self.space, stage.trials)
@@ -80,7 +79,13 @@ class Search:
     @classmethod
     def load(cls, path: Path) -> "Search":
         """Read a search file. Raises UsageError as `Experiment.load`."""
-        return read_file(path, _SEARCH.validate_python, KEYS)
+
+        def check(content: Any) -> "Search":
+            if isinstance(content, dict) and "grid" in content:
+                raise UsageError("this is an experiment, not a search; use replicate matrix")
+            return _SEARCH.validate_python(content)
+
+        return read_file(path, check, KEYS)
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Search":
         """Return a copy with other settings (`--set`): a value fixes a field, a list gives the choices for it."""
@@ -113,14 +118,14 @@ class Search:
         grid = {name: tuple(dict.fromkeys(getattr(run, name) for run in runs)) for name in ("init", "activation")}
         return Experiment(self.name, grid)
 
-    def _corners(self) -> Iterator[dict[str, Any]]:
-        """Every choice with every other, at the low ends of the ranges and at the high ones."""
+    def examples(self) -> list[Run]:
+        """Runs with every choice and every other, at the low ends of the ranges and at the high ones."""
         choices = {name: values for name, values in self.space.items() if not isinstance(values, Range)}
         check_count("the lists of the space make", math.prod(map(len, choices.values())), "combinations")
         ranges = {name: (v.low, v.high) for name, v in self.space.items() if isinstance(v, Range)}
-        for point in itertools.product(*choices.values()):
-            for end in (0, 1):
-                yield {**dict(zip(choices, point, strict=True)), **{name: ends[end] for name, ends in ranges.items()}}
+        points = (dict(zip(choices, point, strict=True)) for point in itertools.product(*choices.values()))
+        low, high = ({name: ends[end] for name, ends in ranges.items()} for end in (0, 1))
+        return [self.run_of({**point, **ends}, self.stages[0], 0) for point in points for ends in (low, high)]
 
 
 _SEARCH = TypeAdapter(Search)

@@ -6,17 +6,18 @@ stopped at any moment, and the same command carries out what is missing.
 
 import math
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 from replicate.run import Run
 from replicate.search.proposals import Point, next_points
 from replicate.search.space import Space, narrow
 from replicate.search.spec import FACTOR, Method, Search
-from replicate.store.run_folder import collect
+from replicate.store.result import Result
 
-Pools = defaultdict[tuple[int, int], list[float]]  # bracket and rung -> the accuracies there
+Results = Mapping[str, Result]  # by run_id
+Ranked = tuple[float, int]  # accuracy, negative, and number of a trial: the smaller, the better
+Pools = defaultdict[tuple[int, int], list[Ranked]]  # bracket and rung -> the trials there
 BEST = 4  # one in so many trials is among the best, which the next stage searches around: our choice
 
 
@@ -32,6 +33,7 @@ class Outcome(NamedTuple):
         runs: at each of its rungs, the longest last.
         accuracies: of these by rung, on the validation images, in %; 0 for a run that diverged. One that failed has
             none.
+        learned: whether the longest run ended above chance, as its record says.
     """
 
     method: Method
@@ -41,6 +43,7 @@ class Outcome(NamedTuple):
     state: str
     runs: tuple[Run, ...]
     accuracies: dict[int, float]
+    learned: bool = False
 
     @property
     def accuracy(self) -> float | None:
@@ -63,14 +66,15 @@ class Trials:
 
     Args:
         search: what is searched for.
-        out: the output folder, which holds the records.
 
     Attributes:
         spaces: method and stage -> what the method searches there.
+        waiting: whether it waits for runs that failed and may succeed if they are repeated.
     """
 
-    def __init__(self, search: Search, out: Path) -> None:
-        self.search, self.out = search, out
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.waiting = False
         self.spaces: dict[tuple[Method, int], Space] = {}
         self._ended: dict[tuple[Method, int], list[Outcome]] = {}
 
@@ -80,8 +84,8 @@ class Trials:
         places = ((method, n) for method in self.search.methods for n in range(1, len(self.search.stages) + 1))
         return [one for place in places for one in self._ended.get(place, ())]
 
-    def rounds(self, method: Method) -> Iterator[list[Run]]:
-        """Go through all stages of a method. Yield the runs that it needs next, and continue when they have records."""
+    def rounds(self, method: Method) -> Generator[list[Run], Results, None]:
+        """Go through all stages of a method. Yield the runs that it needs next, and receive their records."""
         space: Space = self.search.space
         for stage in range(len(self.search.stages)):
             self.spaces[method, stage + 1] = space
@@ -89,13 +93,12 @@ class Trials:
             pools: Pools = defaultdict(list)
             while points := next_points(self.search, method, stage, space, [one.told for one in ended]):
                 ended += yield from self._train(method, stage, points, len(ended), pools)
-            if not (best := best_points(ended)):
-                return
-            space = narrow(space, best)
+            if best := best_points(ended):
+                space = narrow(space, best)
 
     def _train(
         self, method: Method, stage: int, points: list[Point], first: int, pools: Pools
-    ) -> Generator[list[Run], None, list[Outcome]]:
+    ) -> Generator[list[Run], Results, list[Outcome]]:
         """Carry out a batch of trials, numbered from `first`, rung by rung."""
         spec = self.search.stages[stage]
         turns, last = brackets(spec.rungs), spec.rungs - 1
@@ -107,15 +110,13 @@ class Trials:
             runs = {one.trial: self.search.run_of(one.point, spec, rung) for one in here}
             if not runs:
                 continue
-            yield [*runs.values()]
-            results = collect(self.out, [*runs.values()]).results
+            results = yield [*runs.values()]
             for one in here:
-                run = runs[one.trial]
-                trained = one._replace(runs=(*one.runs, run))
-                if results[run.run_id].final:
-                    accuracy = results[run.run_id].test_accuracy or 0.0  # none if it diverged
-                    trained.accuracies[rung] = accuracy
-                    pools[turns[one.trial % len(turns)], rung].append(accuracy)
+                result = results[runs[one.trial].run_id]
+                trained = one._replace(runs=(*one.runs, result.run), learned=result.status == "converged")
+                if result.final:
+                    trained.accuracies[rung] = result.test_accuracy or 0.0  # none if it diverged
+                    pools[turns[one.trial % len(turns)], rung].append((-trained.accuracies[rung], one.trial))
                 else:
                     trained = trained._replace(state="failed", accuracies={})
                 batch[one.trial] = trained
@@ -123,21 +124,27 @@ class Trials:
                 pool = pools[turns[one.trial % len(turns)], rung]
                 if one.state == "running" and rung == last:
                     batch[one.trial] = one._replace(state="complete")
-                elif one.state == "running" and not promising(one.accuracies[rung], pool):
+                elif one.state == "running" and not promising((-one.accuracies[rung], one.trial), pool):
                     batch[one.trial] = one._replace(state="pruned")
         return [*batch.values()]
 
 
-def promising(accuracy: float, pool: Sequence[float]) -> bool:
-    """Whether an accuracy is in the best third of those that its bracket has seen at its rung, itself included."""
-    return sum(other > accuracy for other in pool) < math.ceil(len(pool) / FACTOR)
+def promising(one: Ranked, pool: Sequence[Ranked]) -> bool:
+    """Whether a trial is in the best third of those that its bracket has seen at its rung, and has not diverged.
+
+    Of equally good ones, the earlier is the better.
+    """
+    return one[0] < 0 and sum(other < one for other in pool) < math.ceil(len(pool) / FACTOR)
 
 
-def best_points(ended: list[Outcome]) -> list[Point]:
-    """The points of the best quarter of the trials, at least two: complete ones first, then those with longer runs."""
-    found = [one for one in ended if one.accuracy is not None]
+def best_points(ended: Sequence[Outcome]) -> list[Point]:
+    """The points of the best quarter of the trials, at least two; none if fewer than two have learned anything.
+
+    Complete trials are the best, then those with longer runs.
+    """
+    found = [one for one in ended if one.learned]
     found.sort(key=lambda one: (one.state != "complete", -max(one.accuracies), -(one.accuracy or 0.0), one.trial))
-    return [one.point for one in found[: max(2, len(found) // BEST)]]
+    return [one.point for one in found[: max(2, len(ended) // BEST)]] if len(found) > 1 else []
 
 
 def brackets(rungs: int) -> list[int]:

@@ -27,8 +27,8 @@ TOLERANCE_16 = 5e-2  # under autocast
 def steps_for(run: Run, options: Options) -> Steps:
     """Choose how iterations are made.
 
-    `auto` is a graph on one GPU. It is eager on a CPU, with several processes, with RMSprop and Adam, and after an
-    attempt whose graph failed.
+    `auto` is a graph on one GPU. It is eager on a CPU, with several processes, with other optimisers than SGD, and
+    after an attempt whose graph failed.
     """
     step = options.step
     if step == "auto" and options.graph_failure is not None:

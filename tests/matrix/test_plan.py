@@ -75,7 +75,7 @@ def test_a_graph_is_refused_where_the_optimiser_has_none() -> None:
     adam = replace(RUNS[0], optimizer="adam")
     check_step([*RUNS, adam], "auto")
     check_step(RUNS, "graph")
-    with pytest.raises(UsageError, match=f"is for the optimisers sgd and nesterov, and {adam.run_id} has adam; choose"):
+    with pytest.raises(UsageError, match=f"is for the optimiser sgd, and {adam.run_id} has adam; choose"):
         check_step([*RUNS, adam], "graph")
 
 

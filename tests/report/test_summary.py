@@ -34,6 +34,9 @@ def test_the_header_names_augmentations_beyond_the_paper() -> None:
 def test_the_header_names_another_optimiser() -> None:
     runs = [replace(run, optimizer="adam") for run in RUNS]
     assert " images by Adam; learning rate 0.01" in shared_protocol(runs, [], AXES)["shown"]["schedule"]
+    assert " images; learning rate 0.01" in shared_protocol(runs, [], ("init", "optimizer"))["shown"]["schedule"]
+    runs = [replace(run, square_decay=0.99) for run in runs]
+    assert " by Adam with square decay 0.99; learning" in shared_protocol(runs, [], AXES)["shown"]["schedule"]
     assert " images; learning rate 0.01" in shared_protocol(RUNS, [], AXES)["shown"]["schedule"]
 
 

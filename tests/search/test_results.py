@@ -32,12 +32,12 @@ def outcome(method: Method, stage: int, trial: int, accuracy: float | None, stat
     rungs = range(1 if state == "pruned" else spec.rungs)
     runs = tuple(SPEC.run_of(point, spec, rung) for rung in rungs)
     accuracies = {} if accuracy is None else dict.fromkeys(rungs, accuracy)
-    return Outcome(method, stage, trial, point, state, runs, accuracies)
+    return Outcome(method, stage, trial, point, state, runs, accuracies, learned=bool(accuracy))
 
 
 def ended(outcomes: list[Outcome]) -> Trials:
     """The trials of a search that have these outcomes."""
-    trials = Trials(SPEC, Path())
+    trials = Trials(SPEC)
     trials.spaces = {(one.method, one.stage): SPACE for one in outcomes}
     trials._ended = {place: [one for one in outcomes if (one.method, one.stage) == place] for place in trials.spaces}
     return trials

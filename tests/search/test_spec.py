@@ -82,7 +82,7 @@ def test_settings_fix_a_field_or_give_its_choices(tmp_path: Path) -> None:
         ("trials: 9", "trails: 9", "unknown key in stages 'trails' (did you mean 'trials'?)"),
         ("length: 0.5", "length: 2", "stages.0.length = 2 is out of range; give at most 1"),
         ("space:", "spaces:", "unknown key in the file 'spaces' (did you mean 'space'?)"),
-        (SMALL, "grid: {init: [lsuv]}", "unknown key in the file 'grid'"),
+        (SMALL, "grid: {init: [lsuv]}", "this is an experiment, not a search; use replicate matrix"),
         (SMALL, "", "the experiment file is empty; it needs: name, run"),
     ],
 )

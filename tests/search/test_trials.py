@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from workers import ended, put
 
 from replicate.errors import CUDA
 from replicate.run import Run
-from replicate.search.search import search
+from replicate.search.search import CarryOut, search
 from replicate.search.space import Range
 from replicate.search.spec import Search, Stage
 from replicate.search.trials import Outcome, Trials, best_points, brackets, promising
+from replicate.store.result import Result
 
 RUN = {"init": "lsuv", "activation": "relu", "validation": 20, "iterations": 90, "milestones": (40, 60, 80)}
 SPACE = {"lr": Range(0.001, 0.3, log=True), "momentum": Range(0.5, 0.99), "width": (0.0625, 0.125)}
 SPEC = Search("small", RUN, SPACE, (Stage(12, 0.5, 2), Stage(8)), ("grid", "random", "tpe"), batch=4)
-CarryOut = Callable[[tuple[Run, ...]], int]
 
 
 def accuracy(run: Run) -> float:
@@ -33,7 +33,7 @@ def carrying_out(out: Path, calls: list[int] | None = None, stop_at: int | None 
     """Write the records of some runs. The call of that number stops after half of them."""
     made = [] if calls is None else calls
 
-    def carry_out(runs: tuple[Run, ...]) -> int:
+    def carry_out(runs: tuple[Run, ...], earlier: Collection[Result]) -> int:
         made.append(len(runs))
         stopped = len(made) - 1 == stop_at
         for run in runs[: len(runs) // 2] if stopped else runs:
@@ -69,10 +69,12 @@ def test_hyperbands_brackets_by_hand() -> None:
 
 
 def test_the_best_third_is_promising() -> None:
-    assert [promising(value, [5, 1, 3, 4, 2, 6]) for value in (6, 5, 4)] == [True, True, False]
-    assert promising(1, [1])
-    assert promising(5, [5, 5, 5])  # no other is better
-    assert not promising(1, [1, 2])
+    pool = [(-value, trial) for trial, value in enumerate([5, 1, 3, 4, 2, 6])]
+    assert [promising(one, pool) for one in pool] == [True, False, False, False, False, True]
+    assert promising((-1, 0), [(-1, 0)])
+    assert not promising((0, 0), [(0, 0)])  # it has diverged
+    equal = [(-10, trial) for trial in range(7)]
+    assert [promising(one, equal) for one in equal] == [True] * 3 + [False] * 4
 
 
 def test_each_method_has_its_trials(found: list[Outcome]) -> None:
@@ -140,15 +142,16 @@ def test_a_stopped_search_continues_as_it_would_have(found: list[Outcome], tmp_p
     assert (code, len(calls)) == (3, stop_at + 1)
     assert all(one in found for one in some)
     assert find(SPEC, tmp_path, carrying_out(tmp_path)) == (0, found)
-    assert find(SPEC, tmp_path, lambda runs: pytest.fail("nothing is left to do")) == (0, found)
+    assert find(SPEC, tmp_path, lambda *_: pytest.fail("nothing is left to do")) == (0, found)
 
 
-def test_more_trials_continue_a_search(tmp_path: Path) -> None:
+def test_more_trials_keep_the_points_of_the_earlier_ones(tmp_path: Path) -> None:
     spec = replace(SPEC, methods=("random", "tpe"), stages=(Stage(8),))
     _, few = find(spec, tmp_path, carrying_out(tmp_path))
     calls: list[int] = []
     _, more = find(replace(spec, stages=(Stage(12),)), tmp_path, carrying_out(tmp_path, calls))
-    assert [one in more for one in few] == [True] * 16
+    points = {(one.method, one.trial): one.point for one in more}
+    assert all(points[one.method, one.trial] == one.point for one in few)
     assert sum(calls) == 8
 
 
@@ -156,7 +159,7 @@ def carrying_out_with(out: Path, statuses: dict[int, str], passing: str | None =
     """Write records of which those of some numbers, counted over all calls, have another status."""
     numbers: list[str] = []
 
-    def carry_out(runs: tuple[Run, ...]) -> int:
+    def carry_out(runs: tuple[Run, ...], earlier: Collection[Result]) -> int:
         for run in runs:
             numbers.append(run.run_id)
             status = statuses.get(len(numbers) - 1, "converged")
@@ -172,22 +175,49 @@ def test_a_run_that_failed_fails_its_trial_and_a_diverged_one_is_the_worst(tmp_p
     for _ in range(2):  # the failure is final: it would be repeated
         code, outcomes = find(spec, tmp_path, carrying_out_with(tmp_path, {0: "error", 1: "diverged"}))
         assert (code, [one.state for one in outcomes]) == (1, ["failed", *["complete"] * 5])
+        assert [one.learned for one in outcomes] == [False, False, *[True] * 4]
         assert [one.accuracy for one in outcomes[:2]] == [None, 0.0]
         assert [one.iterations for one in outcomes[:2]] == [90, 90]
     code, outcomes = find(spec, tmp_path / "all", carrying_out_with(tmp_path / "all", dict.fromkeys(range(4), "error")))
-    assert (code, [one.state for one in outcomes]) == (1, ["failed"] * 4)  # and nothing to search around
+    # Nothing has learned, so the second stage has nothing to search around.
+    assert (code, [one.state for one in outcomes]) == (1, ["failed"] * 4 + ["complete"] * 2)
+    assert any(not 0.001 < one.point["lr"] < 0.3 or one.stage == 2 for one in outcomes)
 
 
 def test_a_passing_failure_is_repeated_by_the_next_call(tmp_path: Path) -> None:
     spec = replace(SPEC, methods=("random",), stages=(Stage(4), Stage(2)))
     code, outcomes = find(spec, tmp_path, carrying_out_with(tmp_path, {2: "error"}, CUDA))
     assert (code, outcomes) == (1, [])
+    assert search(spec, tmp_path, lambda *_: 0, Console(quiet=True))[1].waiting  # the same record is still there
     calls: list[int] = []
     code, outcomes = find(spec, tmp_path, carrying_out(tmp_path, calls))
     assert (code, calls, {one.state for one in outcomes}) == (0, [1, 2], {"complete"})
 
 
 def test_a_run_without_a_record_stops_the_search(tmp_path: Path) -> None:
-    code, trials = search(SPEC, tmp_path, lambda runs: 0, Console(quiet=True))
+    code, trials = search(SPEC, tmp_path, lambda *_: 0, Console(quiet=True))
     assert (code, trials.outcomes) == (3, [])
     assert isinstance(trials, Trials)
+
+
+def test_the_next_stage_searches_around_trials_that_have_learned() -> None:
+    def made(trial: int, accuracy: float, learned: bool) -> Outcome:
+        return Outcome("random", 1, trial, {"lr": trial}, "complete", (), {0: accuracy}, learned)
+
+    chance = [made(trial, 10.0, False) for trial in range(6)]
+    assert best_points([*chance, made(6, 9.0, True), made(7, 50.0, True)]) == [{"lr": 7}, {"lr": 6}]
+    assert best_points([*chance, made(6, 50.0, True)]) == []
+
+
+def test_records_of_earlier_rounds_are_handed_on(tmp_path: Path) -> None:
+    """So that those of other data can be refused."""
+    spec = replace(SPEC, methods=("random",), stages=(Stage(4), Stage(2)))
+    seen: list[set[str]] = []
+    carry = carrying_out(tmp_path)
+
+    def carry_out(runs: tuple[Run, ...], earlier: Collection[Result]) -> int:
+        seen.append({result.run.run_id for result in earlier})
+        return carry(runs, earlier)
+
+    _, outcomes = find(spec, tmp_path, carry_out)
+    assert seen == [set(), {one.runs[0].run_id for one in outcomes[:4]}]

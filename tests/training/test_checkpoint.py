@@ -72,6 +72,18 @@ def test_cut_anywhere_it_ends_in_the_same_bits(run: Run, options: Options, tmp_p
     assert {one: signal.getsignal(one) for one in SIGNALS} == handlers
 
 
+@pytest.mark.parametrize("steps", [("graph", "eager"), ("eager", "graph")])
+def test_sgd_without_momentum_continues_on_either_path(
+    steps: tuple[str, str], run: Run, options: Options, tmp_path: Path
+) -> None:
+    """A graph makes buffers of the momentum, which are not used."""
+    run = replace(run, momentum=0.0)
+    first, second = (replace(options, out=tmp_path / "cut", step=step) for step in steps)
+    assert train_run(run, first, stop_at(9)) is None
+    check_same(run, options, train_run(run, options), second, train_run(run, second))
+    assert not list(RunFolder.of(second.out, run).path.glob("*.set-aside-*"))
+
+
 def test_the_running_statistics_of_batch_normalisation_are_continued(
     run: Run, options: Options, tmp_path: Path
 ) -> None:
