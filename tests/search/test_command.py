@@ -66,6 +66,7 @@ def carry_out(statuses: dict[int, str], fingerprint: str = SYNTHETIC) -> Any:
 def test_the_best_settings_are_an_experiment(
     file: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("MAKELEVEL", raising=False)  # make says what comes next itself
     out = tmp_path / "out"
     words = ["search", str(file), "--out", str(out)]
     monkeypatch.setattr("replicate.carry_out.carry_out", carry_out({1: "error"}))
