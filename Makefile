@@ -77,7 +77,7 @@ setup: .venv/.installed  ## make .venv and install the locked dependencies
 demo: .venv/.installed  ## draw what an initialisation does to a deep net (about a minute); writes results/local/demo
 	@$(BIN)/python experiments/demo.py $(if $(OUT),--out "$(OUT)")
 
-activation-statistics: .venv/.installed  ## draw activations and gradients of untrained deep nets (two minutes of CPU time)
+activation-statistics: .venv/.installed  ## draw activations and gradients of untrained deep nets (about a minute)
 	@$(BIN)/python experiments/activation_statistics.py $(if $(OUT),--out "$(OUT)")
 
 smoke: CHECK = no

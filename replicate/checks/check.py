@@ -48,7 +48,8 @@ def check(runs: Sequence[Run], data_dir: Path, console: Console) -> int:
     """
     configure(Options(Path()))  # one thread: on a busy machine more take longer
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # else it lists the devices before each training
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # it calls deprecated functions of torch
+    # They call deprecated functions of torch, and give advice on clusters.
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     warnings.simplefilter("ignore", LSUVWarning)  # on small batches not every layer gets close enough to 1
     failed = 0
     with console.status("") as status:
