@@ -3,8 +3,9 @@
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 
 from replicate.commands.common import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from replicate.run import Run
     from replicate.store.result import Result
 
+SearchFile = Annotated[Path, Parameter(help="Search file, such as experiments/search.yaml.")]
 STOPPED = 3  # exit code: stopped early, with runs left
 
 
@@ -129,7 +131,7 @@ def verify(
 
 
 def search(
-    file: File, /, *, selection: Select = Selection(), resources: Resource = Resources(), logging: Log = Logging()
+    file: SearchFile, /, *, selection: Select = Selection(), resources: Resource = Resources(), logging: Log = Logging()
 ) -> int:
     """Search for the settings with the highest accuracy on validation images. Run it again to resume.
 

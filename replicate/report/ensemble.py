@@ -1,6 +1,6 @@
 """`replicate ensemble`: the mean of the seeds' class probabilities, next to the single runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -18,11 +18,10 @@ from replicate.report.render import to_csv
 from replicate.report.text import count, terminal_text
 from replicate.run import Run
 from replicate.store.files import write_atomically
-from replicate.store.measurements import Labels, Predictions, read_predictions
+from replicate.store.measurements import Labels, LabelsOf, Predictions, read_predictions
 from replicate.store.result import BadRecordError, Result, reason_of
 from replicate.store.run_folder import Records, RunFolder
 
-LabelsOf = Callable[[str, int], Labels]
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 Probabilities = npt.NDArray[np.floating]  # of each class (n, classes)
 
@@ -89,7 +88,7 @@ def find_ensembles(
         runs: of the table.
         records: of the runs, from `out`.
         out: the output folder.
-        labels_of: returns the labels of the images that runs with this `dataset` and `validation` are tested on.
+        labels_of: see `store.measurements`.
 
     Raises:
         UsageError: no cell has two such runs, a file cannot be read, the test labels are not available, or the records

@@ -46,6 +46,7 @@ def write_results(trials: Trials, out: Path) -> list[Path]:
         write_atomically(out / "trials.csv", to_csv(rows)),
         write_atomically(out / "search.db", storage(trials)),
     ]
+    (out / "best.yaml").unlink(missing_ok=True)  # of another search
     if (best := best_of(trials.outcomes)) is not None:
         content = best_experiment(trials.search, best, len(trials.outcomes))
         paths.append(write_atomically(out / "best.yaml", content))

@@ -119,7 +119,7 @@ class Search:
         return Experiment(self.name, grid)
 
     def examples(self) -> list[Run]:
-        """Runs with every choice and every other, at the low ends of the ranges and at the high ones."""
+        """One run for each combination of choices at the low ends of the ranges, and one at the high ends."""
         choices = {name: values for name, values in self.space.items() if not isinstance(values, Range)}
         check_count("the lists of the space make", math.prod(map(len, choices.values())), "combinations")
         ranges = {name: (v.low, v.high) for name, v in self.space.items() if isinstance(v, Range)}

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +34,7 @@ MAX_ROWS = 100_000  # of a curve; the paper's protocol makes 231
 
 Row = dict[str, float]
 Labels = npt.NDArray[np.int64]
+LabelsOf = Callable[[str, int], Labels]  # of the images that runs with this dataset and validation are tested on
 
 
 def curve_csv(rows: Iterable[Mapping[str, float]]) -> str:

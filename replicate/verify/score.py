@@ -1,6 +1,5 @@
 """`replicate score`: recomputes the table from predictions and labels, and compares it with the records."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +8,9 @@ from replicate.report.document import document, strict_json
 from replicate.report.render import markdown
 from replicate.run import Run
 from replicate.store.files import escape_control_chars
-from replicate.store.measurements import Labels, read_predictions
+from replicate.store.measurements import LabelsOf, read_predictions
 from replicate.store.result import BadRecordError, Result, status_of
 from replicate.store.run_folder import Records, RunFolder
-
-# The labels of the images that runs with this `dataset` and `validation` are tested on
-LabelsOf = Callable[[str, int], Labels]
 
 
 def score(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: Path, labels_of: LabelsOf) -> int:
@@ -28,7 +24,7 @@ def score(experiment: Experiment, runs: tuple[Run, ...], records: Records, out: 
         runs: of the table.
         records: of the runs, from `out`.
         out: the output folder.
-        labels_of: see LabelsOf.
+        labels_of: see `store.measurements`.
 
     Returns:
         The exit code: 0 if every record is confirmed and both tables are equal byte for byte, else 1.
