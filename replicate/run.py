@@ -20,6 +20,8 @@ T = TypeVar("T")
 PRECISIONS = ("32-true", "bf16-mixed")
 OPTIMIZERS = ("sgd", "nesterov", "rmsprop", "adam")
 CAPTURED = ("sgd",)  # those whose steps a CUDA graph can replay and check
+LSUV_DATA = ("training", "synthetic", "noise")
+LSUV_STARTS = tuple(init for init in INITS if init != "lsuv")
 
 # Strict, because lax validation turns `seed: true` into seed 1.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -129,6 +131,15 @@ class Run:
     lsuv_dropout: Annotated[
         bool, Field(description="dropout is active while LSUV measures, as in the released code")
     ] = True
+    lsuv_start: Annotated[
+        str, one_of("lsuv_start", LSUV_STARTS), Field(description="the weights that LSUV starts with")
+    ] = "orthonormal"
+    lsuv_pieces: Annotated[
+        bool, Field(description="LSUV draws and rescales each maxout piece on its own; false: the layer as a whole")
+    ] = True
+    lsuv_data: Annotated[
+        str, one_of("lsuv_data", LSUV_DATA), Field(description="the images on which LSUV measures")
+    ] = "training"
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
@@ -176,6 +187,9 @@ LATER: Mapping[str, Any] = {
     "test_mirror": False,
     "optimizer": "sgd",
     "square_decay": None,
+    "lsuv_start": "orthonormal",
+    "lsuv_pieces": True,
+    "lsuv_data": "training",
 }
 
 DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}

@@ -181,6 +181,7 @@ def initialize_(
     *,
     generator: Generator | None = None,
     negative_slope: float = 0.0,
+    start: str = "orthonormal",
     tol: float = 0.02,
     max_iter: int = 20,
     dropout: bool = True,
@@ -194,6 +195,7 @@ def initialize_(
         batches: see `lsuv_`. LSUV takes as many as it needs; one more is used to measure the variance of each layer.
         generator: draws the weights. If it is given, torch's global streams are restored afterwards.
         negative_slope: of the model's activation, for OrthoNorm-MSRA scaled.
+        start: one of INITS, which draws the weights that LSUV starts with.
         tol, max_iter: see `lsuv_`.
         dropout: whether dropout is active during LSUV and the measurement.
         progress: called when LSUV begins a layer, with its number and the number of layers; None: see `lsuv_`.
@@ -209,7 +211,8 @@ def initialize_(
         raise unknown("init", init, INITS)
     check_arguments(dropout, generator, progress)
     settings = Settings(tol, max_iter, average=1)
-    draw = partial(draw_, scheme=resolve(INITS[init]), generator=generator, negative_slope=negative_slope)
+    scheme = resolve(INITS[start if init == "lsuv" else init])
+    draw = partial(draw_, scheme=scheme, generator=generator, negative_slope=negative_slope)
     passes = _passes(model, batches, settings, layers=None, frozen=False, forward=None)
     with show_progress(progress) as on_start:
         sequence = LayerSequence(passes, draw, on_start)

@@ -1,4 +1,4 @@
-"""The figures of an experiment, from its table to files with captions. Accuracies are drawn here, lines elsewhere."""
+"""The figures of an experiment, from its table to files with captions."""
 
 import io
 import textwrap
@@ -8,20 +8,17 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from seaborn.utils import relative_luminance
 
 from replicate.report.charts import read_charts
+from replicate.report.column_figure import by_column
 from replicate.report.document import Document, comparable_number, number_and_counts
 from replicate.report.findings import NOUNS
+from replicate.report.heat_maps import heat_map, learning_speed
 from replicate.report.line_figures import STYLE, Picture, curves, layers, line_style, panels, weight_spectra
 from replicate.store.files import write_atomically
 
-# the colours read the same with and without colour blindness
-MAP: dict[str, Any] = {"cmap": "cividis", "cbar": False, "linewidths": 1}
-CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 DOT: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4.5, "markeredgewidth": 0, "alpha": 0.6}
 MEAN: dict[str, Any] = {"color": "0.1", "linewidth": 1.3, "marker": "_", "markersize": 9, "markeredgewidth": 1.6}
 PAPER: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "none", "color": "0.1"}
@@ -59,7 +56,9 @@ def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] =
         pictures = {
             "accuracy": heat_map(doc),
             "accuracy_by_init": strip(doc),
+            "by_column": by_column(doc, measured["variance"].get(0)),
             "curves": curves(doc, charts["curves"]["test_accuracy"]),
+            "learning_speed": learning_speed(doc, charts["curves"]["test_accuracy"]),
             "init_variance": layers(doc, measured["init_variance"], *initial),
             "layer_variance": layers(doc, measured["variance"], "variance through the layers", "variance"),
             "layer_gradient": layers(doc, measured["gradient_norm"], *gradients, target=None),
@@ -90,52 +89,6 @@ def save(figure: Figure, title: str, notes: list[str], stem: Path) -> list[Path]
     figure.savefig(png, format="png", dpi=150)
     files = {"png": png, "pdf": pdf}
     return [write_atomically(stem.with_name(f"{stem.name}.{kind}"), file.getbuffer()) for kind, file in files.items()]
-
-
-def heat_map(doc: Document) -> Picture:
-    """Draw mean accuracies and, if the table shows them, the published ones next to them.
-
-    If none of them compares, each panel has its own colour scale: on a common one, our cells would all look alike.
-    """
-    cells = doc["cells"]
-    texts = [
-        "\n".join(filter(None, (cell["shown"][key] for key in ("number", "counts", "progress")))) for cell in cells
-    ]
-    grids = [("ours", [cell["mean"] for cell in cells], texts)]
-    notes = ["Mean ± standard deviation over n converged runs; n/c: most runs did not converge; –: not run."]
-    compared = doc["summary"]["published"].keys() != {"not comparable"}
-    if doc["reference"]:
-        numbers = [cell["published"] if isinstance(cell["published"], float) else None for cell in cells]
-        title = "paper" if compared else "paper (not comparable)"
-        grids.append((title, numbers, [cell["shown"]["published"] for cell in cells]))
-        notes.append("Both panels have the same colour scale." if compared else "Each panel has its own colour scale.")
-        notes += doc["summary"]["not_comparable"]
-    rows, columns = ([one["title"] for one in doc[axis]] for axis in ("rows", "columns"))
-    shape = (len(rows), len(columns))
-    size = (len(grids) * (0.95 * max(shape[1], 2) + (0.6 if compared else 1.2)) + 3.0, 0.68 * shape[0] + 1.7)
-    figure = Figure(figsize=size, layout="constrained")
-    drawn = [*zip(figure.subplots(1, len(grids), sharey=True, squeeze=False)[0], grids, strict=True)]
-    for scale in [drawn] if compared else [[panel] for panel in drawn]:
-        known = [value for _, (_, values, _) in scale for value in values if value is not None]
-        low, high = (min(known), max(known)) if known else (0.0, 100.0)
-        for axes, (_, values, _) in scale:
-            means = np.array(values, float).reshape(shape)
-            sns.heatmap(means, vmin=low, vmax=high, ax=axes, xticklabels=columns, yticklabels=rows, **MAP)
-        if known:
-            bar = figure.colorbar(scale[0][0].collections[0], ax=[axes for axes, _ in scale], shrink=0.9, pad=0.015)
-            bar.set_label("test accuracy (%)")
-            bar.ax.set_frame_on(False)
-    for axes, (title, values, shown) in drawn:
-        colours = axes.collections[0].to_rgba(np.array(values, float))
-        for index, text in enumerate(shown):
-            y, x = divmod(index, shape[1])
-            # of black and white, what contrasts more; a cell without a number is light
-            dark = values[index] is not None and relative_luminance(colours[index]) < 0.18
-            axes.text(x + 0.5, y + 0.5, text, color="white" if dark else "0.1", **CENTRED)
-        axes.set(title=title, facecolor="0.93")
-        axes.grid(visible=False)
-        axes.tick_params(length=0, rotation=0)
-    return Picture(figure, "test accuracy in %", tuple(notes))
 
 
 def strip(doc: Document) -> Picture:

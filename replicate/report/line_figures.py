@@ -170,7 +170,7 @@ def layers(doc: Document, charts: Mapping[int, Chart], title: str, y: str, targe
             axes.set_xticks(x, chart["x"], rotation=90, fontsize=6 if len(shown) > 1 else 7)
             if target:
                 axes.axhline(target, zorder=1, **LEVEL_LINE)
-    _make_logarithmic(grid[0][0])
+    make_logarithmic(grid[0][0])
     return Picture(figure, title, (f"{MEANS}; band: smallest to largest. {LEFT_OUT}",))
 
 
@@ -187,7 +187,7 @@ def weight_spectra(doc: Document, charts: Mapping[str, Sequence[Chart]]) -> Pict
     for line, name in zip(grid, shown, strict=True):
         for chart, dashes in zip(charts[name], styles.values(), strict=True):
             _draw(line, chart, band=False, linestyle=dashes)
-    _make_logarithmic(grid[0][0])
+    make_logarithmic(grid[0][0])
     title = "singular values of the weights, before and after training"
     return Picture(figure, title, (f"{MEANS}, rank by rank. {LEFT_OUT}",))
 
@@ -206,7 +206,7 @@ def _draw(panels: Sequence[Axes], chart: Chart, *, markers: bool = False, band: 
             axes.fill_between(x, low, high, where=shown, color=look["color"], alpha=0.2, linewidth=0)
 
 
-def _make_logarithmic(axes: Axes) -> None:
+def make_logarithmic(axes: Axes) -> None:
     """Make the shared vertical axis logarithmic, with numbers at 1 and other powers of ten; if narrow, also between."""
     axes.set_yscale("log")
     axes.yaxis.set_minor_locator(NullLocator())

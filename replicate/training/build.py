@@ -1,14 +1,17 @@
 """The parts of a training: random streams, data, network and trainer. Only here do nets, inits and data meet."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal, cast
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from torch import nn
+from torch import Tensor, nn
 
+from replicate.data import synthetic
 from replicate.data.datamodule import DeviceData
 from replicate.data.dataset import Dataset
 from replicate.init import initialize_
@@ -83,19 +86,53 @@ def init_net_(
         One entry per weight layer or maxout piece, for the record.
     """
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for LSUV
-    reports = initialize_(
-        net,
-        run.init,
-        (images for images, _ in data.fresh_batches(stream(run.seed, "lsuv"), run.lsuv_batch_size)),
-        generator=stream(run.seed, "init"),
-        negative_slope=resolve(ACTIVATIONS[run.activation]).negative_slope,
-        tol=run.lsuv_tol,
-        max_iter=run.lsuv_max_iter,
-        dropout=run.lsuv_dropout,
-        progress=progress,
-    )
+    with contextlib.nullcontext() if run.lsuv_pieces else _undivided(net):
+        reports = initialize_(
+            net,
+            run.init,
+            _lsuv_images(run, data),
+            generator=stream(run.seed, "init"),
+            negative_slope=resolve(ACTIVATIONS[run.activation]).negative_slope,
+            start=run.lsuv_start,
+            tol=run.lsuv_tol,
+            max_iter=run.lsuv_max_iter,
+            dropout=run.lsuv_dropout,
+            progress=progress,
+        )
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for training, however much the initialisation has drawn
     return [cast("LayerEntry", {key: getattr(report, key) for key in RECORDED}) for report in reports]
+
+
+def _lsuv_images(run: Run, data: DeviceData) -> Iterator[Tensor]:
+    """Return the images that LSUV measures on, in batches without end.
+
+    Those of another data set are prepared as the run's own, with statistics of their own. Noise is normal with the
+    standard deviation `input_scale`, that of an image after contrast normalisation. Both are our choice.
+    """
+    numbers = stream(run.seed, "lsuv")
+    if run.lsuv_data == "noise":
+        shape = (run.lsuv_batch_size, *data.train_images.shape[1:])
+        while True:
+            yield torch.randn(shape, generator=numbers).to(data.device) * run.input_scale
+    if run.lsuv_data == "synthetic":
+        data = build_data(run, synthetic.load("synthetic", Path()), data.device)
+    for images, _ in data.fresh_batches(numbers, run.lsuv_batch_size):
+        yield images
+
+
+@contextlib.contextmanager
+def _undivided(net: nn.Module) -> Iterator[None]:
+    """Hide from an initialisation that maxout layers have pieces."""
+    pieces = {
+        one: one.pieces for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear) and "pieces" in vars(one)
+    }
+    try:
+        for layer in pieces:
+            layer.pieces = 1  # type: ignore[assignment]
+        yield
+    finally:
+        for layer, number in pieces.items():
+            layer.pieces = number
 
 
 def make_trainer(

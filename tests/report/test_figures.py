@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from replicate.experiment import Experiment, TableSpec
 from replicate.report.charts import read_charts
 from replicate.report.document import Document, document
-from replicate.report.figures import MEAN_AT, PAPER_AT, draw, heat_map, strip
+from replicate.report.figures import MEAN_AT, PAPER_AT, draw, strip
 from replicate.report.line_figures import curves, layers, line_style, weight_spectra
 
-PLAIN = ["accuracy", "accuracy_by_init", "curves", "init_variance"]
+PLAIN = ["accuracy", "accuracy_by_init", "curves", "learning_speed", "init_variance"]
 LAYER_FIGURES = ["layer_variance", "layer_gradient", "weight_spectra"]
 
 
@@ -43,7 +43,8 @@ def test_every_figure_with_a_caption_and_figures_without_data_are_listed(everyth
     names = PLAIN + LAYER_FIGURES
     assert [path.name for path in whole] == [f"{name}.{kind}" for name in names for kind in ("png", "pdf")]
     assert {path.read_bytes()[:4] for path in whole} == {b"\x89PNG", b"%PDF"}
-    assert lines == []
+    assert lines == ["Left out, because no record has data for them: by_column."]
+    lines.clear()
     assert all(f"**{name}.** small: " in captions.read_text() for name in names)
     assert r"$\frac{$ 100%; runs per cell: 0 to 3." in captions.read_text()
     everything["protocol"]["warning"] = "They mean nothing."
@@ -55,7 +56,7 @@ def test_every_figure_with_a_caption_and_figures_without_data_are_listed(everyth
     assert same == [path.suffix == ".pdf" for path in plain]
     assert captions.read_text().count(r". They mean nothing. $\frac{$ 100%") == len(PLAIN)
     assert sum("layers.json: " in text for text in lines) == len(everything["runs"])
-    left_out = f"Left out, because no record has data for them: {', '.join(LAYER_FIGURES)}."
+    left_out = f"Left out, because no record has data for them: {', '.join(['by_column', *LAYER_FIGURES])}."
     assert lines[-1] == left_out
     assert captions.read_text().endswith(f"\n\n{left_out}\n")
 
@@ -63,41 +64,15 @@ def test_every_figure_with_a_caption_and_figures_without_data_are_listed(everyth
 # --- accuracies ----------------------------------------------------------------------------------------------------
 
 
-def test_ours_and_the_papers_on_one_scale(doc: Document) -> None:
-    picture = heat_map(doc)
-    ours, paper, _ = picture.figure.axes
-    assert texts(ours) == ["94.0 ± 0.2\nn=3", "92.2 ± 0.1\nn=2, 1 n/c", "–", "n/c\n1/1\n… 1/3"]
-    assert texts(paper) == ["93.94", "92.11", "–", "91.93"]
-    assert ours.collections[0].get_clim() == paper.collections[0].get_clim() == pytest.approx((91.93, 94))
-    assert "Both panels have the same colour scale." in picture.notes
-    assert {text.get_text(): text.get_color() for text in paper.texts} == {
-        "93.94": "0.1",
-        "92.11": "white",
-        "–": "0.1",
-        "91.93": "white",
-    }
-    assert [label.get_text() for label in ours.get_xticklabels()] == ["maxout", "ReLU"]
-    assert [label.get_text() for label in ours.get_yticklabels()] == ["LSUV", "OrthoNorm-MSRA scaled"]
-
-
 def test_numbers_that_do_not_compare_and_none_that_converged(small: Experiment) -> None:
     half = small.with_settings({"width": 0.5, "seed": [0]})
     narrow = document(half, half.runs(), make_records(make_result(run, 50.0) for run in half.runs()))
-    picture = heat_map(narrow)
-    ours, paper, *bars = picture.figure.axes
-    assert (paper.get_title(), len(bars)) == ("paper (not comparable)", 2)
-    assert [axes.collections[0].get_clim() for axes in (ours, paper)] == [(45, 55), (91.93, 93.94)]
-    assert picture.notes[1:] == (
-        "Each panel has its own colour scale.",
-        "Not comparable with the paper: width 0.5 (paper: 1).",
-    )
     figure = strip(narrow).figure
     assert legend(figure) == ["a converged run"]
     (run,) = figure.axes[0].get_lines()  # it has neither a mean nor an interval
     assert points(run) == [(MEAN_AT, 50)]
     chance = make_records(make_result(run, 10.0) for run in half.runs())
     failed = document(replace(half, table=TableSpec()), half.runs(), chance)
-    assert texts(heat_map(failed).figure.axes[0]) == ["n/c\n1/1", "n/c\n1/1", "–", "n/c\n1/1"]
     assert [texts(axes) for axes in strip(failed).figure.axes] == [["n/c (1/1)"], ["n/c (1/1)", "n/c (1/1)"]]
 
 

@@ -32,3 +32,39 @@ def test_lsuv_undoes_the_scale_and_other_initialisations_pass_it_on(tiny: Run, t
         outputs.append(net.eval()(data.test_images))
     assert torch.equal(first[1], (2 if init == "lsuv" else 1) * first[0])
     assert torch.equal(outputs[0], outputs[1]) == (init == "lsuv")
+
+
+def conv1(run: Run, folder: Path) -> torch.Tensor:
+    """The first weights of a run after its initialisation."""
+    data, net = build_data(run, load("synthetic", folder), "cpu"), build_net(run, 10, "cpu")
+    init_net_(net, run, data)
+    return next(net.parameters()).detach()
+
+
+def test_lsuv_rescales_the_weights_that_it_starts_with(tiny: Run, tmp_path: Path) -> None:
+    lsuv, msra = replace(tiny, init="lsuv", lsuv_start="msra"), replace(tiny, init="msra")
+    ratio = conv1(lsuv, tmp_path) / conv1(msra, tmp_path)
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))
+    assert not torch.equal(conv1(lsuv, tmp_path), conv1(replace(lsuv, lsuv_start="orthonormal"), tmp_path))
+
+
+def test_lsuv_measures_on_the_images_that_are_asked_for(tiny: Run, tmp_path: Path) -> None:
+    run = replace(tiny, init="lsuv")
+    assert torch.equal(conv1(run, tmp_path), conv1(replace(run, lsuv_data="synthetic"), tmp_path))  # its own data set
+    noisy = replace(run, lsuv_data="noise", lsuv_dropout=False, input_scale=0.5)
+    # independent inputs of variance 1/4 and weights of length c give a variance of c²/4, less at the borders
+    weight = conv1(noisy, tmp_path)
+    inside = (30 * 30 + 4 * 30 * 2 / 3 + 4 * 4 / 9) / 32**2  # the mean share of a kernel that covers the image
+    variance = 0.25 * float(weight.square().sum((1, 2, 3)).mean()) * inside
+    assert variance == pytest.approx(1, abs=0.1)
+
+
+def test_lsuv_can_take_a_maxout_layer_as_a_whole(tiny: Run, tmp_path: Path) -> None:
+    run = replace(tiny, init="lsuv", activation="maxout", lsuv_pieces=False)
+    data, net = build_data(run, load("synthetic", tmp_path), "cpu"), build_net(run, 10, "cpu")
+    rows = init_net_(net, run, data)
+    assert [(row["layer"], row["piece"]) for row in rows[:2]] == [("conv1", 0), ("conv2", 0)]
+    assert net.get_submodule("conv1").pieces == 2  # as before, for what is measured later
+    matrix = next(net.parameters()).detach().flatten(1)  # 2·out in·9: orthogonal as a whole
+    scale = float((matrix @ matrix.T).diagonal().mean())
+    torch.testing.assert_close(matrix @ matrix.T, scale * torch.eye(len(matrix)), atol=1e-5, rtol=0)
