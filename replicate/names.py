@@ -44,6 +44,7 @@ MODELS = {
     "fitnet4_x3": "replicate.nn.fitnet:FITNET4_X3",
     "fitnet4_x5": "replicate.nn.fitnet:FITNET4_X5",
     "fitnet1": "replicate.nn.fitnet:FITNET1",
+    "fitresnet4": "replicate.nn.fitnet:FITRESNET4",
     "fitnet4_bn_before": "replicate.nn.fitnet:FITNET4_BN_BEFORE",
     "fitnet4_bn_after": "replicate.nn.fitnet:FITNET4_BN_AFTER",
 }

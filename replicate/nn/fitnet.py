@@ -1,22 +1,29 @@
 """FitNets: their plans as data, FitNet-4 of Table 3 first, and the builder of networks from plans."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from replicate.nn.activations import Activation
 
 Norm = Literal["none", "before", "after"]  # batch normalisation before or after the activation
 
 
+INPUT_CHANNELS = 3  # colour images, of 32×32 pixels so that the last map has 8×8
+
+
 class Conv(NamedTuple):
-    """A 3×3 convolution, stride 1, pad 1, with bias, then the activation."""
+    """A 3×3 convolution, stride 1, pad 1, with bias, then the activation.
+
+    `identity`: the input of the convolution before is added at the end.
+    """
 
     channels: int
     norm: Norm = "none"
+    identity: bool = False
 
 
 class Pool(NamedTuple):
@@ -80,10 +87,54 @@ def normalised(plan: Plan, where: Norm) -> Plan:
     return tuple(part._replace(norm=where) if isinstance(part, Conv | Hidden) else part for part in plan)
 
 
+def residual(plan: Plan) -> Plan:
+    """Add an identity around each pair of convolutions whose input is as wide as its output: y = x + pair(x).
+
+    Pairs are formed in the order of the forward pass. They do not overlap, and there is no pooling within a pair.
+    """
+    parts: list[Part] = []
+    width, first = INPUT_CHANNELS, 0  # input of this part, and of the convolution before if that may begin a pair
+    for part in plan:
+        if isinstance(part, Conv):
+            ends_pair = part.channels == first
+            parts.append(part._replace(identity=ends_pair))
+            first, width = 0 if ends_pair else width, part.channels
+        else:
+            parts.append(part)
+            first = 0
+    return tuple(parts)
+
+
 FITNET4_BN_BEFORE, FITNET4_BN_AFTER = normalised(FITNET4, "before"), normalised(FITNET4, "after")
 FITNET4_X2, FITNET4_X3, FITNET4_X5 = (deeper(FITNET4, times) for times in (2, 3, 5))  # 34, 51 and 85 convolutions
+# The paper's wiring was not released. Our choice: identities around convolutions 2–3, 7–8, 9–10, 13–14 and 15–16.
+FITRESNET4 = residual(FITNET4)
 
-INPUT_CHANNELS = 3  # colour images, of 32×32 pixels so that the last map has 8×8
+
+class Residual(nn.Sequential):
+    """Layers one after another. The input of some layers is added to the output of later ones.
+
+    The layers are not nested, so that their names are those of the net without identities.
+
+    Args:
+        layers: by their names.
+        identities: layer whose input is added -> layer to whose output it is added, before the next such layer.
+    """
+
+    def __init__(self, layers: "OrderedDict[str, nn.Module]", identities: Mapping[str, str]) -> None:
+        super().__init__(layers)
+        self.identities = dict(identities)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the last layer."""
+        identity = x
+        for name, layer in self.named_children():
+            if name in self.identities:
+                identity = x
+            x = layer(x)
+            if name in self.identities.values():
+                x = x + identity
+        return x
 
 
 def build(
@@ -95,6 +146,9 @@ def build(
     the integer attribute `pieces`. The activation after `conv1` is `conv1_act`, and batch normalisation is `conv1_norm`
     before it or `conv1_act_norm` after it, with torch's settings: momentum 0.1, ε 1e-5, scale 1 and shift 0 at first.
 
+    An identity is added after all of these, for every activation: before it, a maxout layer has several times as many
+    channels. This is our choice.
+
     Args:
         plan: the layers, in order.
         activation: follows every convolution and hidden layer.
@@ -105,7 +159,8 @@ def build(
     Returns:
         A module that maps images (n, 3, 32, 32) to logits (n, classes).
     """
-    layers: dict[str, nn.Module] = {}
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    identities: dict[str, str] = {}
     channels, convs, linears, drops = INPUT_CHANNELS, 0, 0, 0
 
     def scaled(size: int) -> int:
@@ -128,6 +183,8 @@ def build(
                 convs += 1
                 pieces, inputs, channels = activation.conv_pieces, channels, scaled(part.channels)
                 add(f"conv{convs}", nn.Conv2d(inputs, channels * pieces, 3, padding=1), pieces, part.norm)
+                if part.identity:
+                    identities[f"conv{convs - 1}"] = next(reversed(layers))
             case Pool():
                 layers[f"pool{convs}"] = nn.MaxPool2d(part.size)
             case Dropout():
@@ -143,4 +200,4 @@ def build(
                 add(f"fc{linears}", nn.Linear(inputs, channels * pieces), pieces, part.norm)
             case Output():
                 layers[f"fc{linears + 1}"] = nn.Linear(channels, classes)
-    return nn.Sequential(OrderedDict(layers))
+    return Residual(layers, identities) if identities else nn.Sequential(layers)

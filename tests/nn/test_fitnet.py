@@ -1,11 +1,15 @@
-"""FitNet-4 against the counts and the order of layers in the released code; FitNet-1; deeper nets."""
+"""FitNet-4 against the counts and the order of layers in the released code; FitNet-1; deeper nets; FitResNet-4."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from replicate.nn.activations import MAXOUT, RELU, Activation
+from replicate.init import lsuv_
+from replicate.nn.activations import MAXOUT, RELU, TANH, Activation
 from replicate.nn.fitnet import (
     FITNET1,
     FITNET4,
@@ -14,10 +18,13 @@ from replicate.nn.fitnet import (
     FITNET4_X2,
     FITNET4_X3,
     FITNET4_X5,
+    FITRESNET4,
     Conv,
     Plan,
+    Pool,
     build,
     deeper,
+    residual,
 )
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -85,6 +92,56 @@ def test_deeper_nets_repeat_each_stage(times: int, plan: Plan) -> None:
     kinds = [type(part) for part in plan if not isinstance(part, Conv)]
     assert kinds == [type(part) for part in FITNET4 if not isinstance(part, Conv)]
     assert net(IMAGE).shape == (1, 10)
+
+
+@pytest.mark.parametrize(("activation", "function"), [(MAXOUT, None), (RELU, F.relu), (TANH, torch.tanh)])
+def test_fitresnet4_against_a_forward_pass_by_hand(activation: Activation, function: Callable | None) -> None:
+    net = build(FITRESNET4, activation, width=0.125)
+    x = images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def act(z: Tensor, pieces: int) -> Tensor:
+        return z.unflatten(1, (-1, pieces)).amax(2) if function is None else function(z)
+
+    def conv(x: Tensor, number: int) -> Tensor:
+        layer = net.get_submodule(f"conv{number}")
+        return act(F.conv2d(x, layer.weight, layer.bias, padding=1), 2)
+
+    for numbers, size in (([1, (2, 3), 4, 5], 2), ([6, (7, 8), (9, 10), 11], 2), ([12, (13, 14), (15, 16), 17], 8)):
+        for one in numbers:
+            x = conv(x, one) if isinstance(one, int) else x + conv(conv(x, one[0]), one[1])
+        x = F.max_pool2d(x, size)
+    expected = F.linear(act(F.linear(x.flatten(1), net.fc1.weight, net.fc1.bias), 5), net.fc2.weight, net.fc2.bias)
+    torch.testing.assert_close(net.eval()(images), expected)
+
+
+@pytest.mark.parametrize("activation", [MAXOUT, RELU])
+def test_fitresnet4_has_the_weights_of_fitnet4(activation: Activation) -> None:
+    shapes, plain = (
+        {name: tuple(weight.shape) for name, weight in build(plan, activation).state_dict().items()}
+        for plan in (FITRESNET4, FITNET4)
+    )
+    assert shapes == plain
+
+
+def test_pairs_do_not_overlap_and_end_at_a_pooling() -> None:
+    plan = residual((Conv(3), Conv(3), Conv(3), Conv(3), Conv(4), Pool(2), Conv(3), Conv(4), Conv(4), Conv(5), Conv(4)))
+    marks = [part.identity for part in plan if isinstance(part, Conv)]
+    assert marks == [False, True, False, True, False, False, True, False, False, True]
+
+
+def test_lsuv_brings_fitresnet4_to_unit_variance() -> None:
+    torch.manual_seed(0)
+    net, images = build(FITRESNET4, MAXOUT, width=0.125), torch.randn(64, 3, 32, 32)
+    report = lsuv_(net, images, dropout=False)
+    assert [row.layer for row in report[::2]][:17] == [f"conv{number}" for number in range(1, 18)]
+    outputs: dict[str, Tensor] = {}
+    for name, layer in net.eval().named_children():
+        layer.register_forward_hook(lambda _, args, output, name=name: outputs.update({name: output}))
+    net(images)
+    for row in report:
+        pieces = getattr(net.get_submodule(row.layer), "pieces", 1)
+        variance = outputs[row.layer][:, row.piece :: pieces].var(correction=0).item()
+        assert (row.converged, variance) == (True, pytest.approx(1, abs=0.021))
 
 
 def test_width_scales_channels_and_hidden_units() -> None:

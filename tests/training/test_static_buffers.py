@@ -10,25 +10,28 @@ from training.fitting import seeded
 from training.graphs import Recorder, prepared
 
 from replicate.names import ACTIVATIONS, resolve
-from replicate.nn.fitnet import FITNET4, build
+from replicate.nn.fitnet import FITNET4, FITRESNET4, Plan, build
 from replicate.run import Run
 from replicate.training.module import Classifier
 from replicate.training.static_buffers import HalfCopies
 
 KINDS = ("maxout", "relu", "vlrelu", "tanh", "sigmoid", "prelu")  # the last one has a weight that is not cast
+NETS = [*((FITNET4, kind) for kind in KINDS), (FITRESNET4, "maxout")]
 IMAGES = torch.randn(12, 3, 32, 32, generator=seeded(1)).contiguous(memory_format=torch.channels_last)
 LABELS = torch.randint(10, (12,), generator=seeded(2))
 
 
-def fitnet(activation: str) -> nn.Module:
+def fitnet(plan: Plan, activation: str) -> nn.Module:
     torch.manual_seed(0)
-    return build(FITNET4, resolve(ACTIVATIONS[activation]), width=0.125).to(memory_format=torch.channels_last)
+    return build(plan, resolve(ACTIVATIONS[activation]), width=0.125).to(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("activation", KINDS)
-def test_nothing_in_an_iteration_waits_for_the_host_and_nothing_moves(activation: str, precision: str) -> None:
-    module = Classifier(fitnet(activation), Run("lsuv", "relu", lr=0.05, clip_norm=1.0))
+@pytest.mark.parametrize(("plan", "activation"), NETS)
+def test_nothing_in_an_iteration_waits_for_the_host_and_nothing_moves(
+    plan: Plan, activation: str, precision: str
+) -> None:
+    module = Classifier(fitnet(plan, activation), Run("lsuv", "relu", lr=0.05, clip_norm=1.0))
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed", cache_enabled=False):
         graph = prepared(module, IMAGES, LABELS, 3, fused=True)
         buffers = graph.buffers
@@ -57,9 +60,9 @@ def backward(net: nn.Module, images: Tensor, labels: Tensor) -> None:
     loss.backward()
 
 
-@pytest.mark.parametrize("activation", KINDS)
-def test_the_gradients_are_those_of_autocast_bit_by_bit(activation: str) -> None:
-    net = fitnet(activation)
+@pytest.mark.parametrize(("plan", "activation"), NETS)
+def test_the_gradients_are_those_of_autocast_bit_by_bit(plan: Plan, activation: str) -> None:
+    net = fitnet(plan, activation)
     with Recorder() as plain:
         backward(net, IMAGES, LABELS)
     expected = [parameter.grad.clone() for parameter in net.parameters()]
