@@ -30,6 +30,7 @@ class ForwardRunner:
     Attributes:
         single_batch: whether every forward pass uses the same batch.
         count: number of forward passes that were begun.
+        batches: those to come.
     """
 
     def __init__(self, model: nn.Module, batches: Batches, forward: Forward | None = None) -> None:
@@ -41,7 +42,7 @@ class ForwardRunner:
         self.count = 0
         devices = _devices(model)
         self._device = devices.pop() if len(devices) == 1 else None
-        self._batches = endless(batches)
+        self.batches: Iterator[Any] = map(self._copy, endless(batches))
 
     def __call__(self) -> None:
         """Run one forward pass on the next batch.
@@ -49,14 +50,16 @@ class ForwardRunner:
         Raises:
             LSUVError: there is no further batch, or the model does not accept it.
         """
-        batch = next(self._batches)
+        batch = next(self.batches)
         torch.clear_autocast_cache()  # the model may use autocast, whose copies of the weights are out of date
-        batch = tree_map_only(Tensor, self._copy, dict(batch) if isinstance(batch, Mapping) else batch)
         self.count += 1
         self.forward(self.model, batch)
 
-    def _copy(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device or tensor.device, copy=True).requires_grad_(tensor.requires_grad)
+    def _copy(self, batch: Any) -> Any:
+        def copy(tensor: Tensor) -> Tensor:
+            return tensor.to(self._device or tensor.device, copy=True).requires_grad_(tensor.requires_grad)
+
+        return tree_map_only(Tensor, copy, dict(batch) if isinstance(batch, Mapping) else batch)
 
 
 def _devices(model: nn.Module) -> set[torch.device]:

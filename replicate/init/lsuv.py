@@ -1,8 +1,9 @@
-"""LSUV, layer-sequential unit-variance initialisation, and initialisation by the name of a scheme."""
+"""LSUV, layer-sequential unit-variance initialisation, and any other initialisation by its name."""
 
 import warnings
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from torch import Generator, nn
 from torch.nn.parallel import DataParallel
@@ -13,9 +14,10 @@ from replicate.init.final import add_final, check_rows, measure_all
 from replicate.init.forward import Forward, ForwardRunner, measurement_mode
 from replicate.init.layers import LayerFilters
 from replicate.init.measure import Passes
+from replicate.init.model_inits import ModelInit, apply_, takes_model, zero_biases
 from replicate.init.progress import Progress, show_progress
 from replicate.init.report import LSUVError, LSUVWarning, Report
-from replicate.init.schemes import draw_, starting_scheme
+from replicate.init.schemes import Scheme, draw_, starting_scheme
 from replicate.init.sequence import LayerSequence
 from replicate.init.settings import Settings, check_arguments
 from replicate.init.snapshot import Snapshot
@@ -176,7 +178,7 @@ def measure(
 
 def initialize_(
     model: nn.Module,
-    init: str,
+    init: str | Scheme | ModelInit,
     batches: Batches,
     *,
     generator: Generator | None = None,
@@ -191,13 +193,14 @@ def initialize_(
 
     Args:
         model: a module whose forward pass takes one batch.
-        init: one of INITS.
-        batches: see `lsuv_`. LSUV takes as many as it needs; one more is used to measure the variance of each layer.
+        init: one of INITS, or a function of this kind: see `Scheme` and `ModelInit`.
+        batches: see `lsuv_`. LSUV and model initialisations take as many as they need; one more is used to measure the
+            variance of each layer, and one before a model initialisation to find the layers.
         generator: draws the weights. If it is given, torch's global streams are restored afterwards.
         negative_slope: of the model's activation, for OrthoNorm-MSRA scaled.
         start: one of INITS, which draws the weights that LSUV starts with.
         tol, max_iter: see `lsuv_`.
-        dropout: whether dropout is active during LSUV and the measurement.
+        dropout: whether dropout is active during the initialisation and the measurement.
         progress: called when LSUV begins a layer, with its number and the number of layers; None: see `lsuv_`.
 
     Returns:
@@ -205,22 +208,27 @@ def initialize_(
 
     Raises:
         UsageError: unknown init.
-        LSUVError: a layer cannot be initialised: see `lsuv_`.
+        LSUVError: a layer cannot be initialised: see `lsuv_`; or a model initialisation changes something else.
     """
-    if not isinstance(init, str) or init not in INITS:
+    if not (callable(init) or (isinstance(init, str) and init in INITS)):
         raise unknown("init", init, INITS)
     check_arguments(dropout, generator, progress)
     settings = Settings(tol, max_iter, average=1)
-    scheme = resolve(INITS[start if init == "lsuv" else init])
-    draw = partial(draw_, scheme=scheme, generator=generator, negative_slope=negative_slope)
+    function: Any = init if callable(init) else resolve(INITS[start if init == "lsuv" else init])
+    on_model = takes_model(function)
+    draw = partial(draw_, scheme=function, generator=generator, negative_slope=negative_slope)
     passes = _passes(model, batches, settings, layers=None, frozen=False, forward=None)
     with show_progress(progress) as on_start:
-        sequence = LayerSequence(passes, draw, on_start)
+        sequence = LayerSequence(passes, zero_biases if on_model else draw, on_start)
         with sequence.undone_on_error():
+            if on_model:
+                apply_(function, sequence, dropout, generator)
             with measurement_mode(passes.survey.model, dropout, generator):
                 if init == "lsuv":
                     rows = sequence.normalise(settings, one_pass=passes.runner.single_batch and not dropout)
                     final = measure_all(passes, 1)
+                elif on_model:
+                    final, rows = measure_all(passes, 1), sequence.rows()
                 else:
                     final = measure_all(passes, 1, before_call=sequence.start)
                     rows = sequence.rows()

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from replicate.errors import unknown
 from replicate.init.layers import WeightLayer
+from replicate.init.model_inits import takes_model
 from replicate.init.report import LSUVError
 from replicate.names import INITS, resolve
 
@@ -82,7 +83,7 @@ def starting_scheme(pre_init: str | None) -> Scheme | None:
     """
     if pre_init is None:
         return None
-    choices = [name for name in INITS if name != "lsuv"]
+    choices = [name for name, path in INITS.items() if name != "lsuv" and not takes_model(resolve(path))]
     if pre_init not in choices:
         raise LSUVError(str(unknown("pre_init", pre_init, choices)))
     return haar_orthonormal if pre_init == "orthonormal" else cast("Scheme", resolve(INITS[pre_init]))

@@ -65,10 +65,10 @@ class LayerSequence:
         except BaseException:
             self.snapshot.restore()
             raise
-        self.snapshot.restore(keep=self._initialised())
+        self.snapshot.restore(keep=self.initialised())
 
-    def _initialised(self) -> set[nn.Parameter]:
-        """The parameters that were initialised, or that a piece has restored, and those that share their memory."""
+    def initialised(self) -> set[nn.Parameter]:
+        """Return the parameters that were initialised, or that a piece has restored, and those that share memory."""
         tensors = [tensor for layer in self.pieces if not layer.left for tensor in layer.all_tensors()]
         found = {parameter for tensor in tensors if (parameter := self.survey.parameters.find(tensor)) is not None}
         return self.survey.parameters.sharing(found)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from replicate.init import memory
 
@@ -19,7 +19,28 @@ class Snapshot:
         """Write the values back, except those of some parameters."""
         with torch.no_grad():
             for parameter, (data, values) in self._saved.items():
-                if memory.address(parameter) != memory.address(data):
+                if _where(parameter) != _where(data):
                     parameter.data = data
                 if parameter not in keep:
                     memory.without_repeats(parameter.data).copy_(values)
+
+    def adopt(self, parameter: nn.Parameter) -> bool:
+        """Copy what was put in the place of a parameter's `data` into its own memory, if its shape and dtype fit."""
+        (data, _), new = self._saved[parameter], parameter.data
+        if _where(new) == _where(data):
+            return True
+        parameter.data = data
+        fits = (new.shape, new.dtype, new.device) == (data.shape, data.dtype, data.device)
+        if fits:
+            data.copy_(new)
+        return fits
+
+    def differs(self, parameter: nn.Parameter) -> bool:
+        """Whether a parameter, which may hold NaN, has other values than it had."""
+        now, before = memory.without_repeats(parameter.data), self._saved[parameter][1]
+        return not bool(((now == before) | (now.isnan() & before.isnan())).all())
+
+
+def _where(tensor: Tensor) -> tuple[object, ...]:
+    address = memory.address(tensor)
+    return (address, memory.place(tensor), tensor.dtype) if address else (tensor.shape, tensor.dtype)

@@ -24,7 +24,7 @@ from replicate.training.measurements import snapshot_iterations
 
 # The fields of a layer's report that are written to the record
 RECORDED = ("layer", "piece", "variance", "variance_before", "variance_after", "tries", "converged", "order", "status")
-Stream = Literal["init", "lsuv", "batches", "dropout"]  # numbers drawn from one never shift those of another
+Stream = Literal["build", "init", "lsuv", "batches", "dropout"]  # numbers drawn from one never shift those of another
 
 
 def stream_seed(seed: int, name: Stream, rank: int = 0) -> int:
@@ -65,9 +65,11 @@ def build_data(run: Run, dataset: Dataset, device: str) -> DeviceData:
 
 
 def build_net(run: Run, classes: int, device: str) -> nn.Module:
-    """Build the network on the device, with torch's default weights."""
+    """Build the network on the device, with torch's default weights, which model initialisations may start from."""
     activation = resolve(ACTIVATIONS[run.activation])
-    net = build(resolve(MODELS[run.model]), activation, width=run.width, dropout=run.dropout, classes=classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream_seed(run.seed, "build"))
+        net = build(resolve(MODELS[run.model]), activation, width=run.width, dropout=run.dropout, classes=classes)
     return net.to(device).to(memory_format=torch.channels_last)  # faster convolutions, on a CPU as well
 
 

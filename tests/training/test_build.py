@@ -21,6 +21,17 @@ def test_seeds_are_pinned_to_their_definition() -> None:
     assert stream_seed(7, "dropout", 2) == int(hashlib.sha256(b"7/dropout/2").hexdigest()[:16], 16) // 2
 
 
+def test_the_weights_as_built_depend_on_the_seed_only(tiny: Run) -> None:
+    before, nets = torch.get_rng_state(), []
+    for seed in (0, 0, 1):
+        nets.append(build_net(replace(tiny, seed=seed), 10, "cpu"))
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(1)
+        before = torch.get_rng_state()
+    same = [all(map(torch.equal, nets[0].parameters(), net.parameters())) for net in nets]
+    assert same == [True, True, False]
+
+
 @pytest.mark.parametrize("init", ["lsuv", "xavier"])
 def test_lsuv_undoes_the_scale_and_other_initialisations_pass_it_on(tiny: Run, tmp_path: Path, init: str) -> None:
     dataset, outputs, first = load("synthetic", tmp_path), [], []
