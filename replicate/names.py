@@ -23,6 +23,11 @@ INITS = {
     "kaiming_normal_fan_out": "replicate.init.other_schemes:kaiming_normal_fan_out",
     "delta_orthogonal": "replicate.init.other_schemes:delta_orthogonal",
     "random_walk": "replicate.init.other_schemes:random_walk",
+    "maxout_normal": "replicate.init.other_model_inits:maxout_normal",
+    "krahenbuhl": "replicate.init.other_model_inits:krahenbuhl",
+    "fixup": "replicate.init.other_model_inits:fixup",
+    "metainit": "replicate.init.other_model_inits:metainit",
+    "autoinit": "replicate.init.autoinit:autoinit",
 }
 ACTIVATIONS = {
     "maxout": "replicate.nn.activations:MAXOUT",
@@ -48,6 +53,7 @@ MODELS = {
     "fitnet4_bn_before": "replicate.nn.fitnet:FITNET4_BN_BEFORE",
     "fitnet4_bn_after": "replicate.nn.fitnet:FITNET4_BN_AFTER",
 }
+RESIDUAL = ("fitresnet4",)  # models with residual branches, which fixup needs
 BATCH_NORM = ("fitnet4_bn_before", "fitnet4_bn_after")  # models whose outputs depend on the whole batch
 DATASETS = {
     "cifar10": "replicate.data.cifar:load",

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandl
 from typing_extensions import TypedDict
 
 from replicate.errors import UsageError, explain, unknown
-from replicate.names import ACTIVATIONS, DATASETS, INITS, MODELS, PREPROCESSINGS
+from replicate.names import ACTIVATIONS, DATASETS, INITS, MODELS, PREPROCESSINGS, RESIDUAL
 
 FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]{0,254}"  # as long as a file system lets a name be
 T = TypeVar("T")
@@ -21,7 +21,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 OPTIMIZERS = ("sgd", "nesterov", "rmsprop", "adam")
 CAPTURED = ("sgd",)  # those whose steps a CUDA graph can replay and check
 LSUV_DATA = ("training", "synthetic", "noise")
-LSUV_STARTS = tuple(init for init in INITS if init != "lsuv")
+LSUV_STARTS = ("orthonormal", "xavier", "msra")  # orthonormal, uniform, normal
 
 # Strict, because lax validation turns `seed: true` into seed 1.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -158,6 +158,8 @@ class Run:
             raise UsageError(f"momentum = {self.momentum:g}, but rmsprop has none, as in Caffe; give momentum = 0")
         if self.optimizer == "nesterov" and not self.momentum:
             raise UsageError("momentum = 0, but nesterov needs one; give more, or optimizer = sgd")
+        if self.init == "fixup" and self.model not in RESIDUAL:
+            raise UsageError(f"init = fixup needs residual branches; give model = {' or '.join(RESIDUAL)}")
         if self.square_decay is not None and self.optimizer not in ("rmsprop", "adam"):
             raise UsageError(f"square_decay is for rmsprop and adam, and the optimizer is {self.optimizer}")
 

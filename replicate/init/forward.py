@@ -52,8 +52,12 @@ class ForwardRunner:
         """
         batch = next(self.batches)
         torch.clear_autocast_cache()  # the model may use autocast, whose copies of the weights are out of date
-        self.count += 1
+        self.count_one()
         self.forward(self.model, batch)
+
+    def count_one(self) -> None:
+        """Count a forward pass that begins."""
+        self.count += 1
 
     def _copy(self, batch: Any) -> Any:
         def copy(tensor: Tensor) -> Tensor:

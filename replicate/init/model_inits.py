@@ -76,10 +76,12 @@ def _call(init: ModelInit, model: nn.Module, sequence: LayerSequence, generator:
     registered = [(module, name, registry, dict(registry)) for module, name, registry in registries]
     for parameter in named.values():
         parameter.grad = None  # a backward pass would add to it
+    counter = model.register_forward_pre_hook(lambda *_: sequence.passes.runner.count_one())
     try:
         init(model, sequence.passes.runner.batches, generator)
         after = dict(model.named_parameters())
     finally:
+        counter.remove()
         for module, name, registry, entries in registered:
             registry.clear()
             registry.update(entries)

@@ -31,6 +31,8 @@ class _MaxOfPieces(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, remaining: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+            return _differentiable_backward(remaining, ctx.saved_tensors), None
         grad = torch.empty_like(ctx.like, dtype=remaining.dtype, device=remaining.device)
         pieces = _split(grad, ctx.pieces)
         # From the last piece to the first: a piece takes the remaining gradient where it is larger than all before it.
@@ -38,6 +40,15 @@ class _MaxOfPieces(torch.autograd.Function):
             torch.mul(remaining, larger, out=pieces[number])
             remaining = torch.mul(remaining, ~larger, out=pieces[0] if number == 1 else None)
         return grad, None
+
+
+def _differentiable_backward(remaining: Tensor, larger: tuple[Tensor, ...]) -> Tensor:
+    """Compute the same as `_MaxOfPieces.backward` by operations that autograd records."""
+    pieces = []
+    for mask in reversed(larger):
+        pieces.append(remaining * mask)
+        remaining = remaining * ~mask
+    return torch.stack([remaining, *reversed(pieces)], 2).flatten(1, 2)  # k × (n c …) -> n c k … -> n c·k …
 
 
 def _split(x: Tensor, pieces: int) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ from replicate.report.charts import read_charts
 from replicate.report.column_figure import by_column
 from replicate.report.document import Document, comparable_number, number_and_counts
 from replicate.report.findings import NOUNS
-from replicate.report.heat_maps import heat_map, learning_speed
+from replicate.report.heat_maps import cost, heat_map
 from replicate.report.line_figures import STYLE, Picture, curves, layers, line_style, panels, weight_spectra
 from replicate.store.files import write_atomically
 
@@ -58,7 +58,7 @@ def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] =
             "accuracy_by_init": strip(doc),
             "by_column": by_column(doc, measured["variance"].get(0)),
             "curves": curves(doc, charts["curves"]["test_accuracy"]),
-            "learning_speed": learning_speed(doc, charts["curves"]["test_accuracy"]),
+            "cost": cost(doc, charts["curves"]["test_accuracy"]),
             "init_variance": layers(doc, measured["init_variance"], *initial),
             "layer_variance": layers(doc, measured["variance"], "variance through the layers", "variance"),
             "layer_gradient": layers(doc, measured["gradient_norm"], *gradients, target=None),

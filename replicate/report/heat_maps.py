@@ -49,8 +49,8 @@ def heat_map(doc: Document) -> Picture:
     return Picture(_draw(doc, panels, one_scale=compared), "test accuracy in %", tuple(notes))
 
 
-def learning_speed(doc: Document, chart: Chart) -> Picture | None:
-    """Draw after how many iterations runs reach half and 80 % of their final accuracy, and their images per second.
+def cost(doc: Document, chart: Chart) -> Picture | None:
+    """Draw after how many iterations runs reach 50 and 80 % of their final accuracy, and what these cost.
 
     Args:
         doc: of the table.
@@ -63,11 +63,6 @@ def learning_speed(doc: Document, chart: Chart) -> Picture | None:
             needed.setdefault((line["row"], line["column"]), []).append(iterations_to(points))
     if not needed:
         return None
-    speeds: dict[tuple[int, int], list[float]] = {}
-    at = places(doc)
-    for run in doc["runs"]:
-        if run["images_per_second"] is not None:
-            speeds.setdefault(at[run["run_id"]], []).append(run["images_per_second"])
     cells = [divmod(index, len(doc["columns"])) for index in range(len(doc["cells"]))]
     shown = [cell["mean"] is not None for cell in doc["cells"]]
     panels = []
@@ -77,14 +72,17 @@ def learning_speed(doc: Document, chart: Chart) -> Picture | None:
             for cell, is_shown in zip(cells, shown, strict=True)
         ]
         panels.append(_panel(doc, f"to {share} % of the final accuracy", means, "iterations"))
-    medians = [median(speeds[cell]) if cell in speeds else None for cell in cells]
-    panels.append(_panel(doc, "speed of training", medians, "images per second"))
+    measured = {"images_per_second": "speed of training", "init_passes": "forward passes of the initialisation"}
+    for (name, title), unit in zip(measured.items(), ("images per second", "passes"), strict=True):
+        values = _medians(doc, name)
+        if any(value is not None for value in values):
+            panels.append(_panel(doc, title, values, unit))
     notes = (
         "Iterations: mean over a cell's converged runs, of the first test with that share of the accuracy of the last "
         "one; tests follow each pass over the training images.",
         "Speed: median over the finished runs; runs that share a machine slow each other down.",
     )
-    return Picture(_draw(doc, panels, one_scale=False), "how fast the runs learn", notes)
+    return Picture(_draw(doc, panels, one_scale=False), "what it takes to learn", notes)
 
 
 def iterations_to(points: Mapping[int, float]) -> list[int]:
@@ -95,6 +93,17 @@ def iterations_to(points: Mapping[int, float]) -> list[int]:
     """
     *_, last = points.values()
     return [next(at for at, accuracy in points.items() if accuracy >= share / 100 * last) for share in SHARES]
+
+
+def _medians(doc: Document, name: str) -> list[float | None]:
+    """The median of a field of the records over the finished runs of each cell."""
+    found: dict[tuple[int, int], list[float]] = {}
+    at = places(doc)
+    for run in doc["runs"]:
+        if run[name] is not None and run["status"] != "error":
+            found.setdefault(at[run["run_id"]], []).append(run[name])
+    cells = (divmod(index, len(doc["columns"])) for index in range(len(doc["cells"])))
+    return [median(found[cell]) if cell in found else None for cell in cells]
 
 
 def _panel(doc: Document, title: str, values: Sequence[float | None], unit: str) -> Panel:

@@ -29,7 +29,16 @@ LATEX = {
     "…": r"\dots{}",
 }
 RESULT_COLUMNS = (
-    *("status", "test_accuracy", "train_loss", "iteration", "seconds", "images_per_second", "data_label"),
+    *(
+        "status",
+        "test_accuracy",
+        "train_loss",
+        "iteration",
+        "seconds",
+        "images_per_second",
+        "init_passes",
+        "data_label",
+    ),
     *("fingerprint", "commit", "dirty", "device", "finished"),
 )
 

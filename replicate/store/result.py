@@ -100,6 +100,7 @@ class Result:
     train_loss: Number | None = None  # mean cross-entropy in nats since the curve's last row but one; None as above
     iteration: Count = 0  # optimiser steps taken
     init: InitReport = field(default_factory=list)
+    init_passes: Count | None = None  # forward passes of the initialisation; None in older records
     seconds: Size  # wall-clock time of the whole run
     images_per_second: Size | None = None  # training images per second of the training loop, without evaluations
     data_label: Line = "unknown"  # name of the data set, to be shown

@@ -75,7 +75,7 @@ def build_net(run: Run, classes: int, device: str) -> nn.Module:
 
 def init_net_(
     net: nn.Module, run: Run, data: DeviceData, progress: Callable[[int, int], None] = lambda number, total: None
-) -> list[LayerEntry]:
+) -> tuple[list[LayerEntry], int]:
     """Initialise the network, and seed the generator of its dropout.
 
     Args:
@@ -85,11 +85,12 @@ def init_net_(
         progress: called when LSUV begins a layer, with its number and the number of layers.
 
     Returns:
-        One entry per weight layer or maxout piece, for the record.
+        One entry per weight layer or maxout piece, for the record, and the number of forward passes that were begun;
+        the last pass, which measures the variances, does not count.
     """
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for LSUV
     with contextlib.nullcontext() if run.lsuv_pieces else _undivided(net):
-        reports = initialize_(
+        report = initialize_(
             net,
             run.init,
             _lsuv_images(run, data),
@@ -102,7 +103,8 @@ def init_net_(
             progress=progress,
         )
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for training, however much the initialisation has drawn
-    return [cast("LayerEntry", {key: getattr(report, key) for key in RECORDED}) for report in reports]
+    entries = [cast("LayerEntry", {key: getattr(row, key) for key in RECORDED}) for row in report]
+    return entries, report.passes - 1
 
 
 def _lsuv_images(run: Run, data: DeviceData) -> Iterator[Tensor]:

@@ -31,6 +31,7 @@ class RunRecord:
         self.dataset: Dataset | None = None
         self.url: str | None = None  # see `Logger.start`
         self.init: list[LayerEntry] = []  # report of the initialisation
+        self.init_passes: int | None = None  # its forward passes
         self.set_aside: list[str] = []  # reasons why checkpoints could not be used
         self._resumed_at = 0
         self._earlier_parts: list[dict[str, Any]] = []
@@ -39,7 +40,8 @@ class RunRecord:
     def resume(self, state: dict[str, Any]) -> None:
         """Continue the record of an interrupted training from the state in its checkpoint."""
         self.init = state["record"]["init"]
-        self.set_aside += state["record"].get("set_aside", [])  # checkpoints of earlier versions lack it
+        self.init_passes = state["record"].get("init_passes")  # checkpoints of earlier versions lack it
+        self.set_aside += state["record"].get("set_aside", [])  # as do these
         self._earlier_parts = state["record"]["parts"]
         self._begin -= state["record"]["seconds"]
         self._resumed_at = state["iteration"]
@@ -47,7 +49,13 @@ class RunRecord:
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the record: plain data, see `resume`."""
         seconds = time.perf_counter() - self._begin
-        return {"init": self.init, "parts": self._parts(), "seconds": seconds, "set_aside": self.set_aside}
+        return {
+            "init": self.init,
+            "init_passes": self.init_passes,
+            "parts": self._parts(),
+            "seconds": seconds,
+            "set_aside": self.set_aside,
+        }
 
     def result(self, status: Status, **outcome: Any) -> Result:
         """Build the Result of a training that has ended.
@@ -69,6 +77,7 @@ class RunRecord:
             run=self.run,
             status=status,
             init=self.init,
+            init_passes=self.init_passes,
             seconds=time.perf_counter() - self._begin,
             options=self.options.plain(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,8 +9,7 @@ from init.zoo import generator
 from replicate.init.schemes import Scheme
 from replicate.names import INITS, resolve
 
-PAPER = ("lsuv", "orthonormal", "orthonormal_msra", "xavier", "msra")
-OTHERS: dict[str, Scheme] = {name: resolve(path) for name, path in INITS.items() if name not in PAPER}
+OTHERS: dict[str, Scheme] = {name: resolve(path) for name, path in INITS.items() if "other_schemes" in path}
 SHAPE, SLOPE = (40, 30, 3, 3), 0.5  # fan_in 270, fan_out 360
 HE = 2 / (1 + SLOPE**2)
 # name -> the variance of a weight, and whether it is uniform

@@ -39,11 +39,17 @@ def test_maxout_has_the_gradient_of_amax_and_keeps_the_layout(pieces: int, layou
     x = torch.randn(3, 4 * pieces, 6, 5, generator=generator).contiguous(memory_format=layout).requires_grad_()
     weight = torch.randn(3, 4, 6, 5, generator=generator)
     best, reference = Maxout(pieces)(x), x.unflatten(1, (-1, pieces)).amax(2)
-    (ours,), (theirs,) = (torch.autograd.grad((one * weight).sum(), x) for one in (best, reference))
+    (ours,), (theirs,) = (torch.autograd.grad((one * weight).sum(), x, retain_graph=True) for one in (best, reference))
     assert torch.equal(best, reference)
     assert torch.equal(ours, theirs)
     assert best.is_contiguous(memory_format=layout)
     assert ours.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("pieces", [2, 5])
+def test_the_gradient_of_maxout_can_be_differentiated(pieces: int) -> None:
+    x = torch.randn(3, 4 * pieces, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: Maxout(pieces)(x).square(), x)
 
 
 def test_maxout_gives_a_tie_to_the_first_piece() -> None:

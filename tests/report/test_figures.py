@@ -14,7 +14,7 @@ from replicate.report.document import Document, document
 from replicate.report.figures import MEAN_AT, PAPER_AT, draw, strip
 from replicate.report.line_figures import curves, layers, line_style, weight_spectra
 
-PLAIN = ["accuracy", "accuracy_by_init", "curves", "learning_speed", "init_variance"]
+PLAIN = ["accuracy", "accuracy_by_init", "curves", "cost", "init_variance"]
 LAYER_FIGURES = ["layer_variance", "layer_gradient", "weight_spectra"]
 
 

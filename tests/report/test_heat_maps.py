@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from replicate.experiment import Experiment, TableSpec
 from replicate.report.document import Document, document
-from replicate.report.heat_maps import heat_map, iterations_to, learning_speed
+from replicate.report.heat_maps import cost, heat_map, iterations_to
 
 
 def texts(axes: Axes) -> list[str]:
@@ -60,8 +60,9 @@ def test_how_fast_the_runs_of_a_cell_learn(doc: Document) -> None:
     chart = {"x": [1000, 2000, 3000], "lines": [*runs, run(10, 10, 10, kind="failed", column=1)]}
     for number, one in enumerate(doc["runs"]):
         one["images_per_second"] = 100.0 * number if number else None
-    picture = learning_speed(doc, chart)
-    half, most, speed, *_ = picture.figure.axes
+        one["init_passes"] = number
+    picture = cost(doc, chart)
+    half, most, speed, passes, *_ = picture.figure.axes
     assert half.get_title() == "to 50 % of the final accuracy"
     # 1000, 2000 and 2000; 2000, 3000 and 2000; ReLU's cell has a mean and no curve
     assert texts(half) == ["1,667", "", "–", "n/c"]
@@ -70,4 +71,5 @@ def test_how_fast_the_runs_of_a_cell_learn(doc: Document) -> None:
     numbers = {one["run_id"]: number for number, one in enumerate(doc["runs"])}
     of_cell = sorted(100 * numbers[run_id] for run_id in cells[1])
     assert texts(speed)[1] == f"{of_cell[1]}"  # the median of three
-    assert learning_speed(doc, {"x": [1000], "lines": []}) is None
+    assert texts(passes)[1] == f"{of_cell[1] / 100:.0f}"
+    assert cost(doc, {"x": [1000], "lines": []}) is None

@@ -73,7 +73,8 @@ def test_lsuv_measures_on_the_images_that_are_asked_for(tiny: Run, tmp_path: Pat
 def test_lsuv_can_take_a_maxout_layer_as_a_whole(tiny: Run, tmp_path: Path) -> None:
     run = replace(tiny, init="lsuv", activation="maxout", lsuv_pieces=False)
     data, net = build_data(run, load("synthetic", tmp_path), "cpu"), build_net(run, 10, "cpu")
-    rows = init_net_(net, run, data)
+    rows, passes = init_net_(net, run, data)
+    assert passes > len(rows)  # LSUV measures each layer at least once
     assert [(row["layer"], row["piece"]) for row in rows[:2]] == [("conv1", 0), ("conv2", 0)]
     assert net.get_submodule("conv1").pieces == 2  # as before, for what is measured later
     matrix = next(net.parameters()).detach().flatten(1)  # 2·out in·9: orthogonal as a whole
