@@ -76,7 +76,7 @@ def picture(rows: list[Row], path: Path) -> None:
         deviation = float(images.std())
         shown = images if name == "none" else 0.5 + images / (5 * deviation)
         for image, ax in zip(shown, line, strict=True):
-            ax.imshow(np.clip(image.permute(1, 2, 0).numpy(), 0, 1))  # c h w -> h w c
+            ax.imshow(np.clip(image.permute(1, 2, 0).numpy(), 0, 1), cmap="gray")  # c h w -> h w c
             ax.set(xticks=[], yticks=[])
         label = f"{name}\nmean {float(images.mean()):.2f}, deviation {deviation:.2f}"
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
@@ -97,7 +97,7 @@ def show_inputs(
     """Draw the picture.
 
     Args:
-        dataset: cifar10, cifar100, synthetic or folder:NAME.
+        dataset: cifar10, cifar100, mnist, synthetic or folder:NAME.
         data_dir: Folder of the data sets.
         out: Output folder.
     """

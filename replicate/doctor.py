@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from replicate import nvidia_mps, provenance
-from replicate.data import available
-from replicate.data.cifar import RELEASES
+from replicate.data import available, official_files
 from replicate.errors import CUDA, MEMORY, UsageError
 from replicate.logging_options import default_wandb_mode, wandb_key_known
 from replicate.matrix.limits import RUN_MEMORY, cores, free_memory
@@ -116,7 +115,7 @@ def data(data_dir: Path) -> Iterator[Finding]:
         if here:
             yield Finding("data", name, True)
         else:
-            fix = f"it is downloaded at first use; without a network put {RELEASES[name].archive} into {data_dir}"
+            fix = f"it is downloaded at first use; without a network put {official_files(name)} into {data_dir}"
             yield Finding("data", f"{name}: not in {data_dir}", None, fix)
 
 

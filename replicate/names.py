@@ -52,15 +52,21 @@ MODELS = {
     "fitresnet4": "replicate.nn.fitnet:FITRESNET4",
     "fitnet4_bn_before": "replicate.nn.fitnet:FITNET4_BN_BEFORE",
     "fitnet4_bn_after": "replicate.nn.fitnet:FITNET4_BN_AFTER",
+    "mnist_fitnet": "replicate.nn.fitnet:MNIST_FITNET",
 }
 RESIDUAL = ("fitresnet4",)  # models with residual branches, which fixup needs
 BATCH_NORM = ("fitnet4_bn_before", "fitnet4_bn_after")  # models whose outputs depend on the whole batch
 DATASETS = {
     "cifar10": "replicate.data.cifar:load",
     "cifar100": "replicate.data.cifar:load",
+    "mnist": "replicate.data.mnist:load",
     "synthetic": "replicate.data.synthetic:load",
     "folder:NAME": "replicate.data.folder:load",
 }
+# Shapes of images: channels, height, width
+CIFAR_SHAPE, MNIST_SHAPE = (3, 32, 32), (1, 28, 28)
+# Models that take other images than CIFAR's, and data sets that have others; a folder's are known once they are read.
+SHAPES = {"mnist_fitnet": MNIST_SHAPE, "mnist": MNIST_SHAPE}
 PREPROCESSINGS = {
     "gcn-mean-image": "replicate.data.preprocessing:gcn_mean_image",
     "gcn": "replicate.data.preprocessing:gcn",

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandl
 from typing_extensions import TypedDict
 
 from replicate.errors import UsageError, explain, unknown
-from replicate.names import ACTIVATIONS, DATASETS, INITS, MODELS, PREPROCESSINGS, RESIDUAL
+from replicate.names import ACTIVATIONS, CIFAR_SHAPE, DATASETS, INITS, MODELS, PREPROCESSINGS, RESIDUAL, SHAPES
 
 FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]{0,254}"  # as long as a file system lets a name be
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Run:
     dataset: Annotated[
         str,
         one_of("dataset", DATASETS, "|".join([*(name for name in DATASETS if ":" not in name), FOLDER])),
-        Field(description="cifar10, cifar100, synthetic or folder:NAME, which is DATA_DIR/NAME"),
+        Field(description="cifar10, cifar100, mnist, synthetic or folder:NAME, which is DATA_DIR/NAME"),
     ] = "cifar10"
     validation: Annotated[
         int,
@@ -147,6 +147,8 @@ class Run:
         return checked(handler, data)
 
     def __post_init__(self) -> None:
+        if self.dataset in DATASETS:
+            self.check_images(SHAPES.get(self.dataset, CIFAR_SHAPE))
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise UsageError(f"milestones = {list(self.milestones)} must increase")
         if self.milestones and not 0 < self.milestones[0] <= self.milestones[-1] < self.iterations:
@@ -162,6 +164,22 @@ class Run:
             raise UsageError(f"init = fixup needs residual branches; give model = {' or '.join(RESIDUAL)}")
         if self.square_decay is not None and self.optimizer not in ("rmsprop", "adam"):
             raise UsageError(f"square_decay is for rmsprop and adam, and the optimizer is {self.optimizer}")
+
+    def check_images(self, shape: tuple[int, ...]) -> None:
+        """Check that the model takes the images of the data set.
+
+        Args:
+            shape: theirs: channels, height, width.
+
+        Raises:
+            UsageError: it takes others.
+        """
+        takes = SHAPES.get(self.model, CIFAR_SHAPE)
+        if shape != takes:
+            theirs, ours = ("×".join(map(str, one)) for one in (shape, takes))
+            problem = f"the images of {self.dataset} have {theirs} values, and model {self.model} takes {ours}"
+            fitting = ", ".join(name for name in MODELS if SHAPES.get(name, CIFAR_SHAPE) == shape)
+            raise UsageError(f"{problem}; for these images choose model from: {fitting}")
 
     def has(self, settings: Mapping[str, Any]) -> bool:
         """Whether the run has these values of some of its fields."""

@@ -1,5 +1,7 @@
-"""Small image folders: random images of a few classes, and JPEG copies of them."""
+"""Small data sets: folders of random images of a few classes, JPEG copies of them, and files as MNIST has them."""
 
+import gzip
+import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
@@ -29,6 +31,31 @@ def jpeg_copies(images: Path, root: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).save(target, quality=60)
     return root
+
+
+def patches(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grey images uint8 (count, 28, 28) of noise, and their labels, 0 to 9 in turn: the place of a bright patch."""
+    images = np.random.default_rng(len(split)).integers(0, 100, (count, 28, 28), dtype=np.uint8)
+    labels = np.arange(count) % 10
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 4)
+        image[9 * row : 9 * row + 7, 7 * column : 7 * column + 6] += 150
+    return images, labels
+
+
+def mnist_files(folder: Path, train: int, test: int) -> dict[str, str]:
+    """Write such images and labels in the format of MNIST's four files. Return their names and MD5s."""
+    folder.mkdir(parents=True)
+    digests = {}
+    for prefix, split, count in (("train", "train", train), ("t10k", "test", test)):
+        images, labels = patches(split, count)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels.astype(np.uint8))):
+            # two zeros, the type of the values (8: unsigned bytes), the number of axes; the length of each axis
+            header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+            path = folder / f"{prefix}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + array.tobytes()))
+            digests[path.name] = hashlib.md5(path.read_bytes()).hexdigest()
+    return digests
 
 
 def png(depth: int, colour: int, samples: Sequence[int], **chunks: bytes) -> bytes:

@@ -6,6 +6,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from made_images import image_folder
 from workers import ended, put
 
 from replicate import carry_out
@@ -42,6 +43,18 @@ def test_wrong_usage_is_refused_before_a_process_loads_torch(
     assert main(["matrix", SMOKE, "--out", str(tmp_path / "out"), *words.split()]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_images_that_the_model_does_not_take_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path / "cache"))
+    image_folder(tmp_path / "pets", train=2, test=2)
+    words = ["--set", "dataset=folder:pets", "model=mnist_fitnet", "--data-dir", str(tmp_path), "--devices", "cpu"]
+    assert main(["matrix", SMOKE, "--out", str(tmp_path / "out"), *words]) == 2
+    message = "the images of folder:pets have 3×32×32 values, and model mnist_fitnet takes 1×28×28; for these images"
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.*"))
 
 
 @pytest.mark.parametrize(("name", "module"), [("slurm", "submitit"), ("ray", "ray")])

@@ -85,11 +85,12 @@ def test_disks_and_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(one.good is False and one.fix.startswith("free some space") for one in disk(tmp_path, tmp_path))
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)  # root may write anywhere
     assert all(one.text.endswith("is not writable") for one in disk(tmp_path, tmp_path))
-    missing = [f"{name}: not in {tmp_path}" for name in ("cifar10", "cifar100")]
+    missing = [f"{name}: not in {tmp_path}" for name in ("cifar10", "cifar100", "mnist")]
     assert [one.text for one in data(tmp_path)] == [*missing, "synthetic", "folder:mine"]
     assert [one.fix.split()[-3] for one in data(tmp_path) if one.fix] == [
         "cifar-10-python.tar.gz",
         "cifar-100-python.tar.gz",
+        "MNIST/raw/*.gz",
     ]
 
 

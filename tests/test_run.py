@@ -83,7 +83,7 @@ def test_every_setting_counts(name: str, data: st.DataObject) -> None:
 
 WRONG = [
     ({"init": "lsvu"}, r"unknown init 'lsvu' \(did you mean 'lsuv'\?\); choose from: lsuv, orthonormal, "),
-    ({"dataset": "imagenet"}, "unknown dataset 'imagenet'; choose from: cifar10, cifar100, synthetic, folder:NAME"),
+    ({"dataset": "imagenet"}, "unknown dataset 'imagenet'; choose from: cifar10, cifar100, mnist, synthetic, folder"),
     ({"dataset": "folder:../secret"}, "unknown dataset"),
     ({"dataset": f"folder:{'a' * 256}"}, "unknown dataset"),
     ({"lr": -0.1}, r"lr = -0.1 is out of range; give at least 1e-12"),
@@ -102,6 +102,8 @@ TOGETHER = [  # each value is right, but not with the others
     ({"optimizer": "nesterov", "momentum": 0}, "momentum = 0, but nesterov needs one; give more, or optimizer = sgd"),
     ({"square_decay": 0.9}, "square_decay is for rmsprop and adam, and the optimizer is sgd"),
     ({"optimizer": "adamw"}, r"unknown optimizer 'adamw' \(did you mean 'adam'\?\)"),
+    ({"dataset": "mnist"}, "mnist have 1×28×28 values, and model fitnet4 takes 3×32×32; .* choose model from: mnist"),
+    ({"model": "mnist_fitnet"}, "cifar10 have 3×32×32 values, and model mnist_fitnet takes 1×28×28; for .*: fitnet4, "),
     ({"milestones": [60000, 40000]}, r"milestones = \[60000, 40000\] must increase"),
     ({"milestones": [40000, 90000]}, r"milestones = \[40000, 90000\] must lie between 1 and iterations - 1 = 89999"),
 ]

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.plain import PlainClassifier, loader
 from replicate.data.dataset import Dataset
 from replicate.errors import first_error
-from replicate.nn.fitnet import INPUT_CHANNELS
+from replicate.names import CIFAR_SHAPE
 from replicate.options import Options
 from replicate.run import Run
 from replicate.training.build import build_data, build_net, init_net_, make_trainer
@@ -190,7 +190,7 @@ def iteration_operations(run: Run) -> int:
     """Count the floating-point operations of one iteration's convolutions and matrix products, forward and backward."""
     net = build_net(run, len(CLASSES), "meta")
     with FlopCounterMode(display=False) as counter:
-        net(torch.empty(run.batch_size, INPUT_CHANNELS, 32, 32, device="meta")).sum().backward()
+        net(torch.empty(run.batch_size, *CIFAR_SHAPE, device="meta")).sum().backward()
     return int(counter.get_total_flops())
 
 
@@ -203,7 +203,7 @@ def _table(profiler: profile) -> str:
 def _noise() -> Dataset:
     """Random images. Only a few are for testing, because evaluations are not measured."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES + 100, INPUT_CHANNELS, 32, 32), dtype=np.uint8)
+    images = rng.integers(0, 256, (IMAGES + 100, *CIFAR_SHAPE), dtype=np.uint8)
     labels = rng.integers(0, len(CLASSES), IMAGES + 100)
     return Dataset("noise", "", CLASSES, images[:IMAGES], labels[:IMAGES], images[IMAGES:], labels[IMAGES:])
 

@@ -44,7 +44,7 @@ def check(runs: Sequence[Run], data_dir: Path, console: Console) -> int:
         The exit code: 1 if a check failed, else 0.
 
     Raises:
-        UsageError: a data set is missing or damaged.
+        UsageError: a data set is missing or damaged, or a model takes other images.
     """
     configure(Options(Path()))  # one thread: on a busy machine more take longer
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # else it lists the devices before each training
@@ -75,6 +75,9 @@ def findings(runs: Sequence[Run], data_dir: Path, say: Callable[[str], None]) ->
     for name, validation in dict.fromkeys((run.dataset, run.validation) for run in runs):
         say(f"reading {name}")
         whole = load(name, data_dir, lambda done, total: say(f"images decoded: {done:,} of {total:,}"))
+        for run in runs:
+            if run.dataset == name:
+                run.check_images(whole.shape)
         dataset = datasets[name, validation] = hold_out(whole, validation)
         split = f" with {validation:,} validation images" if validation else ""
         yield f"copies in {name}{split}", find_copies(dataset)

@@ -4,7 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from replicate.data import cifar, folder
+from replicate.data import cifar, folder, mnist
 from replicate.data.dataset import Dataset, Labels, Progress
 from replicate.data.validation import held_out, hold_out
 from replicate.errors import UsageError, unknown
@@ -16,7 +16,7 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
     """Load a data set.
 
     Args:
-        dataset: `cifar10`, `cifar100`, `synthetic` or `folder:NAME`.
+        dataset: `cifar10`, `cifar100`, `mnist`, `synthetic` or `folder:NAME`.
         data_dir: where data sets are found, and where they are downloaded to.
         progress: called with (images done, total images) while a folder is decoded for the first time.
 
@@ -34,9 +34,11 @@ def load_for(run: Run, data_dir: Path) -> Dataset:
     """Load the images that a run trains and is tested on: of its data set, and divided as its `validation` says.
 
     Raises:
-        UsageError: as `load`, or there are too few training images.
+        UsageError: as `load`, or there are too few training images, or the model takes others.
     """
-    return hold_out(load(run.dataset, data_dir), run.validation)
+    dataset = load(run.dataset, data_dir)
+    run.check_images(dataset.shape)
+    return hold_out(dataset, run.validation)
 
 
 def load_test_labels(dataset: str, validation: int, data_dir: Path) -> Labels:
@@ -61,13 +63,24 @@ def load_test_labels(dataset: str, validation: int, data_dir: Path) -> Labels:
 def labels_at_hand(dataset: str, validation: int, data_dir: Path) -> Labels | None:
     """Do as `load_test_labels`, but return None if the labels are missing or damaged, or need a download."""
     with contextlib.suppress(UsageError):
-        if dataset not in cifar.RELEASES or cifar.is_local(dataset, data_dir):
+        if is_local(dataset, data_dir):
             return load_test_labels(dataset, validation, data_dir)
     return None
+
+
+def is_local(dataset: str, data_dir: Path) -> bool:
+    """Return whether a data set needs no download. (A folder may be missing all the same.)"""
+    if dataset in cifar.RELEASES:
+        return cifar.is_local(dataset, data_dir)
+    return dataset != "mnist" or mnist.is_local(data_dir)
+
+
+def official_files(dataset: str) -> str:
+    """Say what a user without a network puts into the data directory, for a data set that is downloaded."""
+    return cifar.RELEASES[dataset].archive if dataset in cifar.RELEASES else f"{mnist.FOLDER}/*.gz"
 
 
 def available(data_dir: Path) -> list[tuple[str, bool]]:
     """List the names that `dataset` can take, each with whether it needs no download."""
     folders = [(f"folder:{name}", True) for name in folder.names(data_dir) if re.fullmatch(FOLDER, f"folder:{name}")]
-    releases = [(name, cifar.is_local(name, data_dir)) for name in cifar.RELEASES]
-    return [*releases, ("synthetic", True), *folders]
+    return [*((name, is_local(name, data_dir)) for name in DATASETS if ":" not in name), *folders]

@@ -26,7 +26,7 @@ class Augmentation:
         """Change a batch of images (n, c, h, w), channels_last. The other arguments are those of a Batch."""
         run = self.run
         if run.colour_jitter:
-            images = jitter_colours(images, numbers[:, :4], run.colour_jitter, self.deviation)
+            images = jitter_colours(images, numbers[:, : 1 + images.shape[1]], run.colour_jitter, self.deviation)
         if run.zoom:
             images = zoom(images, numbers[:, 4], run.zoom)
         images = crop(images, offsets, mirror & run.mirror, run.pad)
@@ -36,14 +36,14 @@ class Augmentation:
 
 
 def jitter_colours(images: Tensor, numbers: Tensor, strength: float, deviation: float) -> Tensor:
-    """Multiply all values of each image by a random factor, and shift each of its three channels.
+    """Multiply all values of each image by a random factor, and shift each of its channels.
 
     x becomes x · (1 + strength · u) + strength · deviation · v, where u, of the image, and v, of the channel, are
     uniform on -1 to 1. This is our choice.
 
     Args:
-        images: (n, 3, h, w).
-        numbers: (n, 4), uniform on 0 to 1: u and the three v of each image.
+        images: (n, c, h, w).
+        numbers: (n, 1 + c), uniform on 0 to 1: u and the v of each image.
         strength: as above.
         deviation: of the values of the training images.
     """

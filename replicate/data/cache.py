@@ -20,7 +20,7 @@ from replicate.data.dataset import Images
 from replicate.errors import UsageError
 from replicate.store.files import read_bytes, write_atomically
 
-# Images, uint8 (n, 3, 32, 32), and the fingerprint of the files that they were decoded from
+# Images, uint8 (n, c, h, w), and the fingerprint of the files that they were decoded from
 Entry = tuple[Images, str]
 
 

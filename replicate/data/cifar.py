@@ -3,19 +3,18 @@
 import hashlib
 import os
 import pickle
-import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 
 from replicate.data import cache
-from replicate.data.dataset import SIDE, Dataset, Progress, fingerprint
+from replicate.data.dataset import Dataset, Progress, fingerprint
+from replicate.data.download import download, read_official
 from replicate.errors import UsageError
-from replicate.store.files import read_bytes
+from replicate.names import CIFAR_SHAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +70,6 @@ RELEASES = {
     ),
 }
 
-SILENT_SECONDS = 60.0  # of a server, after which a download fails
-MAX_BYTES = 200_000_000  # of a file; that of CIFAR-100's 50,000 training images has 155,000,000
-
 
 def is_local(dataset: str, data_dir: Path) -> bool:
     """Return whether a release is in `data_dir` already, so that it needs no download."""
@@ -101,26 +97,18 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
     try:
         folder = _unpacked(release, data_dir)
         meta, md5, names = release.meta
-        classes = pickle.loads(_read(folder / meta, md5), encoding="latin1")[names]
+        classes = pickle.loads(read_official(folder / meta, md5), encoding="latin1")[names]
         for name, md5 in release.files.items():
-            content = _read(folder / Path(name).name, md5)
+            content = read_official(folder / Path(name).name, md5)  # a pickle: the bytes that were checked
             lines.append(f"{name} {hashlib.sha256(content).hexdigest()}")
             batches.append(pickle.loads(content, encoding="latin1"))
     except OSError as error:
         problem = f"cannot put {release.label} into {data_dir} or read it ({error})"
         raise UsageError(f"{problem}; name another --data-dir") from None
-    images = [batch["data"].reshape(-1, 3, SIDE, SIDE) for batch in batches]  # n c·h·w -> n c h w
+    images = [batch["data"].reshape(-1, *CIFAR_SHAPE) for batch in batches]  # n c·h·w -> n c h w
     labels = [np.array(batch[release.labels], dtype=np.int64) for batch in batches]
     train = np.concatenate(images[:-1]), np.concatenate(labels[:-1])
     return Dataset(release.label, fingerprint(lines), tuple(classes), *train, images[-1], labels[-1])
-
-
-def _read(path: Path, md5: str) -> bytes:
-    """Read an official file. It is a pickle: what is unpickled must be the same bytes that were checked."""
-    content = read_bytes(path, MAX_BYTES) if path.exists() else b""
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise UsageError(f"{path} is missing or is not the official file; delete {path.parent} and try again")
-    return content
 
 
 def _unpacked(release: Release, data_dir: Path) -> Path:
@@ -144,23 +132,15 @@ def _in_place(release: Release, archive: Path, place: Path) -> Path:
 
 def _install(release: Release, archive: Path, place: Path) -> None:
     """Put the folder into a place, and the archive if it is missing; each appears only when it is complete."""
-    from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+    from torchvision.datasets.utils import check_integrity, extract_archive
 
     with tempfile.TemporaryDirectory(dir=place, prefix=".cifar-") as temporary:
         if not archive.exists():
-            before = socket.getdefaulttimeout()
-            try:
-                socket.setdefaulttimeout(SILENT_SECONDS)  # for torchvision has none
-                # its progress bar goes to stderr
-                download_url(f"{release.url}/{release.archive}", temporary, release.archive, release.md5)
-            except (OSError, RuntimeError, HTTPException) as error:  # RuntimeError: the MD5 is wrong
-                raise UsageError(
-                    f"cannot download {release.label} from {release.url} ({' '.join(str(error).split())}): put "
-                    f"{release.archive} or the folder {release.folder} into {place}, name the folder that holds it "
-                    "with --data-dir, or use other data with --set dataset=synthetic or --set dataset=folder:NAME"
-                ) from None
-            finally:
-                socket.setdefaulttimeout(before)
+            remedy = (
+                f"put {release.archive} or the folder {release.folder} into {place}, name the folder that holds it "
+                "with --data-dir, or use other data with --set dataset=synthetic or --set dataset=folder:NAME"
+            )
+            download(release.label, release.url, Path(temporary, release.archive), release.md5, remedy)
             os.replace(Path(temporary, release.archive), archive)
         elif not check_integrity(archive, release.md5):
             raise UsageError(f"{archive} is not the official archive; delete it and try again")

@@ -19,7 +19,7 @@ TEST_BATCH = {"cpu": 500, "cuda": 2000}
 # Iterations per step of Lightning: many on a GPU, to hide Lightning's own work; few on a CPU, to show progress
 CHUNK = {"cpu": 4, "cuda": 128}
 
-Pair = tuple[Tensor, Tensor]  # images (b, 3, h, w) and labels (b,)
+Pair = tuple[Tensor, Tensor]  # images (b, c, h, w) and labels (b,)
 
 
 class Loader(UserList[Any]):
@@ -47,7 +47,7 @@ class Chunk:
         return islice(self.data.batches, self.length)
 
     def stacked(self) -> Pair:
-        """Images (k·b, 3, h, w), channels_last, and labels (k·b,) of its k batches, one after another."""
+        """Images (k·b, c, h, w), channels_last, and labels (k·b,) of its k batches, one after another."""
         return self.data.augmented(*self.data.sampler.take(self.length))
 
 
@@ -59,7 +59,7 @@ class DeviceData(LightningDataModule):
     the Trainer must ask for each: `Trainer(reload_dataloaders_every_n_epochs=1, max_epochs=len(data.epoch_ends))`.
 
     Args:
-        train: float32 images (N, 3, h, w), preprocessed, and int64 labels (N,).
+        train: float32 images (N, c, h, w), preprocessed, and int64 labels (N,).
         test: the same for the n test images.
         run: gives the batch size, the number of iterations and the augmentation.
         generator: of the CPU; draws the order of the images and their augmentation.
@@ -68,7 +68,7 @@ class DeviceData(LightningDataModule):
             them.
 
     Attributes:
-        batches: the training batches of this process, without end: images (b, 3, h, w) and labels (b,).
+        batches: the training batches of this process, without end: images (b, c, h, w) and labels (b,).
     """
 
     def __init__(
@@ -135,5 +135,5 @@ class DeviceData(LightningDataModule):
         return BatchStream(len(self.train_images), batch_size, generator, self.pad, self.device)
 
     def augmented(self, indices: Tensor, offsets: Tensor, mirror: Tensor, numbers: Tensor) -> Pair:
-        """Return the images (b, 3, h, w) and labels (b,) of a Batch."""
+        """Return the images (b, c, h, w) and labels (b,) of a Batch."""
         return self.augmentation(self.train_images[indices], offsets, mirror, numbers), self.train_labels[indices]

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-SIDE = 32  # width and height of an image in pixels: CIFAR's, and FitNet-4's last pooling depends on it
-
 # Called with (images done, total images) while a data set is being decoded
 Progress = Callable[[int, int], None]
 
@@ -24,7 +22,8 @@ class Dataset:
         label: display name of the data set.
         fingerprint: sha256 of the content, see `fingerprint`.
         classes: names of the classes; a label is an index into them.
-        train_images: uint8 (N, 3, 32, 32), channels red, green, blue; the layout of the official CIFAR-10 files.
+        train_images: uint8 (N, c, h, w): (N, 3, 32, 32), channels red, green, blue, as in the official CIFAR-10 files;
+            or (N, 1, 28, 28), grey.
         train_labels: int64 (N,).
         test_images: as train_images.
         test_labels: as train_labels.
@@ -41,6 +40,11 @@ class Dataset:
     def __post_init__(self) -> None:
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             array.flags.writeable = False  # like the memory maps of cached images, whatever the source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an image: channels, height, width."""
+        return self.train_images.shape[1:]
 
 
 def fingerprint(lines: Iterable[str]) -> str:

@@ -10,15 +10,18 @@ import PIL
 from PIL import Image, ImageFile, features
 
 from replicate.data.cache import Entry, get_or_create
-from replicate.data.dataset import SIDE, Dataset, Images, Labels, Progress, fingerprint
+from replicate.data.dataset import Dataset, Images, Labels, Progress, fingerprint
 from replicate.errors import UsageError
+from replicate.names import CIFAR_SHAPE, MNIST_SHAPE
 from replicate.store.files import read_bytes
 
 SPLITS = ("train", "test")
 HIDDEN = ("thumbs.db", "desktop.ini")  # hidden files of Windows, whose users never see them
 LAYOUT = "images belong in {train,test}/<class>/<file>, and nothing else belongs there"
 PLAIN = "save it as one picture in grey or RGB, with 8 bits a channel and without transparency"
-MAX_BYTES = 4_000_000  # of an image file of 32×32 pixels
+SIZES = "every image must be 32×32, as in CIFAR, or every one 28×28 and grey, as in MNIST"
+CHANNELS = {shape[1:]: shape[0] for shape in (CIFAR_SHAPE, MNIST_SHAPE)}  # by height and width
+MAX_BYTES = 4_000_000  # of an image file of so few pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CACHE_VERSION = 2  # raise it whenever the same files are decoded into other arrays, or are refused
@@ -76,7 +79,8 @@ def load(dataset: str, data_dir: Path, progress: Progress | None = None) -> Data
     Args:
         dataset: `folder:NAME`.
         data_dir: its folder NAME contains `train` and `test`, each with one folder per class, each with PNG or JPEG
-            images of 32×32 pixels that 8-bit RGB can hold. Files whose name begins with a dot are ignored.
+            images that 8-bit RGB can hold: all of 32×32 pixels, read as RGB, or all of 28×28 pixels and grey, read as
+            one channel. Files whose name begins with a dot are ignored.
         progress: called now and then while images are being decoded, not when they come from the cache.
 
     Raises:
@@ -141,13 +145,18 @@ def _key(folder: Path, paths: Sequence[Path]) -> str:
 
 
 def _decode(paths: Sequence[Path], progress: Progress | None) -> Entry:
-    """Read every file once; return the images (n, 3, 32, 32) and the fingerprint of the files."""
-    images = np.empty((len(paths), 3, SIDE, SIDE), dtype=np.uint8)
+    """Read every file once; return the images (n, c, h, w) and the fingerprint of the files."""
+    images = np.empty(0, dtype=np.uint8)
     lines = []
     # One thread: Pillow's work on an image this small holds Python's lock. For 10,000 JPEG files on two busy cores, two
     # threads took 1.2 to 1.35 times as long as one, and two processes 0.93 to 1.08 times, their start included.
     for done, path in enumerate(paths, start=1):
-        images[done - 1], digest = _decode_file(path)
+        pixels, digest = _decode_file(path)
+        if done == 1:
+            images = np.empty((len(paths), *pixels.shape), dtype=np.uint8)
+        elif pixels.shape != images.shape[1:]:
+            raise UsageError(f"{path} and {paths[0]} have different sizes; {SIZES}")
+        images[done - 1] = pixels
         lines.append(f"{_relative(path)} {digest}")
         if progress is not None and (done % 500 == 0 or done == len(paths)):
             progress(done, len(paths))
@@ -155,7 +164,7 @@ def _decode(paths: Sequence[Path], progress: Progress | None) -> Entry:
 
 
 def _decode_file(path: Path) -> tuple[Images, str]:
-    """Return the pixels (3, 32, 32) of an image file and the sha256 of its bytes."""
+    """Return the pixels (c, h, w) of an image file and the sha256 of its bytes."""
     try:
         data = read_bytes(path, MAX_BYTES)
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
@@ -168,13 +177,22 @@ def _decode_file(path: Path) -> tuple[Images, str]:
 
 
 def _pixels(image: ImageFile.ImageFile) -> Images:
-    """Return the pixels (32, 32, 3) of an image of which 8-bit RGB loses nothing.
+    """Return the pixels (h, w, c) of an image of which they lose nothing.
 
     Raises:
         UsageError: it has another size, or would lose something. The message has no subject.
     """
-    if image.size != (SIDE, SIDE):
-        raise UsageError(f"is {image.width}×{image.height} pixels; every image must be {SIDE}×{SIDE}, as in CIFAR")
+    channels = CHANNELS.get((image.height, image.width))
+    if channels is None:
+        raise UsageError(f"is {image.width}×{image.height} pixels; {SIZES}")
+    pixels = _rgb(image)
+    if (pixels[..., channels:] != pixels[..., :1]).any():
+        raise UsageError(f"has colours; {SIZES}")
+    return pixels[..., :channels]
+
+
+def _rgb(image: ImageFile.ImageFile) -> Images:
+    """Return the pixels (h, w, 3) of an image of which 8-bit RGB loses nothing; raises as `_pixels`."""
     if (pictures := getattr(image, "n_frames", 1)) > 1:
         raise UsageError(f"holds {pictures} pictures; {PLAIN}")
     if image.mode == "CMYK":

@@ -1,6 +1,6 @@
 """Preprocessing: from pixels to the input of a network. The statistics are always those of the training images.
 
-Every function here takes the training images, uint8 (N, 3, h, w), and the test images, uint8 (n, 3, h, w), and returns
+Every function here takes the training images, uint8 (N, c, h, w), and the test images, uint8 (n, c, h, w), and returns
 both as float32 of the same shapes. All of it runs on the CPU, so that the input does not depend on the training device.
 Padding and cropping come later.
 
@@ -38,7 +38,7 @@ def mean_image(train_images: Images, test_images: Images) -> Inputs:
 
 
 def channel_mean(train_images: Images, test_images: Images) -> Inputs:
-    """Subtract the mean of each colour channel, three numbers, as VGG does."""
+    """Subtract the mean of each colour channel, as VGG does."""
     inputs = none(train_images, test_images)
     return _subtract(_mean(torch.split(inputs[0], CHUNK)).mean((1, 2), keepdim=True), inputs)
 
@@ -105,7 +105,7 @@ def _gcn(images: Images) -> Tensor:
 
 
 def _mean(chunks: Iterable[Tensor]) -> Tensor:
-    """Return the mean image (3, h, w) of chunks of images, in float64."""
+    """Return the mean image (c, h, w) of chunks of images, in float64."""
     total, n = torch.tensor(0.0), 0
     for chunk in chunks:
         total, n = total + chunk.sum(0, dtype=torch.float64), n + len(chunk)
@@ -124,8 +124,8 @@ def _whiten(train_images: Images, test_images: Images, back: bool) -> Inputs:
     50,000 images of CIFAR-10 took 3.5 minutes on two busy cores.
 
     Args:
-        train_images: uint8 (N, 3, h, w).
-        test_images: uint8 (n, 3, h, w).
+        train_images: uint8 (N, c, h, w).
+        test_images: uint8 (n, c, h, w).
         back: rotate back at the end (ZCA).
     """
     train, test = mean_image(train_images, test_images)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from replicate.data.dataset import SIDE, Dataset, Images, Labels, Progress, fingerprint
+from replicate.data.dataset import Dataset, Images, Labels, Progress, fingerprint
 
 VERSION = 1  # raise it whenever a pixel changes: the fingerprint is made of it and of SEED
 SEED = 151_106_422  # independent of a run's seed: all seeds of a cell must see the same data
 TRAIN, TEST = 2_000, 500
+SIDE = 32  # width and height of an image in pixels
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -68,6 +68,7 @@ class Survey:
     Args:
         gpus: number of NVIDIA GPUs that torch sees.
         fingerprints: data set -> its fingerprint.
+        shapes: data set -> channels, height and width of its images.
         train_images: data set -> number of its training images.
         test_images: data set -> number of its test images.
         sources: digest of the code that the runs will run, see `provenance.sources`.
@@ -75,6 +76,7 @@ class Survey:
 
     gpus: int
     fingerprints: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
     train_images: Mapping[str, int]
     test_images: Mapping[str, int]
     sources: str
@@ -90,7 +92,8 @@ def survey(
     """Let a process that may load torch look for the devices and the data, and download these if they are missing.
 
     Raises:
-        UsageError: unknown or unreadable data, or the code was changed since this command started.
+        UsageError: unknown or unreadable data, images that a run's model does not take, or the code was changed since
+            this command started.
         TimeUpError: it takes too long.
     """
     names = sorted({run.dataset for run in runs})
@@ -112,7 +115,10 @@ def survey(
                 elif event.value["sources"] != provenance.code().sources:
                     raise UsageError(f"{provenance.PACKAGE} was changed while the command started; give it again")
                 else:
-                    return Survey(**event.value)
+                    found = Survey(**event.value)
+                    for run in runs:
+                        run.check_images(found.shapes[run.dataset])
+                    return found
 
 
 def unfinished_runs(

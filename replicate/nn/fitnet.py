@@ -12,7 +12,11 @@ from replicate.nn.activations import Activation
 Norm = Literal["none", "before", "after"]  # batch normalisation before or after the activation
 
 
-INPUT_CHANNELS = 3  # colour images, of 32×32 pixels so that the last map has 8×8
+class Input(NamedTuple):
+    """Images of side×side pixels, the first part of every plan."""
+
+    channels: int
+    side: int
 
 
 class Conv(NamedTuple):
@@ -27,9 +31,13 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Max-pooling of size×size windows that do not overlap."""
+    """Max-pooling of size×size windows, which begin every `stride` pixels (None: they do not overlap).
+
+    As in Caffe, the last windows may extend beyond the map.
+    """
 
     size: int
+    stride: int | None = None
 
 
 class Hidden(NamedTuple):
@@ -52,13 +60,13 @@ class Output:
     """The last fully connected layer, with one output per class; softmax is part of the loss."""
 
 
-Part = Conv | Pool | Hidden | Flatten | Dropout | Output
+Part = Input | Conv | Pool | Hidden | Flatten | Dropout | Output
 Plan = Sequence[Part]
 
 # Released code: examples/lsuv/cifar10. The last pooling covers the whole 8×8 map. MaxPool2d(8) has a deterministic
 # backward pass, unlike AdaptiveMaxPool2d.
 FITNET4: Plan = (
-    *(Dropout(), Conv(32), Conv(32), Conv(32), Conv(48), Conv(48), Pool(2)),
+    *(Input(3, 32), Dropout(), Conv(32), Conv(32), Conv(32), Conv(48), Conv(48), Pool(2)),
     *(Dropout(), Conv(80), Conv(80), Conv(80), Conv(80), Conv(80), Conv(80), Pool(2)),
     *(Dropout(), Conv(128), Conv(128), Conv(128), Conv(128), Conv(128), Conv(128), Pool(8)),
     *(Dropout(), Flatten(), Hidden(500), Dropout(), Output()),
@@ -67,10 +75,16 @@ FITNET4: Plan = (
 # Romero et al. 2015: 250,000 parameters and 9 convolutions; the channels are inferred from these. Maxout has two pieces
 # throughout. That dropout is where FitNet-4 has it is our choice.
 FITNET1: Plan = (
-    *(Dropout(), Conv(16), Conv(16), Conv(16), Pool(2)),
+    *(Input(3, 32), Dropout(), Conv(16), Conv(16), Conv(16), Pool(2)),
     *(Dropout(), Conv(32), Conv(32), Conv(32), Pool(2)),
     *(Dropout(), Conv(48), Conv(48), Conv(64), Pool(8)),
     *(Dropout(), Flatten(), Hidden(500, pieces=2), Dropout(), Output()),
+)
+
+# Released code: examples/lsuv/mnist. Maxout has two pieces. The maps are 28×28, 13×13, 6×6 and 3×3.
+MNIST_FITNET: Plan = (
+    *(Input(1, 28), Conv(16), Conv(16), Pool(4, stride=2), Conv(16), Conv(16), Pool(4, stride=2)),
+    *(Conv(12), Conv(12), Pool(2), Dropout(), Flatten(), Output()),
 )
 
 
@@ -90,10 +104,11 @@ def normalised(plan: Plan, where: Norm) -> Plan:
 def residual(plan: Plan) -> Plan:
     """Add an identity around each pair of convolutions whose input is as wide as its output: y = x + pair(x).
 
-    Pairs are formed in the order of the forward pass. They do not overlap, and there is no pooling within a pair.
+    Pairs are formed in the order of the forward pass. They do not overlap, there is no pooling within a pair, and none
+    begins with the images.
     """
     parts: list[Part] = []
-    width, first = INPUT_CHANNELS, 0  # input of this part, and of the convolution before if that may begin a pair
+    width, first = 0, 0  # channels that enter this part, and the convolution before if that may begin a pair
     for part in plan:
         if isinstance(part, Conv):
             ends_pair = part.channels == first
@@ -157,11 +172,11 @@ def build(
         classes: outputs of the classifier.
 
     Returns:
-        A module that maps images (n, 3, 32, 32) to logits (n, classes).
+        A module that maps images (n, c, h, w), as in the plan, to logits (n, classes).
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     identities: dict[str, str] = {}
-    channels, convs, linears, drops = INPUT_CHANNELS, 0, 0, 0
+    channels, side, convs, linears, drops = 0, 0, 0, 0, 0
 
     def scaled(size: int) -> int:
         return max(1, round(size * width))
@@ -179,6 +194,8 @@ def build(
 
     for part in plan:
         match part:
+            case Input():
+                channels, side = part
             case Conv():
                 convs += 1
                 pieces, inputs, channels = activation.conv_pieces, channels, scaled(part.channels)
@@ -186,12 +203,16 @@ def build(
                 if part.identity:
                     identities[f"conv{convs - 1}"] = next(reversed(layers))
             case Pool():
-                layers[f"pool{convs}"] = nn.MaxPool2d(part.size)
+                stride = part.stride or part.size
+                steps, rest = divmod(side - part.size, stride)
+                layers[f"pool{convs}"] = nn.MaxPool2d(part.size, stride, ceil_mode=rest > 0)
+                side = steps + (rest > 0) + 1
             case Dropout():
                 drops += 1
                 layers[f"drop{drops}"] = nn.Dropout(dropout)
             case Flatten():
                 layers["flatten"] = nn.Flatten()
+                channels *= side**2
             case Hidden():
                 linears += 1
                 pieces, inputs, channels = activation.hidden_pieces, channels, scaled(part.units)

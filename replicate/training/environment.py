@@ -42,18 +42,19 @@ def survey(
     Raises:
         UsageError: unknown or unreadable data set, or a download that failed.
     """
-    fingerprints, train_images, test_images = {}, {}, {}
+    fingerprints, shapes, train_images, test_images = {}, {}, {}, {}
     terminate = signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that an incomplete download is removed
     try:
         for name in datasets:
             dataset = load(name, data_dir, progress)
-            fingerprints[name] = dataset.fingerprint
+            fingerprints[name], shapes[name] = dataset.fingerprint, dataset.shape
             train_images[name], test_images[name] = len(dataset.train_labels), len(dataset.test_labels)
     finally:
         signal.signal(signal.SIGTERM, terminate)
     return {
         "gpus": torch.cuda.device_count(),
         "fingerprints": fingerprints,
+        "shapes": shapes,
         "train_images": train_images,
         "test_images": test_images,
         "sources": provenance.code().sources,
@@ -91,9 +92,8 @@ def configure(options: Options) -> None:
 
     Float32 is float32: no TF32, neither in convolutions (torch's default) nor in matrix products. If `options.strict`,
     the same run gives the same bits: torch uses only deterministic kernels, and an operation without one raises.
-    Our networks have no such operation: `max_pool2d` over windows that do not overlap, `nll_loss` over one axis, and
-    indices that are only read (the crops) or not differentiated are not in the list of
-    `torch.use_deterministic_algorithms`.
+    Our networks have no such operation: `max_pool2d`, `nll_loss` over one axis, and indices that are only read (the
+    crops) or not differentiated are not in the list of `torch.use_deterministic_algorithms`.
     """
     if options.device == "cuda":
         _uses_nvidia_mps()

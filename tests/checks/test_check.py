@@ -60,6 +60,13 @@ def test_validation_images_are_compared_with_the_rest(tmp_path: Path) -> None:
     )
 
 
-def test_missing_data_is_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["check", SMOKE, "--set", "dataset=folder:pets", "--data-dir", str(tmp_path)]) == 2
+def test_missing_data_and_images_that_the_model_does_not_take_are_wrong_usage(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path / "cache"))
+    command = ["check", SMOKE, "--data-dir", str(tmp_path), "--set", "dataset=folder:pets"]
+    assert main(command) == 2
     assert "no data set 'pets'" in capsys.readouterr().err
+    image_folder(tmp_path / "pets", train=2, test=2)
+    assert main([*command, "model=mnist_fitnet"]) == 2
+    assert "and model mnist_fitnet takes 1×28×28" in capsys.readouterr().err

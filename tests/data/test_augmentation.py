@@ -88,13 +88,15 @@ def test_cutout_pixel_by_pixel(device: str, shape: tuple[int, ...], side: int, s
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_colour_jitter_by_its_formula(device: str) -> None:
-    images, numbers = images_and_numbers((500, 3, 5, 4), 0)
-    found = jitter_colours(images.to(device), numbers[:, :4].to(device), 0.4, 2.5).cpu()
+@pytest.mark.parametrize("channels", [3, 1])
+def test_colour_jitter_by_its_formula(device: str, channels: int) -> None:
+    images, numbers = images_and_numbers((500, channels, 5, 4), 0)
+    numbers = numbers[:, : 1 + channels]
+    found = jitter_colours(images.to(device), numbers.to(device), 0.4, 2.5).cpu()
     u = 2 * numbers.double().numpy() - 1
-    factor, shift = 1 + 0.4 * u[:, 0, None, None, None], 0.4 * 2.5 * u[:, 1:4, None, None]
+    factor, shift = 1 + 0.4 * u[:, 0, None, None, None], 0.4 * 2.5 * u[:, 1:, None, None]
     np.testing.assert_allclose(found.numpy(), images.double().numpy() * factor + shift, atol=1e-5)
-    assert torch.equal(found, jitter_colours(images, numbers[:, :4], 0.4, 2.5))  # the same bits on every device
+    assert torch.equal(found, jitter_colours(images, numbers, 0.4, 2.5))  # the same bits on every device
 
 
 def test_each_augmentation_is_off_by_default_and_changes_images_on_its_own() -> None:
@@ -111,6 +113,13 @@ def test_each_augmentation_is_off_by_default_and_changes_images_on_its_own() -> 
     one_after_another = jitter_colours(images, numbers[:, :4], 0.4, 1.0)
     one_after_another = cut_out(zoom(one_after_another, numbers[:, 4], 0.3), numbers[:, 5:], 4)
     assert torch.equal(augmented(zoom=0.3, colour_jitter=0.4, cutout=4), one_after_another)
+
+
+def test_grey_images_stay_grey() -> None:
+    images, numbers = images_and_numbers((4, 1, 8, 8), 0)
+    run = Run("lsuv", "relu", zoom=0.3, colour_jitter=0.4, cutout=4)
+    offsets, mirror = torch.full((4, 2), 8), torch.zeros(4, dtype=torch.bool)
+    assert Augmentation(run, 1.0)(images, offsets, mirror, numbers).shape == images.shape
 
 
 def test_the_order_of_the_images_does_not_depend_on_augmentation() -> None:

@@ -21,7 +21,7 @@ import pytest
 from permissions import restricted
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from replicate.data import cifar
+from replicate.data import download
 from replicate.data.cifar import RELEASES, is_local, load
 from replicate.data.dataset import Dataset
 from replicate.errors import UsageError
@@ -199,7 +199,7 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("silent_server")
 def test_a_download_that_stands_still_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(download, "SILENT_SECONDS", 0.2)
     with pytest.raises(UsageError, match=r"cannot download CIFAR-10 from http.* \(.*timed out.*\): put"):
         load("cifar10", tmp_path)
     assert os.listdir(tmp_path) == []

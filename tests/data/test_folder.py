@@ -146,6 +146,34 @@ def test_what_eight_bits_can_hold_is_read_to_the_pixel(pets: Path, data: bytes, 
     np.testing.assert_array_equal(load(pets).train_images[3].transpose(1, 2, 0), np.broadcast_to(pixels, (32, 32, 3)))
 
 
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """Grey images of 28×28 pixels, some of them stored in colour."""
+    for number, mode in enumerate(("L", "RGB", "P", "LA") * 2):
+        image = Image.fromarray(BYTES[:28, :28, number % 3].astype(np.uint8))
+        path = tmp_path / "data" / "digits" / ("train", "test")[number // 4] / str(number % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.convert(mode).save(path)
+    return tmp_path / "data" / "digits"
+
+
+def test_grey_images_of_28_pixels_have_one_channel(digits: Path) -> None:
+    for _ in range(2):  # the second time from the cache
+        dataset = load(digits)
+        assert dataset.shape == (1, 28, 28)
+        np.testing.assert_array_equal(dataset.train_images[:, 0], BYTES[:28, :28, [0, 2, 1, 0]].transpose(2, 0, 1))
+
+
+def test_images_of_different_sizes_and_small_ones_with_colours_are_refused(digits: Path, pets: Path) -> None:
+    image = digits / "test" / "1" / "7.png"
+    Image.fromarray(BYTES[:28, :28].astype(np.uint8)).save(image)
+    with pytest.raises(UsageError, match=r"/test/1/7\.png has colours; every image must be 32×32, as in CIFAR, or"):
+        load(digits)
+    shutil.copy(pets / "train" / "cat" / "00000.png", image)
+    with pytest.raises(UsageError, match=r"/7\.png and .*/train/0/0\.png have different sizes; every image must"):
+        load(digits)
+
+
 KEYED = {1: 1, 2: 3, 4: 15, 8: 255}  # bits of a grey -> white, as the file holds it
 TRANSPARENT = {
     "grey": png(8, 4, [9, 255] * 1023 + [9, 254]),

@@ -13,7 +13,7 @@ from replicate.run import Run
 
 @pytest.mark.parametrize("name", ["cifar1000", "folder:", "Synthetic"])
 def test_an_unknown_name_is_answered_with_the_choices(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"unknown dataset .*; choose from: cifar10, cifar100, synthetic, folder:NAME"):
+    with pytest.raises(UsageError, match=r"unknown dataset .*; choose from: cifar10, cifar100, mnist, synth"):
         load(name, tmp_path)
 
 
@@ -32,6 +32,7 @@ def test_labels_of_data_sets_and_of_their_test_images(pets: Path) -> None:
                 assert read(name, validation, data_dir).tolist() == tested.tolist()
                 assert validation in (0, len(tested))
     assert labels_at_hand("cifar10", 0, data_dir) is None  # it would be downloaded
+    assert labels_at_hand("mnist", 0, data_dir) is None
     assert labels_at_hand("folder:birds", 0, data_dir) is None
     with pytest.raises(UsageError, match="no data set 'birds'"):
         load_test_labels("folder:birds", 0, data_dir)
@@ -39,6 +40,15 @@ def test_labels_of_data_sets_and_of_their_test_images(pets: Path) -> None:
     (pets / "test" / "cat" / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"notes\.txt is not a PNG or JPEG file"):
         load_test_labels("folder:pets", 0, data_dir)
+
+
+def test_a_model_that_takes_other_images_is_refused(pets: Path) -> None:
+    run = Run("lsuv", "relu", dataset="folder:pets", model="mnist_fitnet")
+    with pytest.raises(UsageError) as caught:
+        load_for(run, pets.parent)
+    problem = "the images of folder:pets have 3×32×32 values, and model mnist_fitnet takes 1×28×28"
+    assert str(caught.value).startswith(f"{problem}; for these images choose model from: fitnet4, ")
+    assert "mnist_fitnet" not in str(caught.value).partition("choose")[2]
 
 
 def test_progress_reaches_the_decoder(tmp_path: Path) -> None:
@@ -50,14 +60,17 @@ def test_progress_reaches_the_decoder(tmp_path: Path) -> None:
 
 
 def test_available(pets: Path, tmp_path: Path) -> None:
-    assert available(tmp_path / "nowhere") == [("cifar10", False), ("cifar100", False), ("synthetic", True)]
+    assert available(tmp_path / "nowhere") == [
+        *((name, False) for name in ("cifar10", "cifar100", "mnist")),
+        ("synthetic", True),
+    ]
     data_dir = pets.parent
     for name in ("birds", "esc\x1b[2J", "a b", "-x"):  # most of them cannot be typed as folder:NAME
         shutil.copytree(pets, data_dir / name)
     (data_dir / "half" / "train").mkdir(parents=True)
     (data_dir / "cifar-10-python.tar.gz").touch()
-    names = ("cifar10", "cifar100", "synthetic", "folder:birds", "folder:pets")
-    assert available(data_dir) == [(name, name != "cifar100") for name in names]
+    names = ("cifar10", "cifar100", "mnist", "synthetic", "folder:birds", "folder:pets")
+    assert available(data_dir) == [(name, name not in ("cifar100", "mnist")) for name in names]
 
 
 def test_fingerprint_is_the_sha256_of_the_sorted_lines() -> None:

@@ -1,4 +1,4 @@
-"""FitNet-4 against the counts and the order of layers in the released code; FitNet-1; deeper nets; FitResNet-4."""
+"""FitNet-4 against the counts and the order of layers in the released code, and the other plans."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,9 @@ from replicate.nn.fitnet import (
     FITNET4_X3,
     FITNET4_X5,
     FITRESNET4,
+    MNIST_FITNET,
     Conv,
+    Input,
     Plan,
     Pool,
     build,
@@ -123,10 +125,12 @@ def test_fitresnet4_has_the_weights_of_fitnet4(activation: Activation) -> None:
     assert shapes == plain
 
 
-def test_pairs_do_not_overlap_and_end_at_a_pooling() -> None:
-    plan = residual((Conv(3), Conv(3), Conv(3), Conv(3), Conv(4), Pool(2), Conv(3), Conv(4), Conv(4), Conv(5), Conv(4)))
+def test_pairs_do_not_overlap_do_not_span_a_pooling_and_do_not_begin_with_the_images() -> None:
+    plan = residual(
+        (Input(3, 4), Conv(3), Conv(3), Conv(3), Conv(3), Conv(4), Pool(2), Conv(3), Conv(4), Conv(4), Conv(5), Conv(4))
+    )
     marks = [part.identity for part in plan if isinstance(part, Conv)]
-    assert marks == [False, True, False, True, False, False, True, False, False, True]
+    assert marks == [False, False, True, False, False, False, True, False, False, True]
 
 
 def test_lsuv_brings_fitresnet4_to_unit_variance() -> None:
@@ -142,6 +146,30 @@ def test_lsuv_brings_fitresnet4_to_unit_variance() -> None:
         pieces = getattr(net.get_submodule(row.layer), "pieces", 1)
         variance = outputs[row.layer][:, row.piece :: pieces].var(correction=0).item()
         assert (row.converged, variance) == (True, pytest.approx(1, abs=0.021))
+
+
+# By hand: 9·16 + 16; three times 16·9·16 + 16; 16·9·12 + 12; 12·9·12 + 12; 3·3·12·10 + 10. Maxout has two pieces.
+@pytest.mark.parametrize(
+    ("activation", "parameters"),
+    [(RELU, 160 + 3 * 2320 + 1740 + 1308 + 1090), (MAXOUT, 2 * (160 + 3 * 2320 + 1740 + 1308) + 1090)],
+)
+def test_the_fitnet_for_mnist(activation: Activation, parameters: int) -> None:
+    net = build(MNIST_FITNET, activation, dropout=0.3)
+    assert sum(parameter.numel() for parameter in net.parameters()) == parameters
+    kinds = {nn.Conv2d: "C", nn.MaxPool2d: "P", nn.Dropout: "D", nn.Flatten: "f", nn.Linear: "L"}
+    assert "".join(kinds.get(type(layer), "x") for layer in net) == "CxCxPCxCxPCxCxPDfL"
+    x, sides = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0)), []
+    for layer in net:
+        before, x = x, layer(x)
+        if isinstance(layer, nn.MaxPool2d):
+            sides.append(x.shape[-1])
+            size, stride = (4, 2) if len(sides) < 3 else (2, 2)
+            windows = [slice(stride * i, stride * i + size) for i in range(sides[-1])]  # cut off at the edge
+            expected = [[before[..., rows, columns].amax((2, 3)) for columns in windows] for rows in windows]
+            torch.testing.assert_close(x, torch.stack([torch.stack(row, -1) for row in expected], -2))
+    assert sides == [13, 6, 3]
+    assert x.shape == (2, 10)
+    assert [name for name, layer in net.named_children() if isinstance(layer, nn.Linear)] == ["fc1"]
 
 
 def test_width_scales_channels_and_hidden_units() -> None:

@@ -46,6 +46,7 @@ def test_the_devices_and_the_data_are_found(monkeypatch: pytest.MonkeyPatch, few
         {"synthetic": 20},
     )
     assert len(surveyed["fingerprints"]["synthetic"]) == 64
+    assert surveyed["shapes"] == {"synthetic": (3, 32, 32)}
 
 
 def test_the_cpu_is_strict_and_a_gpu_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:

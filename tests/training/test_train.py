@@ -6,15 +6,18 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from made_images import mnist_files
 from runs import train_run
 
-from replicate.data import load, load_test_labels
+from replicate.data import load, load_test_labels, mnist
 from replicate.errors import GraphError
+from replicate.experiment import Experiment
 from replicate.options import Options
 from replicate.run import Run
 from replicate.store.measurements import read_predictions
@@ -49,6 +52,20 @@ def test_settings_beyond_the_paper(tiny: Run, options: Options) -> None:
     assert {replace(run, **{name: getattr(tiny, name)}).run_id for name in settings}.isdisjoint({run.run_id})
     other = train_run(replace(run, zoom=0.2), options)
     assert other.weights_sha256 != result.weights_sha256 is not None
+
+
+def test_grey_images_of_28_pixels_are_learned(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = mnist_files(options.data_dir / mnist.FOLDER, train=200, test=50)
+    monkeypatch.setattr(mnist, "FILES", {name: digests[Path(name).name] for name in mnist.FILES})
+    experiment = Experiment.load(Path(__file__).parents[2] / "experiments" / "mnist.yaml")
+    settings = {"iterations": 60, "milestones": [], "lsuv_max_iter": 1, "precision": "32-true", "batch_size": 20}
+    run = replace(experiment.runs({"init": "lsuv", "activation": "maxout", "seed": 0})[0], **settings)
+    result = train_run(run, options)
+    assert (result.error, result.data_label, result.classes) == (None, "MNIST", 10)
+    assert [entry["layer"] for entry in result.init[::2]] == [*(f"conv{i}" for i in range(1, 7)), "fc1"]
+    assert result.test_accuracy > 50
 
 
 def test_a_run_leaves_its_record_its_curve_and_its_predictions(
