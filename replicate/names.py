@@ -15,6 +15,7 @@ INITS = {
     "zeros": "replicate.init.other_schemes:zeros",
     "small_gaussian": "replicate.init.other_schemes:small_gaussian",
     "large_gaussian": "replicate.init.other_schemes:large_gaussian",
+    "torch_default": "replicate.init.other_schemes:torch_default",
     "xavier_uniform": "replicate.init.other_schemes:xavier_uniform",
     "xavier_normal": "replicate.init.other_schemes:xavier_normal",
     "kaiming_uniform_fan_in": "replicate.init.other_schemes:kaiming_uniform_fan_in",

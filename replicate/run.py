@@ -180,6 +180,8 @@ class Run:
             problem = f"the images of {self.dataset} have {theirs} values, and model {self.model} takes {ours}"
             fitting = ", ".join(name for name in MODELS if SHAPES.get(name, CIFAR_SHAPE) == shape)
             raise UsageError(f"{problem}; for these images choose model from: {fitting}")
+        if self.lsuv_data == "synthetic" and shape != CIFAR_SHAPE:
+            raise UsageError(f"lsuv_data = synthetic has other images than {self.dataset}; choose training or noise")
 
     def has(self, settings: Mapping[str, Any]) -> bool:
         """Whether the run has these values of some of its fields."""

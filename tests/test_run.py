@@ -104,6 +104,11 @@ TOGETHER = [  # each value is right, but not with the others
     ({"optimizer": "adamw"}, r"unknown optimizer 'adamw' \(did you mean 'adam'\?\)"),
     ({"dataset": "mnist"}, "mnist have 1×28×28 values, and model fitnet4 takes 3×32×32; .* choose model from: mnist"),
     ({"model": "mnist_fitnet"}, "cifar10 have 3×32×32 values, and model mnist_fitnet takes 1×28×28; for .*: fitnet4, "),
+    (
+        {"dataset": "mnist", "model": "mnist_fitnet", "lsuv_data": "synthetic"},
+        "lsuv_data = synthetic has other images than mnist; choose training or noise",
+    ),
+    ({"init": "fixup"}, "init = fixup needs residual branches; give model = fitresnet4"),
     ({"milestones": [60000, 40000]}, r"milestones = \[60000, 40000\] must increase"),
     ({"milestones": [40000, 90000]}, r"milestones = \[40000, 90000\] must lie between 1 and iterations - 1 = 89999"),
 ]

@@ -60,6 +60,14 @@ def kaiming_normal_fan_out(shape: tuple[int, ...], generator: Generator | None, 
     return nn.init.kaiming_normal_(empty(shape, generator), a=negative_slope, mode="fan_out", generator=generator)
 
 
+def torch_default(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
+    """Uniform on ±1 / √fan_in: what torch.nn.Linear and Conv2d draw. (Their biases are not zero, as here.)
+
+    The slope is not used.
+    """
+    return nn.init.kaiming_uniform_(empty(shape, generator), a=math.sqrt(5), generator=generator)
+
+
 def delta_orthogonal(shape: tuple[int, ...], generator: Generator | None, negative_slope: float = 0.0) -> Tensor:
     """Orthonormal at the centre of the kernel, zero elsewhere (Xiao et al. 2018).
 

@@ -15,6 +15,7 @@ DISPLAY_NAMES = {
     "msra": "MSRA",
     "small_gaussian": "Gaussian 0.01",
     "large_gaussian": "Gaussian 0.5",
+    "torch_default": "PyTorch default",
     "xavier_uniform": "Xavier (both fans), uniform",
     "xavier_normal": "Xavier (both fans), normal",
     "kaiming_uniform_fan_in": "Kaiming (fan_in), uniform",

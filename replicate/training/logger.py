@@ -19,7 +19,7 @@ class Progress(Protocol):
         Args:
             iteration: iterations done so far.
             test_accuracy: the latest, in %; None before the first row.
-            stage: what the run does before its first iteration, such as `LSUV layer 7 of 19`; empty from then on.
+            stage: what the run does before its first iteration, such as `initialising layer 7 of 19`; empty later.
         """
 
 

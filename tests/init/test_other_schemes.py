@@ -16,6 +16,7 @@ HE = 2 / (1 + SLOPE**2)
 DRAWN = {
     "small_gaussian": (1e-4, False),
     "large_gaussian": (0.25, False),
+    "torch_default": (1 / (3 * 270), True),
     "xavier_uniform": (2 / (270 + 360), True),
     "xavier_normal": (2 / (270 + 360), False),
     "kaiming_uniform_fan_in": (HE / 270, True),

@@ -87,9 +87,9 @@ def test_a_part_keeps_the_order_of_the_file_and_marks_what_is_outside(experiment
 
 def test_until_its_first_iteration_a_run_says_what_it_does(experiment: Experiment) -> None:
     run = experiment.runs()[0]
-    seen = Observation({}, {run.run_id: Progress(100, 0, None, "cpu", stage="LSUV layer 7 of 19")})
+    seen = Observation({}, {run.run_id: Progress(100, 0, None, "cpu", stage="initialising layer 7 of 19")})
     *_, line = drawn(MatrixState(experiment, {run.run_id: run}, seen, {}), 80)
-    assert line.split() == ["▸", run.run_id, "LSUV", "layer", "7", "of", "19", "cpu"]
+    assert line.split() == ["▸", run.run_id, "initialising", "layer", "7", "of", "19", "cpu"]
 
 
 def test_names_are_not_markup_and_control_characters_are_escaped(experiment: Experiment) -> None:
