@@ -47,13 +47,13 @@ def test_a_resumed_record_names_who_trained_which_part(tmp_path: Path, monkeypat
     monkeypatch.setattr("replicate.provenance.code", lambda: Code("a" * 40, False, "5f" * 32))
     options = Options(tmp_path)
     record = RunRecord(RUN, options, "eager", [{"attempt": 1, "when": "then", "reason": "killed"}])
-    record.init = [{"layer": "conv1", "piece": 0, "variance": 1.0}]
+    record.init, record.init_passes = [{"layer": "conv1", "piece": 0, "variance": 1.0}], 39
     first = record.result("error")
     assert first.parts is None  # one part
     assert first.history == [{"attempt": 1, "when": "then", "reason": "killed"}]
     same = RunRecord(RUN, options, "eager")
     same.resume({"record": record.state_dict(), "iteration": 5})
-    assert same.init == record.init
+    assert (same.init, same.result("error").init_passes) == (record.init, 39)
     assert same.result("error").parts is None
     saved = same.state_dict()
     monkeypatch.setattr("replicate.provenance.code", lambda: Code("b" * 40, True, "7c" * 32))

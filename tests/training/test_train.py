@@ -93,6 +93,7 @@ def test_a_run_leaves_its_record_its_curve_and_its_predictions(
     assert [(row["iteration"], row["epoch"], row["lr"]) for row in rows] == [("4", "1", "0.01"), ("8", "2", "0.001")]
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(result.test_accuracy)
     assert float(rows[-1]["train_loss"]) == pytest.approx(result.train_loss)
+    assert result.init_passes > 19  # LSUV measures each layer at least once
     layers = [f"initialising layer {number} of 19" for number in range(1, 20)]
     assert progress[:21] == [(0, None, stage) for stage in ("reading data", *layers, "first iterations")]
     assert progress[-1] == (8, result.test_accuracy, "")
