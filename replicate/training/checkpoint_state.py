@@ -56,6 +56,7 @@ class _Rank(TypedDict):
 @_strict
 class _Record(TypedDict):
     init: Annotated[InitReport, Field(min_length=1)]
+    init_passes: NotRequired[Count | None]
     parts: Annotated[list[Plain], Field(min_length=1)]
     seconds: Size
     set_aside: NotRequired[list[Line]]
