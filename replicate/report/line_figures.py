@@ -25,6 +25,7 @@ LEVEL_LINE: dict[str, Any] = {"color": "0.25", "linestyle": "-", "linewidth": 0.
 STEP_LINE: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1.0}
 MEANS = "Line: geometric mean over the runs and maxout pieces of a cell"
 LEFT_OUT = "Values that are zero or not finite are left out."
+MAX_LABELS = 30  # layers that are named below a panel
 EARLY = 1000  # iterations; what is shown next to the initialisation
 STYLE: Any = {
     **sns.axes_style("whitegrid"),
@@ -165,9 +166,10 @@ def layers(doc: Document, charts: Mapping[int, Chart], title: str, y: str, targe
     for line, iteration in zip(grid, shown, strict=True):
         chart = charts[iteration]
         x = range(len(chart["x"]))
+        labelled = slice(None, None, math.ceil(len(x) / MAX_LABELS))
         _draw(line, {**chart, "x": x}, markers=True)
         for axes in line:
-            axes.set_xticks(x, chart["x"], rotation=90, fontsize=6 if len(shown) > 1 else 7)
+            axes.set_xticks(x[labelled], chart["x"][labelled], rotation=90, fontsize=6 if len(shown) > 1 else 7)
             if target:
                 axes.axhline(target, zorder=1, **LEVEL_LINE)
     make_logarithmic(grid[0][0])

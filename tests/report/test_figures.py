@@ -159,6 +159,14 @@ def test_layers_on_a_narrow_and_a_wide_axis(doc: Document, lowest: float, shown:
     assert legend(picture.figure)[-1] == "1, the target of LSUV"
 
 
+def test_of_many_layers_some_are_named(doc: Document) -> None:
+    names = [f"conv{number}" for number in range(1, 86)]
+    chart = {"label": "", "x": names, "lines": [line(1, [1.0] * 85)]}
+    maxout, _ = layers(doc, {0: chart}, "title", "variance").figure.axes
+    assert [label.get_text() for label in maxout.get_xticklabels()] == names[::3]
+    assert len(maxout.get_lines()[0].get_xdata()) == 85
+
+
 def test_layers_and_spectra_at_the_start_and_later(small: Experiment, tmp_path: Path) -> None:
     doc = document(small, small.runs(), make_records(fill(tmp_path, small.runs(), points=3)))
     charts = read_charts(doc, tmp_path)
