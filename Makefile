@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo activation-statistics smoke chaos test test-clusters lint format table3 table3-short \
-	table3-as-released pilot run search table figures report power status check verify score collect sync dashboard doctor bench audit lock schema
+	table3-as-released pilot run search table figures report power status check check-init verify score collect sync dashboard doctor bench audit lock schema
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,7 +25,8 @@ space := $(subst ,, )
 SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),seed=$(subst $(space),$(comma),$(strip $(SEEDS)))) $(SET)
 comma := ,
 FOLDERS = --data-dir "$(DATA_DIR)" $(if $(OUT),--out "$(OUT)")
-SELECT = $(FOLDERS) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
+OWN = $(if $(PLUGIN),--plugin "$(PLUGIN)")
+SELECT = $(FOLDERS) $(OWN) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
 MIRROR = $(if $(WANDB),--wandb $(WANDB)) $(if $(LOGGER),--logger $(LOGGER))
 RESOURCES = --devices $(DEVICES) $(if $(call on,DETERMINISTIC),--deterministic) $(if $(STEP),--step $(STEP)) \
 	$(if $(DEVICES_PER_RUN),--devices-per-run $(DEVICES_PER_RUN))
@@ -55,7 +56,7 @@ endef
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET OUT WANDB LOGGER DETERMINISTIC CHECK"
+	@echo "  variables: DATA_DIR DATASET DEVICES PER_DEVICE DEVICES_PER_RUN SEEDS SET PLUGIN OUT WANDB LOGGER DETERMINISTIC CHECK"
 	@echo "  STEP, and EXPERIMENT for run, search, table, figures, report, power, status, check, verify, score,"
 	@echo "  sync, dashboard; SAMPLE for verify; SD for power; DIRS for collect"
 
@@ -120,7 +121,7 @@ pilot: .venv/.installed  ## run the whole table small and short on a laptop's CP
 	$(call whole,pilot,,verify EXPERIMENT=$@ $(AGAIN))
 
 run: .venv/.installed  ## do one run, such as: make run INIT=lsuv ACTIVATION=maxout SEED=0
-	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(RESOURCES) $(MIRROR) \
+	$(REPLICATE) run experiments/$(EXPERIMENT).yaml $(FOLDERS) $(OWN) $(RESOURCES) $(MIRROR) \
 		--set init=$(INIT) activation=$(ACTIVATION) seed=$(SEED) $(if $(DATASET),dataset=$(DATASET)) $(SET) || [ $$? -eq 3 ]
 
 search: EXPERIMENT = search
@@ -145,6 +146,10 @@ status: .venv/.installed  ## show which runs of EXPERIMENT are done, running and
 
 check: .venv/.installed  ## check the loss, the gradients and the data of EXPERIMENT (a minute; table3 and pilot do it first)
 	@$(REPLICATE) check experiments/$(EXPERIMENT).yaml $(SELECT)
+
+check-init: .venv/.installed  ## check the initialisations of a file of yours (a minute), such as: make check-init FILE=my_init.py
+	$(if $(FILE),,$(error check-init needs FILE, such as: make check-init FILE=experiments/plugins/random_signs.py))
+	@$(REPLICATE) check-init "$(FILE)"
 
 verify: .venv/.installed  ## repeat a sample of EXPERIMENT's finished runs and compare, such as: make verify SAMPLE=5
 	$(REPLICATE) verify experiments/$(EXPERIMENT).yaml $(SELECT) $(RESOURCES) $(EACH) \

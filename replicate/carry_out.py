@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from replicate import plugins
 from replicate.data.folder import check_folder
 from replicate.data.validation import check_number
 from replicate.live.screen import StatusView, display_for
@@ -87,6 +88,7 @@ def carry_out(
         step=resources.step,
         deterministic=resources.deterministic,
         save_probabilities=resources.save_probabilities,
+        plugins=plugins.registered(),
     )
     request = Request(selected, resources, options)
     runs, deadline, console = selected.runs, Deadline(resources.seconds), Console(quiet=quiet)
@@ -129,6 +131,7 @@ def work(request: Request, needs_gpu: bool, retried: Mapping[str, Result], secon
         seconds: the time limit.
     """
     options, runs, deadline = request.options, request.selected.runs, Deadline(seconds)
+    plugins.register(options.plugins)
     with LocalLauncher(PRELOAD) as launcher, Display(Console()) as display:
         found = survey(launcher, runs, options.data_dir, display, Deadline())
         if needs_gpu and not found.gpus:
@@ -150,6 +153,9 @@ def _check_without_torch(request: Request, todo: Sequence[Run]) -> None:
         request.slots(gpus=0)
     check_shares(todo, {}, request.resources.devices_per_run)
     check_step(todo, request.resources.step)
+    for run in todo:
+        if run.plugin is not None:
+            plugins.require(run.init, run.plugin)
     for name in {run.dataset for run in todo if run.dataset.startswith("folder:")}:
         check_folder(request.options.data_dir / name.removeprefix("folder:"))
 

@@ -59,6 +59,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "sync": tools.sync,
     "dashboard": tools.dashboard,
     "check": tools.check,
+    "check-init": tools.check_init,
     "doctor": tools.doctor,
     "list": tools.list_names,
 }

@@ -17,6 +17,7 @@ from cyclopts import Parameter
 
 from replicate.errors import UsageError
 from replicate.logging_options import Logging
+from replicate.plugins import Plugin
 
 OUT = Path("results/local")
 DATA_DIR = Path("data")
@@ -35,18 +36,21 @@ class Selection:
         data_dir: Folder where data sets are found, and downloaded to (default: data).
         only: Keep only the runs with these values, such as init=lsuv,xavier.
         set: Replace settings, such as lr=0.02. A list replaces an axis, such as seed=0,1.
+        plugin: Python file with initialisations of your own (replicate/init/README.md). Give it once per file.
     """
 
     out: Path | None = None
     data_dir: Path = DATA_DIR
     only: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
+    plugin: Annotated[tuple[Path, ...], Parameter(consume_multiple=False)] = ()
 
     @property
     def words(self) -> list[str]:
         """The words that select the same on a command line."""
         words = ["--data-dir", str(self.data_dir)] if self.data_dir != DATA_DIR else []
         words += ["--out", str(self.out)] if self.out else []
+        words += [word for path in self.plugin for word in ("--plugin", str(path))]
         words += ["--only", *self.only] if self.only else []
         return words + (["--set", *self.set] if self.set else [])
 
@@ -169,6 +173,7 @@ class Options:
         step: training-step backend.
         deterministic: whether to use deterministic GPU kernels. Runs on a CPU are always deterministic.
         save_probabilities: whether to store the class probabilities of the test images.
+        plugins: the user's own initialisations.
         graph_failure: why an earlier attempt could not use a CUDA graph, so that `auto` means eager; None: there was no
             failure.
     """
@@ -185,6 +190,7 @@ class Options:
     step: Step = "auto"
     deterministic: bool = False
     save_probabilities: bool = False
+    plugins: tuple[Plugin, ...] = ()
     graph_failure: str | None = None
 
     @property
@@ -194,6 +200,6 @@ class Options:
 
     def plain(self) -> dict[str, str | int | float]:
         """Return the options as plain data for a record, without folders and without what the record has elsewhere."""
-        without = ("out", "data_dir", "logging", "save_probabilities", "graph_failure")
+        without = ("out", "data_dir", "logging", "save_probabilities", "plugins", "graph_failure")
         kept = {key: value for key, value in asdict(self).items() if key not in without}
         return kept | {"logger": self.logging.logger, "wandb": self.logging.mode, "deterministic": self.strict}

@@ -12,6 +12,7 @@ import pydantic.dataclasses
 from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from replicate import plugins
 from replicate.errors import UsageError, explain, unknown
 from replicate.names import ACTIVATIONS, CIFAR_SHAPE, DATASETS, INITS, MODELS, PREPROCESSINGS, RESIDUAL, SHAPES
 
@@ -40,6 +41,14 @@ def one_of(kind: str, choices: Collection[str], pattern: str | None = None) -> p
     return pydantic.GetPydanticSchema(lambda source, handler: handler(checked_name))
 
 
+def known_init(name: str) -> str:
+    """Return the name of an initialisation at hand: of the package or of a plugin. Raises UsageError if it is not."""
+    if not plugins.has(name):
+        names = [*INITS, *(name for plugin in plugins.registered() for name, _ in plugin.inits)]
+        raise UsageError(f"{unknown('init', name, names)}; one of your own needs --plugin FILE")
+    return name
+
+
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value  # YAML reads 9e4 as a float
 
@@ -65,7 +74,11 @@ class Run:
         UsageError: a value of the wrong type, out of range, or an unknown name.
     """
 
-    init: Annotated[str, one_of("init", INITS), Field(description="weight initialisation")]
+    init: Annotated[
+        str,
+        one_of("init", INITS, plugins.NAME),  # __post_init__ checks more
+        Field(description="weight initialisation"),
+    ]
     activation: Annotated[str, one_of("activation", ACTIVATIONS), Field(description="nonlinearity")]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of every random stream of the run"), WHOLE] = 0
     model: Annotated[str, one_of("model", MODELS), Field(description="architecture")] = "fitnet4"
@@ -140,6 +153,10 @@ class Run:
     lsuv_data: Annotated[
         str, one_of("lsuv_data", LSUV_DATA), Field(description="the images on which LSUV measures")
     ] = "training"
+    plugin: Annotated[
+        Annotated[str, one_of("digest of a plugin", ["sha256: and 16 digits 0-9a-f"], plugins.DIGEST)] | None,
+        Field(description="digest of the file that init is from, as --plugin sets it; null: init is the package's"),
+    ] = None
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
@@ -147,6 +164,10 @@ class Run:
         return checked(handler, data)
 
     def __post_init__(self) -> None:
+        if self.plugin is None:  # a run that names a plugin can be read without it
+            known_init(self.init)
+            if (plugin := plugins.find(self.init)) is not None:
+                object.__setattr__(self, "plugin", plugin.digest)
         if self.dataset in DATASETS:
             self.check_images(SHAPES.get(self.dataset, CIFAR_SHAPE))
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
@@ -212,10 +233,19 @@ LATER: Mapping[str, Any] = {
     "lsuv_start": "orthonormal",
     "lsuv_pieces": True,
     "lsuv_data": "training",
+    "plugin": None,
 }
 
 DEFAULTS = {field.name: field.default for field in fields(Run) if field.default is not MISSING}
-TYPES: Mapping[str, Any] = typing.get_type_hints(Run, include_extras=True)
+INIT = Annotated[
+    str,
+    pydantic.AfterValidator(known_init),
+    Field(
+        description="weight initialisation",
+        json_schema_extra={"pattern": f"^{plugins.NAME}$", "examples": [*INITS]},  # plugins add names
+    ),
+]
+TYPES: Mapping[str, Any] = {**typing.get_type_hints(Run, include_extras=True), "init": INIT}
 
 if typing.TYPE_CHECKING:
     Settings = dict[str, Any]

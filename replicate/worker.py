@@ -8,6 +8,7 @@ from replicate.errors import GraphError
 from replicate.matrix.task import EXIT_LEASE_LOST, GraphFailed, State, Task, TaskOutcome, recorded_result
 from replicate.names import resolve
 from replicate.options import Options
+from replicate.plugins import register
 from replicate.run import Run
 from replicate.store.lease import Lease
 from replicate.store.result import Result
@@ -21,6 +22,7 @@ def run_task(task: Task, send: Progress) -> TaskOutcome:
         task: what to do.
         send: called with the arguments of `Progress`.
     """
+    register(task.options.plugins)
     lease = task.acquire(task.token)
     if lease is None:
         return State.ELSEWHERE

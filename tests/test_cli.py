@@ -381,9 +381,9 @@ def test_list_names_what_there_is(capsys: Output, tmp_path: Path) -> None:
 def test_every_command_explains_itself(capsys: Output, command: str) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
-    assert command == "diff" or "--out" in text or "--data-dir" in text
-    if command not in ("show", "diff", "collect", "doctor", "list"):
-        assert all(option in text for option in ("FILE", "--out", "--only", "--set"))
+    assert command in ("diff", "check-init") or "--out" in text or "--data-dir" in text
+    if command not in ("show", "diff", "collect", "check-init", "doctor", "list"):
+        assert all(option in text for option in ("FILE", "--out", "--only", "--set", "--plugin"))
 
 
 def test_words_of_a_command_line() -> None:

@@ -194,7 +194,7 @@ FOUND_BY_EDITORS = [
     ("grid: {init: lsuv}", "grid.init must be a list, not 'lsuv'"),
     ("grid: {init: []}", "grid.init is empty"),
     ("grid: {inti: [lsuv]}", r"unknown key in grid 'inti' \(did you mean 'init'\?\)"),
-    ("grid: {init: [lsvu]}", "unknown init 'lsvu'"),
+    ("grid: {init: [LSUV]}", "unknown init 'LSUV'"),
     ("grid: {seed: [-1]}", r"grid.seed.0 = -1 is out of range"),
     ("grid: {init: [lsuv]}\nrun: {activation: relu, lr: fast}", "lr must be a number, not 'fast'"),
     ("grid: {init: [lsuv]}\nrun: {dataset: imagenet}", "unknown dataset 'imagenet'"),
@@ -210,6 +210,7 @@ FOUND_BY_THE_READER = [
     ("grid: [", r"not a YAML file \(line 1\)"),
     ("\x00", "not a YAML file"),
     ("grid: {init: [lsuv], seed: [0], seed: [1]}", r"not a YAML file \(line 1\): the key seed occurs twice"),
+    ("grid: {init: [lsvu]}", "unknown init 'lsvu'.*; one of your own needs --plugin FILE"),  # editors know no plugins
     ("grid: {width: [1, 1.0]}", "grid.width holds 1.0 twice"),
     ("grid: {init: [lsuv]}", "activation is missing; give it in grid or in run"),
     ("grid: {init: [lsuv]}\nrun: {init: xavier}", "init is in both grid and run"),

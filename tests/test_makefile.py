@@ -30,6 +30,14 @@ def test_collect_needs_out() -> None:
     assert "collect needs OUT, the folder to merge into, such as: " in done.stderr
 
 
+def test_a_plugin_is_handed_on_and_check_init_needs_a_file() -> None:
+    for target in ("run", "smoke", "table", "search"):
+        assert '--plugin "my init.py"' in make("--dry-run", target, "PLUGIN=my init.py").stdout
+    assert "--plugin" not in make("--dry-run", "smoke").stdout
+    assert ' check-init "a b.py"' in make("--dry-run", "check-init", "FILE=a b.py").stdout
+    assert "check-init needs FILE, such as: make check-init FILE=" in make("check-init").stderr
+
+
 def test_smoke_is_logged_at_wandb_only_if_asked_for() -> None:
     for words, option in (([], "--wandb off"), (["WANDB=offline"], "--wandb offline")):
         (command,) = (line for line in make("--dry-run", "smoke", *words).stdout.split(";") if " matrix " in line)

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def test_resources_that_make_no_sense(options: dict[str, Any], message: str) -> 
 
 def test_the_words_of_a_selection_give_it_back() -> None:
     selection = Selection(out=Path("my results"), data_dir=Path("/d"), only=("init=lsuv",), set=("lr=0.5", "seed=0,1"))
+    selection = replace(selection, plugin=(Path("a b.py"), Path("c.py")))
     _, arguments = parse(["table", "a.yaml", *selection.words])
     assert arguments["selection"] == selection
     assert Selection().words == []

@@ -93,6 +93,7 @@ WRONG = [
     ({"seed": "0"}, "seed must be a whole number, not '0'"),
     ({"mirror": 1}, "mirror must be true or false, not 1"),
     ({"clip_norm": 0}, "clip_norm = 0 is out of range"),
+    ({"plugin": "3f9a"}, "unknown digest of a plugin '3f9a'; choose from: sha256: and 16 digits 0-9a-f"),
     ({"milestones": 40000}, "milestones must be a list, not 40000"),
     ({"milestones": [*range(1, 102)]}, "milestones has too many values; give at most 100"),
     ({"depth": 5}, "unknown key in a run 'depth'.* choose from: init, activation, "),

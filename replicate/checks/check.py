@@ -5,29 +5,21 @@ the loss, and does a small net learn a few images by heart? Two look for leaks o
 tolerances are our choice.
 """
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
-from replicate.checks.common import Finding
+from replicate.checks.common import Finding, Say, print_findings
 from replicate.checks.copies import find_copies
 from replicate.checks.nets import check_gradients, check_losses
 from replicate.checks.trainings import learn_by_heart, learn_shuffled_labels
 from replicate.data import load
 from replicate.data.validation import hold_out
-from replicate.init import LSUVError, LSUVWarning
-from replicate.options import Options
-from replicate.report.text import count, terminal_text
+from replicate.init import LSUVError
 from replicate.run import Run
-from replicate.training.environment import configure
 from replicate.training.module import DivergedError
-
-STYLES = {"ok": "green", "note": "yellow", "failed": "bold red"}
 
 
 def check(runs: Sequence[Run], data_dir: Path, console: Console) -> int:
@@ -46,24 +38,10 @@ def check(runs: Sequence[Run], data_dir: Path, console: Console) -> int:
     Raises:
         UsageError: a data set is missing or damaged, or a model takes other images.
     """
-    configure(Options(Path()))  # one thread: on a busy machine more take longer
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # else it lists the devices before each training
-    # They call deprecated functions of torch, and give advice on clusters.
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-    warnings.simplefilter("ignore", LSUVWarning)  # on small batches not every layer gets close enough to 1
-    failed = 0
-    with console.status("") as status:
-        for name, finding in findings(runs, data_dir, lambda text: status.update(terminal_text(text))):
-            failed += finding.verdict == "failed"
-            line = Text(f"{finding.verdict:<7}", STYLES[finding.verdict]) + Text(f"{name}: ", "bold")
-            console.print(line + terminal_text(finding.text), soft_wrap=True)
-            if finding.table is not None:
-                console.print(finding.table)
-    console.print(f"{count(failed, 'check')} failed" if failed else "no check failed", highlight=False)
-    return int(failed > 0)
+    return print_findings(partial(findings, runs, data_dir), console)
 
 
-def findings(runs: Sequence[Run], data_dir: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Finding]]:
+def findings(runs: Sequence[Run], data_dir: Path, say: Say) -> Iterator[tuple[str, Finding]]:
     """Carry out one check after another, and yield their names and what they find.
 
     Args:

@@ -1,20 +1,31 @@
 """What the checks share: their findings, a few images, and a small net that learns surely and quickly."""
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from replicate.data.datamodule import DeviceData
 from replicate.data.dataset import Dataset
+from replicate.init import LSUVWarning
+from replicate.options import Options
+from replicate.report.text import count, terminal_text
 from replicate.run import Run
 from replicate.training.build import build_data, build_net, init_net_
+from replicate.training.environment import configure
 from replicate.training.module import Classifier
 
 Verdict = Literal["ok", "note", "failed"]
 Say = Callable[[str], None]  # shows what is being done
+
+STYLES: dict[Verdict, str] = {"ok": "green", "note": "yellow", "failed": "bold red"}
 
 # To save time: as in the runs, LSUV takes a core half a minute for a net of full width.
 LSUV: dict[str, Any] = {"lsuv_batch_size": 16, "lsuv_tol": 0.1}
@@ -25,7 +36,7 @@ SMALL: dict[str, Any] = {
     **{"batch_size": 20, "iterations": 300, "milestones": (), "lr": 0.02, "weight_decay": 0.0},
     **{"optimizer": "sgd", "momentum": 0.9, "square_decay": None},
     **{"clip_norm": None, "precision": "32-true", "ema": 0.0, "test_mirror": False, **LSUV},
-    **{"zoom": 0.0, "colour_jitter": 0.0, "cutout": 0},
+    **{"zoom": 0.0, "colour_jitter": 0.0, "cutout": 0, "plugin": None},
 }
 
 
@@ -42,6 +53,34 @@ class Finding:
     verdict: Verdict
     text: str
     table: Table | None = None
+
+
+def print_findings(findings: Callable[[Say], Iterable[tuple[str, Finding]]], console: Console) -> int:
+    """Carry out checks and print what they find.
+
+    Args:
+        findings: carries out one check after another, and yields their names and what they find; its argument shows
+            what is being done.
+        console: where to print.
+
+    Returns:
+        The exit code: 1 if a check failed, else 0.
+    """
+    configure(Options(Path()))  # one thread: on a busy machine more take longer
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # else it lists the devices before each training
+    # They call deprecated functions of torch, and give advice on clusters.
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    warnings.simplefilter("ignore", LSUVWarning)  # on small batches not every layer gets close enough to 1
+    failed = 0
+    with console.status("") as status:
+        for name, finding in findings(lambda text: status.update(terminal_text(text))):
+            failed += finding.verdict == "failed"
+            line = Text(f"{finding.verdict:<7}", STYLES[finding.verdict]) + Text(f"{name}: ", "bold")
+            console.print(line + terminal_text(finding.text), soft_wrap=True)
+            if finding.table is not None:
+                console.print(finding.table)
+    console.print(f"{count(failed, 'check')} failed" if failed else "no check failed", highlight=False)
+    return int(failed > 0)
 
 
 def sample(dataset: Dataset, train: int, test: int) -> Dataset:

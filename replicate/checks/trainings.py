@@ -10,6 +10,7 @@ import numpy as np
 from pytorch_lightning.callbacks import LambdaCallback
 
 from replicate.checks.common import SMALL, Finding, sample, start
+from replicate.data.datamodule import DeviceData
 from replicate.data.dataset import Dataset, Labels
 from replicate.options import Options
 from replicate.report.text import count
@@ -66,12 +67,20 @@ def most_by_chance(labels: Labels, predicted: Labels, classes: int) -> float:
 
 
 def train(run: Run, dataset: Dataset) -> tuple[Classifier, float]:
-    """Train a net as a run does, on the CPU, until it knows all test images or reaches the last iteration.
+    """Initialise and train a net as a run does, on the CPU. Returns it, and its accuracy as `fit` does."""
+    module, data = start(run, dataset)
+    return module, fit(run, module, data)
+
+
+def fit(run: Run, module: Classifier, data: DeviceData) -> float:
+    """Train a net on the CPU until it knows all test images or reaches the last iteration.
 
     Returns:
-        The net, and the accuracy on the test images in %, as a run measures it.
+        The accuracy on the test images in %, as a run measures it.
+
+    Raises:
+        DivergedError: the loss is not finite.
     """
-    module, data = start(run, dataset)
     accuracies = [0.0]
 
     def stop_early(trainer: Any, module: Any) -> None:
@@ -83,4 +92,4 @@ def train(run: Run, dataset: Dataset) -> tuple[Classifier, float]:
         trainer.fit(module, datamodule=data)
     except SystemExit:  # Lightning ends the process on Ctrl-C
         raise KeyboardInterrupt from None
-    return module, accuracies[-1]
+    return accuracies[-1]

@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 from replicate.errors import UsageError
 from replicate.logging_options import Logging, WandbProject
 from replicate.options import Resources, Selection, command_line
+from replicate.plugins import read_plugin, register
 
 if TYPE_CHECKING:
     from replicate.matrix.plan import Selected
@@ -29,7 +30,14 @@ def select(file: Path, selection: Selection, shard: str | None = None) -> "Selec
     """Load an experiment file, and choose the runs that a command works on."""
     from replicate.matrix.plan import Selected
 
+    use_plugins(selection)
     return Selected.load(file, selection, shard)
+
+
+def use_plugins(selection: Selection) -> None:
+    """Make the initialisations of the plugins known that the user names, by their files or for reading by a digest."""
+    by_digest = any(word.startswith("plugin=") for word in selection.set)
+    register([read_plugin(path) for path in selection.plugin], any_name=by_digest)
 
 
 def select_finished(command: str, file: Path, selection: Selection) -> "tuple[Selected, Records]":

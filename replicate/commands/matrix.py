@@ -16,6 +16,7 @@ from replicate.commands.common import (
     print_next,
     select,
     select_finished,
+    use_plugins,
     writing_to,
     wrote,
 )
@@ -148,6 +149,7 @@ def search(
 
     if selection.only:
         raise UsageError("--only is for experiments; a search takes --set")
+    use_plugins(selection)
     spec = Search.load(file).with_settings(assignments("--set", selection.set))
     try:
         with chdir("/"):  # matplotlib reads a file of the current folder when it is imported
@@ -182,7 +184,8 @@ def search(
         return code
     with writing_to(out, "figures", option="--out") as folder:
         wrote(figures.draw(spec, trials.outcomes, folder))
-    print_next(command_line("matrix", out / "best.yaml", Selection(data_dir=selection.data_dir)))
+    same = Selection(data_dir=selection.data_dir, plugin=selection.plugin)
+    print_next(command_line("matrix", out / "best.yaml", same))
     return code
 
 

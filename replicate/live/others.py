@@ -29,7 +29,12 @@ class Others(NamedTuple):
     @property
     def words(self) -> list[str]:
         """The settings as words for `--set`: `dataset=folder:jpeg`, `seed=[3,4]`."""
-        return [assignment(name, values[0] if len(values) == 1 else values) for name, values in self.settings.items()]
+        # That a run has no plugin follows from its init.
+        given = {
+            name: [value for value in values if name != "plugin" or value is not None]
+            for name, values in self.settings.items()
+        }
+        return [assignment(name, some[0] if len(some) == 1 else some) for name, some in given.items() if some]
 
     def __str__(self) -> str:
         records = count(self.number, "record")

@@ -16,6 +16,7 @@ from replicate.matrix.local import LocalLauncher, Progress, tail
 from replicate.matrix.resources import Deadline
 from replicate.names import BATCH_NORM
 from replicate.options import OUT, Selection
+from replicate.plugins import registered
 from replicate.run import CAPTURED, Run
 from replicate.store.result import Result
 from replicate.store.run_folder import Records, collect
@@ -92,15 +93,16 @@ def survey(
     """Let a process that may load torch look for the devices and the data, and download these if they are missing.
 
     Raises:
-        UsageError: unknown or unreadable data, images that a run's model does not take, or the code was changed since
-            this command started.
+        UsageError: unknown or unreadable data, images that a run's model does not take, a plugin that fails, or the
+            code was changed since this command started.
         TimeUpError: it takes too long.
     """
     names = sorted({run.dataset for run in runs})
     display.note(f"looking for devices and data: {', '.join(names)}")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        launcher.start("survey", "replicate.training.environment:survey", (names, data_dir), os.environ, log)
+        arguments = (names, data_dir, registered())
+        launcher.start("survey", "replicate.training.environment:survey", arguments, os.environ, log)
         while True:
             if deadline.expired():
                 display.note("time limit reached; the same command continues")

@@ -36,9 +36,10 @@ def read_table(path: Path) -> Document:
         out, runs = OUT / experiment.name, experiment.runs()
         records = collect(out, runs, experiment.more_runs(runs))
     else:
-        experiment = Experiment(name="folder", grid={"init": tuple(INITS), "activation": tuple(ACTIVATIONS)})
         out, records = path, Records(*read_records(recorded(path)), others=0)
         runs = tuple(result.run for result in records.results.values())
+        inits = tuple(dict.fromkeys((*INITS, *(run.init for run in runs))))  # those of plugins too
+        experiment = Experiment(name="folder", grid={"init": inits, "activation": tuple(ACTIVATIONS)})
     if not any(result.final for result in records.results.values()):
         raise UsageError(f"{out} holds no finished run to compare; give two output folders or experiment files")
     try:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from replicate.options import DATA_DIR, OUT, Selection
+from replicate.plugins import registered
 from replicate.report.activations import activation_rows
 from replicate.report.charts import init_report, page_charts, read_charts
 from replicate.report.document import Document, comparable_number, places, strict_json, unreadable
@@ -52,6 +53,7 @@ def matrix_command(file: Path, selection: Selection, out: Path, fixed: Mapping[s
     words = ["replicate", "matrix", _typed(file)]
     words += ["--set", *map(shlex.quote, selection.set)] if selection.set else []
     words += ["--only", *map(shlex.quote, only)] if only else []
+    words += [word for path in selection.plugin for word in ("--plugin", _typed(path))]
     words += ["--data-dir", _typed(selection.data_dir)] if selection.data_dir != DATA_DIR else []
     return " ".join([*words, "--out", _typed(OUT / f"{out.resolve().name}-again")])
 
@@ -71,6 +73,7 @@ def write_report(
 
     `report.json` is the mapping of `replicate.report.document` with these additions: `charts` (see `page_charts`);
     `activations`, those of the table (see `activation_rows`);
+    `own_inits`, name -> description of the initialisations of plugins;
     `mcnemar`, a list from `compare_pairs`; `command`, which repeats all runs; and, for each of `cells`, `command` and
     `init`, a list from `init_report`. `unreadable` also lists the files next to the records.
 
@@ -92,6 +95,7 @@ def write_report(
     doc["charts"] = page_charts(doc, charts)
     doc["activations"] = activation_rows(doc, charts["dead"])
     doc["mcnemar"] = compare_pairs(doc, answers)
+    doc["own_inits"] = {name: text for plugin in registered() for name, text in plugin.inits}
     doc["command"] = command()
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"index.html": render_page(doc), "report.json": strict_json(doc, indent=None)}

@@ -18,6 +18,7 @@ from replicate.init import initialize_
 from replicate.names import ACTIVATIONS, MODELS, PREPROCESSINGS, resolve
 from replicate.nn.fitnet import build
 from replicate.options import Options
+from replicate.plugins import function_of
 from replicate.run import Run
 from replicate.store.result import LayerEntry
 from replicate.training.measurements import snapshot_iterations
@@ -87,12 +88,15 @@ def init_net_(
     Returns:
         One entry per weight layer or maxout piece, for the record, and the number of forward passes that were begun;
         the last pass, which measures the variances, does not count.
+
+    Raises:
+        UsageError: the initialisation is from a plugin that this process does not know.
     """
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for LSUV
     with contextlib.nullcontext() if run.lsuv_pieces else _undivided(net):
         report = initialize_(
             net,
-            run.init,
+            function_of(run.init, run.plugin) if run.plugin else run.init,
             _lsuv_images(run, data),
             generator=stream(run.seed, "init"),
             negative_slope=resolve(ACTIVATIONS[run.activation]).negative_slope,

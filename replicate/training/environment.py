@@ -16,6 +16,8 @@ import torch
 from replicate import nvidia_mps, provenance
 from replicate.data import load
 from replicate.options import Options
+from replicate.plugins import Plugin
+from replicate.plugins import load as load_plugin
 from replicate.store.fields import as_line
 
 # If one of these is set, oneDNN and MKL do not choose their kernels by the processor.
@@ -25,23 +27,29 @@ FIXED_WORKSPACES = (":4096:8", ":16:8")  # with these cuBLAS gives the same bits
 
 
 def survey(
-    datasets: Iterable[str], data_dir: Path, progress: Callable[[int, int], None] | None = None
+    datasets: Iterable[str],
+    data_dir: Path,
+    plugins: Iterable[Plugin] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Look for the devices that this process sees, and read each data set once, so that every run finds it prepared.
+    """Look for the devices that this process sees, load the plugins, and read each data set once, to have it prepared.
 
     For a process of its own, because it touches CUDA.
 
     Args:
         datasets: as in a Run's `dataset`.
         data_dir: where they are found, and downloaded to.
+        plugins: are loaded once, so that one that fails is refused before any run.
         progress: called with the number of images decoded so far and the number of all.
 
     Returns:
         The arguments of plan.Survey.
 
     Raises:
-        UsageError: unknown or unreadable data set, or a download that failed.
+        UsageError: unknown or unreadable data set, a download that failed, or a plugin that cannot be loaded.
     """
+    for plugin in plugins:
+        load_plugin(plugin)
     fingerprints, shapes, train_images, test_images = {}, {}, {}, {}
     terminate = signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that an incomplete download is removed
     try:

@@ -44,6 +44,14 @@ def test_the_words_give_the_settings_back(tmp_path: Path, other: dict[str, objec
     )
 
 
+def test_that_a_run_has_no_plugin_is_no_setting_to_give(tmp_path: Path) -> None:
+    digests = [f"sha256:{digit * 16}" for digit in "ab"]
+    asked = [Run("own", "relu", plugin=digests[0])]
+    fill(tmp_path, Run("lsuv", "relu"), Run("own", "relu", plugin=digests[1]))
+    words = [word for group in other_records(tmp_path, asked) for word in group.words]
+    assert sorted(words) == ["init=lsuv", f"plugin={digests[1]}"]
+
+
 def test_many_seeds_are_a_range_in_the_order_of_numbers(tmp_path: Path) -> None:
     fill(tmp_path, *(Run("lsuv", "relu", seed=seed) for seed in range(8, 12)))
     assert list(map(str, other_records(tmp_path, ASKED))) == ["4 records with seed=8-11"]
