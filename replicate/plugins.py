@@ -104,14 +104,12 @@ def read_plugin(path: Path) -> Plugin:
     functions = [one for one in body if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")]
     found = {}
     for one in functions:
-        if [parameter.arg for parameter in (*one.args.posonlyargs, *one.args.args)][:1] not in (
-            [kind] for kind in KINDS
-        ):
+        first = next(iter((*one.args.posonlyargs, *one.args.args)), None)
+        if first is None or first.arg not in KINDS:
             continue
         if not re.fullmatch(NAME, one.name):
-            raise UsageError(
-                f"{path}: {one.name} is no name of an initialisation; use up to 60 lower-case letters, digits and _"
-            )
+            problem = f"{path}: {one.name} is no name of an initialisation"
+            raise UsageError(f"{problem}; use up to 60 lower-case letters, digits and _")
         if one.name in INITS:
             raise UsageError(f"{path}: there is an initialisation {one.name} already; give yours another name")
         found[one.name] = (ast.get_docstring(one) or one.name).splitlines()[0]

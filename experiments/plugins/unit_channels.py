@@ -7,7 +7,7 @@ from torch import nn
 def unit_channels(model, batches, generator):
     """Normal weights, and each channel scaled and shifted to mean 0 and variance 1 on one batch."""
 
-    def normalise(layer, _, output):  # Salimans and Kingma 2016, "Weight normalization", section 3
+    def normalise(layer, _, output):  # Salimans and Kingma 2016, "Weight normalization"
         others = [axis for axis in range(output.ndim) if axis != 1]
         std, mean = torch.std_mean(output, others, keepdim=True)
         std = std.clamp_min(1e-8)  # a channel may be constant
