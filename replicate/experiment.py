@@ -15,9 +15,10 @@ from typing_extensions import TypedDict
 
 from replicate.errors import UsageError, unknown
 from replicate.experiment_file import read_file
+from replicate.field_types import STRICT
 from replicate.grid import MAX_COMPARISONS, check_count, choose, matches, values_of
 from replicate.names import INITS
-from replicate.run import DEFAULTS, STRICT, TYPES, Run, Settings
+from replicate.run import DEFAULTS, TYPES, Run, Settings
 
 NAME = r"^\w[\w .+-]{0,99}$"  # name of a folder
 SECTION = ConfigDict(extra="forbid")

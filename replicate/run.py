@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-import re
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Self, TypeVar
 
 import pydantic.dataclasses
-from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError
+from pydantic import Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from replicate import plugins
 from replicate.errors import UsageError, explain, unknown
+from replicate.field_types import STRICT, WHOLE, one_of
 from replicate.names import ACTIVATIONS, CIFAR_SHAPE, DATASETS, INITS, MODELS, PREPROCESSINGS, RESIDUAL, SHAPES
 
 FOLDER = r"folder:[A-Za-z0-9][A-Za-z0-9._-]{0,254}"  # as long as a file system lets a name be
@@ -24,22 +24,6 @@ CAPTURED = ("sgd",)  # those whose steps a CUDA graph can replay and check
 LSUV_DATA = ("training", "synthetic", "noise")
 LSUV_STARTS = ("orthonormal", "xavier", "msra")  # orthonormal, uniform, normal
 
-# Strict, because lax validation turns `seed: true` into seed 1.
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
-def one_of(kind: str, choices: Collection[str], pattern: str | None = None) -> pydantic.GetPydanticSchema:
-    """Mark a name that must be one of `choices`, or match `pattern` if there is one."""
-
-    def check(name: str) -> str:
-        if not (re.fullmatch(pattern, name) if pattern else name in choices):
-            raise unknown(kind, name, choices)
-        return name
-
-    names: dict[str, Any] = {"pattern": f"^({pattern})$"} if pattern else {"enum": [*choices]}
-    checked_name = Annotated[str, pydantic.AfterValidator(check), Field(json_schema_extra=names)]
-    return pydantic.GetPydanticSchema(lambda source, handler: handler(checked_name))
-
 
 def known_init(name: str) -> str:
     """Return the name of an initialisation at hand: of the package or of a plugin. Raises UsageError if it is not."""
@@ -47,13 +31,6 @@ def known_init(name: str) -> str:
         names = [*INITS, *(name for plugin in plugins.registered() for name, _ in plugin.inits)]
         raise UsageError(f"{unknown('init', name, names)}; one of your own needs --plugin FILE")
     return name
-
-
-def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value  # YAML reads 9e4 as a float
-
-
-WHOLE = BeforeValidator(_whole)
 
 
 def checked(validate: Callable[[Any], T], data: object) -> T:

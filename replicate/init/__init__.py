@@ -3,7 +3,8 @@
 from replicate.init import initialize_, lsuv_
 """
 
-from replicate.init.lsuv import initialize_, lsuv_, measure
+from replicate.init.initialize import initialize_
+from replicate.init.lsuv import lsuv_, measure
 from replicate.init.report import LayerReport, LSUVError, LSUVWarning, Report
 from replicate.names import INITS
 

@@ -1,28 +1,24 @@
-"""LSUV, layer-sequential unit-variance initialisation, and any other initialisation by its name."""
+"""LSUV, layer-sequential unit-variance initialisation, of any model."""
 
 import warnings
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from torch import Generator, nn
 from torch.nn.parallel import DataParallel
 
-from replicate.errors import unknown
 from replicate.init.batches import Batches
 from replicate.init.final import add_final, check_rows, measure_all
 from replicate.init.forward import Forward, ForwardRunner, measurement_mode
 from replicate.init.layers import LayerFilters
 from replicate.init.measure import Passes
-from replicate.init.model_inits import ModelInit, apply_, takes_model, zero_biases
 from replicate.init.progress import Progress, show_progress
 from replicate.init.report import LSUVError, LSUVWarning, Report
-from replicate.init.schemes import Scheme, draw_, starting_scheme
+from replicate.init.schemes import draw_, starting_scheme
 from replicate.init.sequence import LayerSequence
 from replicate.init.settings import Settings, check_arguments
 from replicate.init.snapshot import Snapshot
 from replicate.init.survey import Survey
-from replicate.names import INITS, resolve
 
 
 def lsuv_(
@@ -120,7 +116,7 @@ def lsuv_(
     check_arguments(dropout, generator, progress)
     scheme = starting_scheme(pre_init)
     draw = partial(draw_, scheme=scheme, generator=generator) if scheme else None
-    passes = _passes(model, batches, settings, layers, frozen, forward)
+    passes = passes_of(model, batches, settings, layers, frozen, forward)
     repeatable = passes.runner.single_batch and not dropout
     if repeatable:
         settings = replace(settings, average=1, check=1)
@@ -132,7 +128,7 @@ def lsuv_(
                 rows = add_final(rows, measure_all(passes, settings.check))
                 rows = check_rows(rows, passes, settings, repeatable)
             count, left = passes.runner.count, sequence.share_left()
-            return _warn_or_raise(Report(tuple(rows), dropout, count, settings.check, left), strict)
+            return warn_or_raise(Report(tuple(rows), dropout, count, settings.check, left), strict)
 
 
 def measure(
@@ -163,7 +159,7 @@ def measure(
     settings = Settings(check=check, where=where)
     if check < 1:
         raise LSUVError(f"check={check!r} is out of range; give a whole number of at least 1")
-    passes = _passes(model, batches, settings, layers, frozen=True, forward=forward)
+    passes = passes_of(model, batches, settings, layers, frozen=True, forward=forward)
     count = 1 if passes.runner.single_batch and not dropout else settings.check
     snapshot, sequence = Snapshot(passes.survey.model), LayerSequence(passes, draw=None)
     try:
@@ -176,71 +172,10 @@ def measure(
     return Report(tuple(add_final(sequence.rows(), final)), dropout, passes.runner.count, count)
 
 
-def initialize_(
-    model: nn.Module,
-    init: str | Scheme | ModelInit,
-    batches: Batches,
-    *,
-    generator: Generator | None = None,
-    negative_slope: float = 0.0,
-    start: str = "orthonormal",
-    tol: float = 0.02,
-    max_iter: int = 20,
-    dropout: bool = True,
-    progress: Progress | None = None,
-) -> Report:
-    """Initialise every weight layer that a forward pass reaches, biases to zero, and measure the variances.
-
-    Args:
-        model: a module whose forward pass takes one batch.
-        init: one of INITS, or a function of this kind: see `Scheme` and `ModelInit`.
-        batches: see `lsuv_`. LSUV and model initialisations take as many as they need; one more is used to measure the
-            variance of each layer, and one before a model initialisation to find the layers.
-        generator: draws the weights. If it is given, torch's global streams are restored afterwards.
-        negative_slope: of the model's activation, for OrthoNorm-MSRA scaled.
-        start: one of INITS, which draws the weights that LSUV starts with.
-        tol, max_iter: see `lsuv_`.
-        dropout: whether dropout is active during the initialisation and the measurement.
-        progress: called when LSUV begins a layer, with its number and the number of layers; None: see `lsuv_`.
-
-    Returns:
-        One row per layer and piece, in the order of the forward pass.
-
-    Raises:
-        UsageError: unknown init.
-        LSUVError: a layer cannot be initialised: see `lsuv_`; or a model initialisation changes something else.
-    """
-    if not (callable(init) or (isinstance(init, str) and init in INITS)):
-        raise unknown("init", init, INITS)
-    check_arguments(dropout, generator, progress)
-    settings = Settings(tol, max_iter, average=1)
-    function: Any = init if callable(init) else resolve(INITS[start if init == "lsuv" else init])
-    on_model = takes_model(function)
-    draw = partial(draw_, scheme=function, generator=generator, negative_slope=negative_slope)
-    passes = _passes(model, batches, settings, layers=None, frozen=False, forward=None)
-    with show_progress(progress) as on_start:
-        sequence = LayerSequence(passes, zero_biases if on_model else draw, on_start)
-        with sequence.undone_on_error():
-            if on_model:
-                apply_(function, sequence, dropout, generator)
-            with measurement_mode(passes.survey.model, dropout, generator):
-                if init == "lsuv":
-                    rows = sequence.normalise(settings, one_pass=passes.runner.single_batch and not dropout)
-                    final = measure_all(passes, 1)
-                elif on_model:
-                    final, rows = measure_all(passes, 1), sequence.rows()
-                else:
-                    final = measure_all(passes, 1, before_call=sequence.start)
-                    rows = sequence.rows()
-                    if any(layer.computed for layer in passes.survey.selected()):  # computed before it was drawn
-                        final = measure_all(passes, 1)
-            rows = add_final(rows, final)
-            return _warn_or_raise(Report(tuple(rows), dropout, passes.runner.count, 1, sequence.share_left()))
-
-
-def _passes(
+def passes_of(
     model: nn.Module, batches: Batches, settings: Settings, layers: LayerFilters, frozen: bool, forward: Forward | None
 ) -> Passes:
+    """Make the forward passes in which a model's layers are measured; the other arguments are those of `lsuv_`."""
     bare = _unwrapped(model)
     survey = Survey(bare, layers, frozen)
     runner = ForwardRunner(bare if forward is None else model, batches, forward)
@@ -253,7 +188,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return _unwrapped(inner) if isinstance(inner, nn.Module) else model
 
 
-def _warn_or_raise(report: Report, strict: bool = False) -> Report:
+def warn_or_raise(report: Report, strict: bool = False) -> Report:
+    """Give a warning if layers have problems; if strict, raise LSUVError."""
     if problems := report.problems():
         if strict:
             raise LSUVError(f"LSUV: {problems}")

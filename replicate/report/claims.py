@@ -12,10 +12,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from replicate.errors import UsageError, explain
+from replicate.field_types import one_of
 from replicate.report.cell import Cell, differing_field
 from replicate.report.published import MIN_RUNS, made_to_train
 from replicate.report.statistics import LEVEL, Interval, clopper_pearson, holm, welch
-from replicate.run import TYPES, Run, Settings, one_of
+from replicate.run import TYPES, Run, Settings
 from replicate.store.files import read_bytes
 from replicate.yamlfile import MAX_BYTES, parse
 

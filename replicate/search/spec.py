@@ -13,8 +13,9 @@ from pydantic.dataclasses import dataclass
 from replicate.errors import UsageError
 from replicate.experiment import NAME, SECTION, Experiment
 from replicate.experiment_file import read_file
+from replicate.field_types import WHOLE
 from replicate.grid import check_count, values_of
-from replicate.run import DEFAULTS, TYPES, WHOLE, Run, Settings
+from replicate.run import DEFAULTS, TYPES, Run, Settings
 from replicate.search.space import FIXED, Range, check_space, grid_points
 
 FACTOR = 3  # a rung trains this many times as long as the one below, as in Hyperband

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from replicate.errors import explain
-from replicate.run import STRICT
+from replicate.field_types import STRICT
 from replicate.store.fields import MAX_COUNT, MAX_ENTRIES, MAX_NUMBER, Count, Line, Size, check_digest
 from replicate.store.files import MAX_BYTES
 from replicate.store.result import BadRecordError

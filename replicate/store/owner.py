@@ -22,7 +22,7 @@ from pathlib import Path
 import pydantic.dataclasses
 from pydantic import TypeAdapter, ValidationError
 
-from replicate.run import STRICT
+from replicate.field_types import STRICT
 from replicate.store.fields import Accuracy, Count, Line, as_line
 from replicate.store.run_folder import LEASE, OWNER, RunFolder
 

@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from replicate.errors import KINDS, UsageError, explain
-from replicate.run import LATER, STRICT, Run, one_of
+from replicate.field_types import STRICT, one_of
+from replicate.run import LATER, Run
 from replicate.store.fields import (
     MAX_ENTRIES,
     Accuracy,
