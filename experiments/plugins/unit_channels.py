@@ -17,7 +17,7 @@ def unit_channels(model, batches, generator):
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in layers:
-        nn.init.normal_(layer.weight, std=0.05, generator=generator)
+        layer.weight.copy_(0.05 * torch.randn(layer.weight.shape, generator=generator))  # drawn on the CPU
     hooks = [layer.register_forward_hook(normalise) for layer in layers]
     model(next(batches))
     for hook in hooks:
