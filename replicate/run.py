@@ -128,7 +128,7 @@ class Run:
         bool, Field(description="LSUV draws and rescales each maxout piece on its own; false: the layer as a whole")
     ] = True
     lsuv_data: Annotated[
-        str, one_of("lsuv_data", LSUV_DATA), Field(description="the images on which LSUV measures")
+        str, one_of("lsuv_data", LSUV_DATA), Field(description="the images that the initialisation sees")
     ] = "training"
     plugin: Annotated[
         Annotated[str, one_of("digest of a plugin", ["sha256: and 16 digits 0-9a-f"], plugins.DIGEST)] | None,

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from replicate.init.other_model_inits import moments_of_largest, normal_
+from replicate.init.other_model_inits import moments_of_largest, normal_, weight_modules
 from replicate.init.report import LSUVError
 
 UNCHANGED = (nn.Flatten, nn.Identity)
+ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid)
 
 
 class Moments(NamedTuple):
@@ -29,8 +30,10 @@ def autoinit(model: nn.Module, batches: Iterator[Tensor], generator: Generator) 
     choice.
 
     Raises:
-        LSUVError: the net has a module of an unknown kind.
+        LSUVError: the net has a module of an unknown kind, or the images are all zero.
     """
+    if {*weight_modules(model)} - {*model.children()}:
+        raise LSUVError("autoinit is for a sequence of layers, and this model has others inside its parts")
     images = next(batches)
     signal = Moments(float(images.mean()), float(images.var(correction=0)))
     identities: dict[str, str] = getattr(model, "identities", {})
@@ -39,7 +42,9 @@ def autoinit(model: nn.Module, batches: Iterator[Tensor], generator: Generator) 
         if name in identities:
             branch = signal
         if isinstance(module, nn.Conv2d | nn.Linear):
-            normal_(module, 1 / (signal.mean**2 + signal.variance), generator)
+            if not (square := signal.mean**2 + signal.variance):
+                raise LSUVError(f"autoinit cannot scale {name}, because its input is zero")
+            normal_(module, 1 / square, generator)
         signal = after(module, signal, images.device)
         if name in identities.values():
             signal = Moments(signal.mean + branch.mean, signal.variance + branch.variance)
@@ -49,7 +54,8 @@ def after(module: nn.Module, signal: Moments, device: torch.device) -> Moments:
     """Return mean and variance of what a module makes of a signal; `device`: of the module."""
     match module:
         case nn.Conv2d() | nn.Linear() | nn.BatchNorm1d() | nn.BatchNorm2d():
-            return Moments(0, 1)
+            normalises = module.training or isinstance(module, nn.Conv2d | nn.Linear)
+            return Moments(0, 1) if normalises else signal  # as built, the running statistics change nothing
         case nn.Dropout():
             square = module.p * signal.mean**2 if module.training else 0.0
             return Moments(signal.mean, (signal.variance + square) / (1 - module.p * module.training))
@@ -60,7 +66,7 @@ def after(module: nn.Module, signal: Moments, device: torch.device) -> Moments:
             return signal
         case _ if isinstance(pieces := getattr(module, "pieces", None), int):  # maxout
             return _largest(pieces, signal)
-        case _ if not list(module.children()):
+        case _ if isinstance(module, ELEMENTWISE):
             return _activated(module, signal, device)
     raise LSUVError(f"autoinit does not know what {type(module).__name__} does to a signal")
 

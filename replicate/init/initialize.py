@@ -13,7 +13,7 @@ from replicate.init.lsuv import passes_of, warn_or_raise
 from replicate.init.model_inits import ModelInit, apply_, takes_model, zero_biases
 from replicate.init.progress import Progress, show_progress
 from replicate.init.report import Report
-from replicate.init.schemes import Scheme, draw_
+from replicate.init.schemes import Scheme, draw_, starting_scheme
 from replicate.init.sequence import LayerSequence
 from replicate.init.settings import Settings, check_arguments
 from replicate.names import INITS, resolve
@@ -41,10 +41,11 @@ def initialize_(
             variance of each layer, and one before a model initialisation to find the layers.
         generator: draws the weights. If it is given, torch's global streams are restored afterwards.
         negative_slope: of the model's activation, for OrthoNorm-MSRA scaled.
-        start: one of INITS, which draws the weights that LSUV starts with.
+        start: the scheme of INITS that draws the weights with which LSUV starts.
         tol, max_iter: see `lsuv_`.
         dropout: whether dropout is active during the initialisation and the measurement.
-        progress: called when LSUV begins a layer, with its number and the number of layers; None: see `lsuv_`.
+        progress: called when a layer begins, with its number and the number of layers; None: see `lsuv_`. Model
+            initialisations do not say where they are.
 
     Returns:
         One row per layer and piece, in the order of the forward pass.
@@ -57,12 +58,14 @@ def initialize_(
         raise unknown("init", init, INITS)
     check_arguments(dropout, generator, progress)
     settings = Settings(tol, max_iter, average=1)
+    if init == "lsuv":
+        starting_scheme(start, "start")  # refuses what is no scheme
     function: Any = init if callable(init) else resolve(INITS[start if init == "lsuv" else init])
     on_model = takes_model(function)
     draw = partial(draw_, scheme=function, generator=generator, negative_slope=negative_slope)
     passes = passes_of(model, batches, settings, layers=None, frozen=False, forward=None)
     with show_progress(progress) as on_start:
-        sequence = LayerSequence(passes, zero_biases if on_model else draw, on_start)
+        sequence = LayerSequence(passes, zero_biases) if on_model else LayerSequence(passes, draw, on_start)
         with sequence.undone_on_error():
             if on_model:
                 apply_(function, sequence, dropout, generator)

@@ -56,6 +56,7 @@ def apply_(init: ModelInit, sequence: LayerSequence, dropout: bool, generator: G
     model = sequence.survey.model
     with measurement_mode(model, dropout, generator):
         sequence.passes.run()  # finds the layers
+        sequence.passes.runner.count = 0  # this pass is no part of the initialisation
         for layer in sequence.survey.selected():
             sequence.start(layer)
         _call(init, model, sequence, generator or torch.default_generator)

@@ -22,8 +22,18 @@ STEPS, RATE, MOMENTUM, EPSILON = 100, 0.1, 0.9, 1e-5  # of MetaInit; theirs are 
 
 
 def weight_modules(model: nn.Module) -> list[WeightModule]:
-    """List the convolutions and fully connected layers in the order in which they were registered."""
-    return [module for module in model.modules() if isinstance(module, WeightModule)]
+    """List the convolutions and fully connected layers in the order in which they were registered.
+
+    Raises:
+        LSUVError: there is none, or there are weights of another kind.
+    """
+    for module in model.modules():
+        if not isinstance(module, WeightModule) and any(one.ndim > 1 for one in module.parameters(recurse=False)):
+            raise LSUVError(f"this initialisation knows Conv2d and Linear only, not {type(module).__name__}")
+    found = [module for module in model.modules() if isinstance(module, WeightModule)]
+    if not found:
+        raise LSUVError("the model has no Conv2d and no Linear")
+    return found
 
 
 def normal_(module: WeightModule, variance: float, generator: Generator) -> None:
@@ -114,7 +124,8 @@ def metainit(model: nn.Module, batches: Iterator[Tensor], generator: Generator) 
 
     Each step lowers the gradient quotient, the mean of |(Hg) / g| over all parameters with gradient g and Hessian H, by
     a fixed change of each norm, up or down, with momentum. Inputs are normal and labels random. Source: Dauphin and
-    Schoenholz 2019. The weights at the start, the size of the batches (that of LSUV), and 100 steps are our choice.
+    Schoenholz 2019. The weights at the start, the size of the batches (that of LSUV), and 100 steps are our choice, and
+    so is that a step leaves at least a tenth of a norm: momentum could carry it through zero.
     """
     modules = weight_modules(model)
     for module in modules:
@@ -124,16 +135,17 @@ def metainit(model: nn.Module, batches: Iterator[Tensor], generator: Generator) 
     weights, speeds = [module.weight for module in modules], [0.0] * len(modules)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for _ in range(STEPS):
-        images = torch.randn(like.shape, generator=generator).to(like)
-        labels = torch.randint(classes, (len(like),), generator=generator).to(like.device)
+        images = empty(tuple(like.shape), generator).normal_(generator=generator).to(like)
+        labels = torch.randint(classes, (len(like),), generator=generator, device=generator.device).to(like.device)
         with torch.enable_grad():
             quotient = gradient_quotient(F.cross_entropy(model(images), labels), parameters)
             gradients = torch.autograd.grad(quotient, weights)
         for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
             norm = float(weight.detach().norm())
             uphill = float(torch.sign((weight * gradient).sum()))  # along the norm
-            speeds[index] = MOMENTUM * speeds[index] - RATE * uphill
-            weight.mul_((norm + speeds[index]) / norm)
+            change = max(MOMENTUM * speeds[index] - RATE * uphill, -0.9 * norm)
+            weight.mul_((norm + change) / norm)
+            speeds[index] = change
 
 
 def gradient_quotient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

@@ -75,7 +75,7 @@ def msra(shape: tuple[int, ...], generator: Generator | None, negative_slope: fl
     return empty(shape, generator).normal_(0, math.sqrt(2 / fan_in(shape)), generator=generator)
 
 
-def starting_scheme(pre_init: str | None) -> Scheme | None:
+def starting_scheme(pre_init: str | None, argument: str = "pre_init") -> Scheme | None:
     """Return the scheme of the weights that LSUV starts with for any model; None: it keeps the present ones.
 
     Raises:
@@ -85,7 +85,7 @@ def starting_scheme(pre_init: str | None) -> Scheme | None:
         return None
     choices = [name for name, path in INITS.items() if name != "lsuv" and not takes_model(resolve(path))]
     if pre_init not in choices:
-        raise LSUVError(str(unknown("pre_init", pre_init, choices)))
+        raise LSUVError(str(unknown(argument, pre_init, choices)))
     return haar_orthonormal if pre_init == "orthonormal" else cast("Scheme", resolve(INITS[pre_init]))
 
 

@@ -1,14 +1,15 @@
 """A figure of everything that depends on a column that is a number, such as a batch size or the depth of a net."""
 
-from collections.abc import Sequence
 from statistics import geometric_mean
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from replicate.report.charts import Chart
-from replicate.report.document import Document, places
+from replicate.report.document import Document
+from replicate.report.document import places as places_of
 from replicate.report.line_figures import LEGEND, LEVEL_LINE, Picture, line_style, make_logarithmic, row_keys
 
 MIN_COLUMNS = 3
@@ -30,27 +31,31 @@ def by_column(doc: Document, variances: Chart | None) -> Picture | None:
         return None
     figure = Figure(figsize=(9.6 + LEGEND, 3.6), layout="constrained")
     accuracy, share, variance = figure.subplots(1, 3, sharex=True)
+    order = sorted(x, key=x.__getitem__)  # of the columns
+    places = [x[column] for column in order]
     for row in range(len(doc["rows"])):
-        look = line_style(row, markers=True)
-        cells = doc["cells"][row * len(x) : (row + 1) * len(x)]
-        for at, cell in zip(x, cells, strict=True):
+        look = {**line_style(row, markers=True), "linewidth": 1.5}
+        cells = [doc["cells"][row * len(doc["columns"]) + column] for column in order]
+        for at, cell in zip(places, cells, strict=True):
             accuracy.plot([at] * len(cell["accuracies"]), cell["accuracies"], **DOT, color=look["color"])
-        _line(accuracy, x, [cell["mean"] for cell in cells], look)
-        _line(
-            share, x, [100 * cell["converged"] / cell["finished"] if cell["finished"] else None for cell in cells], look
+        shares = [100 * cell["converged"] / cell["finished"] if cell["finished"] else None for cell in cells]
+        # None interrupts a line
+        accuracy.plot(places, np.array([cell["mean"] for cell in cells], float), **look)
+        share.plot(places, np.array(shares, float), **look)
+        lines = {line["column"]: line for line in (variances or {"lines": []})["lines"] if line["row"] == row}
+        measured = [lines.get(column) for column in order]
+        mean, low, high = (
+            np.array([statistic(filter(None, line[key])) if line else None for line in measured], float)
+            for key, statistic in (("y", geometric_mean), ("low", min), ("high", max))
         )
-        measured = {line["column"]: line for line in (variances or {"lines": []})["lines"] if line["row"] == row}
-        layers = [[y for y in measured[column]["y"] if y] if column in measured else [] for column in range(len(x))]
-        _line(variance, x, [geometric_mean(one) if one else None for one in layers], look)
-        band = sorted((at, min(one), max(one)) for at, one in zip(x, layers, strict=True) if one)
-        if band:
-            variance.fill_between(*zip(*band, strict=True), color=look["color"], alpha=0.12, linewidth=0)
+        variance.plot(places, mean, **look)
+        variance.fill_between(places, low, high, color=look["color"], alpha=0.12, linewidth=0)
     name = "weight layers" if doc["axes"][1] == "model" else doc["axes"][1].replace("_", " ")
     for axes in (accuracy, share, variance):
         axes.set_xlabel(name)
-        if min(x) > 0 and max(x) >= 10 * min(x):
+        if places[0] > 0 and places[-1] >= 10 * places[0]:
             axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(sorted(x)))
+        axes.xaxis.set_major_locator(FixedLocator(places))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     accuracy.set_title("test accuracy (%)")
@@ -67,21 +72,13 @@ def by_column(doc: Document, variances: Chart | None) -> Picture | None:
     return Picture(figure, f"by {name}", notes)
 
 
-def _numbers(doc: Document) -> list[float] | None:
-    """The columns as numbers, in their order; None if they are none, or too few."""
-    values = [column["value"] for column in doc["columns"]]
-    if doc["axes"][1] == "model":
-        at = places(doc)
-        depths = {
+def _numbers(doc: Document) -> dict[int, float] | None:
+    """The columns that are numbers, by their index; None if they are too few."""
+    axis, values = doc["axes"][1], dict(enumerate(column["value"] for column in doc["columns"]))
+    if axis == "model":
+        at = places_of(doc)
+        values = {
             at[run["run_id"]][1]: len({layer["layer"] for layer in run["init"]}) for run in doc["runs"] if run["init"]
         }
-        values = [depths.get(column) for column in range(len(values))]
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        return None
-    return values if len(set(values)) >= MIN_COLUMNS and doc["axes"][1] != "seed" else None
-
-
-def _line(axes: Any, x: Sequence[float], y: Sequence[float | None], look: dict[str, Any]) -> None:
-    points = sorted((at, value) for at, value in zip(x, y, strict=True) if value is not None)
-    if points:
-        axes.plot(*zip(*points, strict=True), **look, linewidth=1.5)
+    are_numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in values.values())
+    return values if are_numbers and len({*values.values()}) >= MIN_COLUMNS and axis != "seed" else None

@@ -51,12 +51,11 @@ def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] =
         mpl.rcdefaults()  # not the user's settings: figures look the same everywhere
         mpl.rcParams.update(STYLE)
         measured = charts["layers"]
-        initial = ("variance after initialisation", "variance of the pre-activation")
+        initial = ("variance after initialisation, on the images that it saw", "variance of the pre-activation")
         gradients = ("gradients through the layers", "L2 norm of the gradient")
         pictures = {
             "accuracy": heat_map(doc),
             "accuracy_by_init": strip(doc),
-            "by_column": by_column(doc, measured["variance"].get(0)),
             "curves": curves(doc, charts["curves"]["test_accuracy"]),
             "cost": cost(doc, charts["curves"]["test_accuracy"]),
             "init_variance": layers(doc, measured["init_variance"], *initial),
@@ -64,6 +63,8 @@ def draw(doc: Document, out: Path, folder: Path, report: Callable[[str], None] =
             "layer_gradient": layers(doc, measured["gradient_norm"], *gradients, target=None),
             "weight_spectra": weight_spectra(doc, charts["spectra"]),
         }
+        if (picture := by_column(doc, measured["variance"].get(0))) is not None:
+            pictures["by_column"] = picture
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
             if picture is None:

@@ -17,6 +17,18 @@ from replicate.report.line_figures import Picture
 MAP: dict[str, Any] = {"cmap": "cividis", "cbar": False, "linewidths": 1}
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 SHARES = (50, 80)  # in % of a run's final accuracy
+MEASURED = (  # field of the records, title, unit, note
+    (
+        *("images_per_second", "speed of training", "images per second"),
+        "Speed: median over the finished runs; runs that share a machine slow each other down.",
+    ),
+    (
+        *("init_passes", "passes of the initialisation", "forward passes"),
+        "Passes: median over the finished runs. Those of LSUV end at the layer that is measured; each of MetaInit is "
+        "followed by three backward passes.",
+    ),
+)
+MIN_TESTS = 5  # with fewer, the iterations to a share of the accuracy say little
 
 
 class Panel(NamedTuple):
@@ -63,26 +75,26 @@ def cost(doc: Document, chart: Chart) -> Picture | None:
             needed.setdefault((line["row"], line["column"]), []).append(iterations_to(points))
     if not needed:
         return None
-    cells = [divmod(index, len(doc["columns"])) for index in range(len(doc["cells"]))]
-    shown = [cell["mean"] is not None for cell in doc["cells"]]
-    panels = []
-    for index, share in enumerate(SHARES):
-        means = [
-            fmean(run[index] for run in needed[cell]) if is_shown and cell in needed else None
-            for cell, is_shown in zip(cells, shown, strict=True)
-        ]
-        panels.append(_panel(doc, f"to {share} % of the final accuracy", means, "iterations"))
-    measured = {"images_per_second": "speed of training", "init_passes": "forward passes of the initialisation"}
-    for (name, title), unit in zip(measured.items(), ("images per second", "passes"), strict=True):
+    panels, notes = [], []
+    if len(chart["x"]) >= MIN_TESTS:
+        cells = [divmod(index, len(doc["columns"])) for index in range(len(doc["cells"]))]
+        converged = [cell["mean"] is not None for cell in doc["cells"]]
+        for index, share in enumerate(SHARES):
+            means = [
+                fmean(run[index] for run in needed[cell]) if is_shown and cell in needed else None
+                for cell, is_shown in zip(cells, converged, strict=True)
+            ]
+            panels.append(_panel(doc, f"to {share} % of the final accuracy", means, "iterations"))
+        notes.append(
+            "Iterations: mean over a cell's converged runs, of the first test with that share of the accuracy of the "
+            "last one; tests follow each pass over the training images."
+        )
+    for name, title, unit, note in MEASURED:
         values = _medians(doc, name)
         if any(value is not None for value in values):
             panels.append(_panel(doc, title, values, unit))
-    notes = (
-        "Iterations: mean over a cell's converged runs, of the first test with that share of the accuracy of the last "
-        "one; tests follow each pass over the training images.",
-        "Speed: median over the finished runs; runs that share a machine slow each other down.",
-    )
-    return Picture(_draw(doc, panels, one_scale=False), "what it takes to learn", notes)
+            notes.append(note)
+    return Picture(_draw(doc, panels, one_scale=False), "what it takes to learn", tuple(notes)) if panels else None
 
 
 def iterations_to(points: Mapping[int, float]) -> list[int]:

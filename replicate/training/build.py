@@ -75,7 +75,7 @@ def build_net(run: Run, classes: int, device: str) -> nn.Module:
 
 
 def init_net_(
-    net: nn.Module, run: Run, data: DeviceData, progress: Callable[[int, int], None] = lambda number, total: None
+    net: nn.Module, run: Run, data: DeviceData, say: Callable[[str], None] = lambda text: None
 ) -> tuple[list[LayerEntry], int]:
     """Initialise the network, and seed the generator of its dropout.
 
@@ -83,7 +83,7 @@ def init_net_(
         net: the network.
         run: what to train.
         data: give the images of LSUV.
-        progress: called when LSUV begins a layer, with its number and the number of layers.
+        say: called with what is done: `initialising`, and at each layer `initialising layer 7 of 19`.
 
     Returns:
         One entry per weight layer or maxout piece, for the record, and the number of forward passes that were begun;
@@ -92,27 +92,28 @@ def init_net_(
     Raises:
         UsageError: the initialisation is from a plugin that this process does not know.
     """
+    say("initialising")
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for LSUV
-    with contextlib.nullcontext() if run.lsuv_pieces else _undivided(net):
+    with _undivided(net) if run.init == "lsuv" and not run.lsuv_pieces else contextlib.nullcontext():
         report = initialize_(
             net,
             function_of(run.init, run.plugin) if run.plugin else run.init,
-            _lsuv_images(run, data),
+            _init_images(run, data),
             generator=stream(run.seed, "init"),
             negative_slope=resolve(ACTIVATIONS[run.activation]).negative_slope,
             start=run.lsuv_start,
             tol=run.lsuv_tol,
             max_iter=run.lsuv_max_iter,
             dropout=run.lsuv_dropout,
-            progress=progress,
+            progress=lambda number, total: say(f"initialising layer {number} of {total}"),
         )
     torch.manual_seed(stream_seed(run.seed, "dropout"))  # for training, however much the initialisation has drawn
     entries = [cast("LayerEntry", {key: getattr(row, key) for key in RECORDED}) for row in report]
     return entries, report.passes - 1
 
 
-def _lsuv_images(run: Run, data: DeviceData) -> Iterator[Tensor]:
-    """Return the images that LSUV measures on, in batches without end.
+def _init_images(run: Run, data: DeviceData) -> Iterator[Tensor]:
+    """Return the images that the initialisation sees, in batches without end.
 
     Those of another data set are prepared as the run's own, with statistics of their own. Noise is normal with the
     standard deviation `input_scale`, that of an image after contrast normalisation. Both are our choice.

@@ -77,9 +77,7 @@ def train_run(
             data.shard(group.rank, group.size)
             net = build_net(run, len(dataset.classes), options.device)
             if state is None:
-                record.init, record.init_passes = init_net_(
-                    net, run, data, lambda n, of: progress(0, None, f"initialising layer {n} of {of}")
-                )
+                record.init, record.init_passes = init_net_(net, run, data, lambda text: progress(0, None, text))
             progress(0, None, "first iterations" if state is None else "resuming")
             module = Classifier(net, run, group, steps)
 

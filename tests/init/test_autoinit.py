@@ -29,6 +29,8 @@ DROPOUT = nn.Dropout(0.2)
         (nn.MaxPool2d(2), (3, 4), (3 + 2 * 1.02938, 4 * 0.49172)),  # of four, by tables of order statistics
         (resolve(ACTIVATIONS["maxout"]).module(2), (0, 1), (math.pi**-0.5, 1 - 1 / math.pi)),
         (nn.Conv2d(3, 4, 3), (7, 9), (0, 1)),
+        (nn.BatchNorm1d(3), (7, 9), (0, 1)),
+        (nn.BatchNorm1d(3).eval(), (7, 9), (7, 9)),
         (nn.Flatten(), (7, 9), (7, 9)),
     ],
 )
@@ -61,6 +63,19 @@ def test_the_branches_of_a_residual_net_add_up() -> None:
     assert weight[0].numel() * float(weight.var()) == pytest.approx(1 / square, rel=0.03)
 
 
-def test_an_unknown_module_is_refused() -> None:
-    with pytest.raises(LSUVError, match="autoinit does not know what Sequential does to a signal"):
-        initialize_(nn.Sequential(nn.Sequential(nn.Linear(3, 2))), "autoinit", torch.randn(4, 3))
+@pytest.mark.parametrize(
+    ("model", "images", "message"),
+    [
+        (
+            nn.Sequential(nn.Linear(3, 2), nn.Softmax(1)),
+            torch.ones(4, 3),
+            "does not know what Softmax does to a signal",
+        ),
+        (nn.Sequential(nn.Sequential(nn.Linear(3, 2))), torch.ones(4, 3), "is for a sequence of layers"),
+        (nn.Linear(3, 2), torch.ones(4, 3), "is for a sequence of layers"),
+        (nn.Sequential(nn.Linear(3, 2)), torch.zeros(4, 3), "cannot scale 0, because its input is zero"),
+    ],
+)
+def test_what_autoinit_cannot_do_is_refused(model: nn.Module, images: torch.Tensor, message: str) -> None:
+    with pytest.raises(LSUVError, match=f"autoinit {message}"):
+        initialize_(model, "autoinit", images)

@@ -206,3 +206,9 @@ def test_numbers_of_any_kind_are_checked(name: str, value: object) -> None:
     if (name, value) != ("tol", 10**400):  # any variance will do
         with pytest.raises(LSUVError, match=f"^{name}="):
             lsuv_(nn.Linear(1, 1), noise(2, 1), **{name: value})
+
+
+@pytest.mark.parametrize("start", ["krahenbuhl", "lsuv", "other"])
+def test_lsuv_starts_from_a_scheme(start: str) -> None:
+    with pytest.raises(LSUVError, match=f"unknown start '{start}'"):
+        initialize_(nn.Sequential(nn.Linear(3, 2)), "lsuv", torch.ones(4, 3), start=start)

@@ -45,7 +45,7 @@ def test_krahenbuhl_normalises_each_channel(activation: str) -> None:
         channels = output.transpose(0, 1).flatten(1)
         torch.testing.assert_close(channels.mean(1), torch.full((len(channels),), 0.1), atol=2e-3, rtol=0, msg=name)
         torch.testing.assert_close(channels.var(1, correction=0), torch.ones(len(channels)), atol=5e-3, rtol=0)
-    assert report.passes == 3  # to find the layers, to normalise them, to measure them
+    assert report.passes == 2  # to normalise the layers, and to measure them
 
 
 def test_krahenbuhl_keeps_a_channel_that_never_changes() -> None:
@@ -111,7 +111,8 @@ def test_metainit_mends_weights_that_are_too_large(activation: nn.Module, monkey
     weights, quotients, labels = [], [], torch.arange(256) % 4
     for steps in (0, other_model_inits.STEPS):
         monkeypatch.setattr(other_model_inits, "STEPS", steps)
-        initialize_(model, "metainit", noise(32, 16), generator=generator())
+        report = initialize_(model, "metainit", noise(32, 16), generator=generator())
+        assert report.passes == steps + 1
         weights.append([module.weight.detach().clone() for module in weight_modules(model)])
         parameters = list(model.parameters())
         gradients = torch.autograd.grad(
@@ -123,6 +124,7 @@ def test_metainit_mends_weights_that_are_too_large(activation: nn.Module, monkey
     assert quotients[1] < 0.3 * quotients[0]
     for before, after in zip(*weights, strict=True):
         ratio = after / before  # only the norm differs
+        assert (ratio > 0).all()
         torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), atol=0, rtol=1e-3)
     assert model.training
 
@@ -134,3 +136,9 @@ def test_metainit_is_reproducible_and_looks_at_no_images(monkeypatch: pytest.Mon
         with torch.no_grad():
             metainit(model, iter([noise(4, 3, 32, 32, seed=seed)]), generator())
     assert all(map(torch.equal, *(model.state_dict().values() for model in models)))
+
+
+@pytest.mark.parametrize("init", ["krahenbuhl", "maxout_normal", "metainit", "autoinit"])
+def test_layers_of_another_kind_are_refused(init: str) -> None:
+    with pytest.raises(LSUVError, match="knows Conv2d and Linear only, not Conv1d"):
+        initialize_(nn.Sequential(nn.Conv1d(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), init, noise(5, 3, 4))

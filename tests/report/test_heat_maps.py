@@ -54,10 +54,10 @@ def test_the_first_tests_with_half_and_80_percent_of_the_last_accuracy() -> None
 
 def test_how_fast_the_runs_of_a_cell_learn(doc: Document) -> None:
     def run(*y: float | None, kind: str = "run", column: int = 0) -> dict[str, object]:
-        return {"row": 0, "column": column, "kind": kind, "y": y}
+        return {"row": 0, "column": column, "kind": kind, "y": [*y, y[-1], y[-1]]}
 
     runs = [run(50, 90, 90), run(20, 40, 60), run(None, 80, 90), run(1, 1, 92, kind="mean")]
-    chart = {"x": [1000, 2000, 3000], "lines": [*runs, run(10, 10, 10, kind="failed", column=1)]}
+    chart = {"x": [1000, 2000, 3000, 4000, 5000], "lines": [*runs, run(10, 10, 10, kind="failed", column=1)]}
     for number, one in enumerate(doc["runs"]):
         one["images_per_second"] = 100.0 * number if number else None
         one["init_passes"] = number
@@ -73,3 +73,5 @@ def test_how_fast_the_runs_of_a_cell_learn(doc: Document) -> None:
     assert texts(speed)[1] == f"{of_cell[1]}"  # the median of three
     assert texts(passes)[1] == f"{of_cell[1] / 100:.0f}"
     assert cost(doc, {"x": [1000], "lines": []}) is None
+    few = {"x": [1000, 2000], "lines": [{**run(50, 90), "y": [50, 90]}]}  # the iterations would say little
+    assert [axes.get_title() for axes in cost(doc, few).figure.axes[:2]] == [speed.get_title(), passes.get_title()]

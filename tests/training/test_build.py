@@ -60,8 +60,17 @@ def test_lsuv_rescales_the_weights_that_it_starts_with(tiny: Run, tmp_path: Path
 
 
 def test_lsuv_measures_on_the_images_that_are_asked_for(tiny: Run, tmp_path: Path) -> None:
-    run = replace(tiny, init="lsuv")
-    assert torch.equal(conv1(run, tmp_path), conv1(replace(run, lsuv_data="synthetic"), tmp_path))  # its own data set
+    run, dataset = replace(tiny, init="lsuv"), load("synthetic", tmp_path)
+    darker = replace(dataset, train_images=dataset.train_images // 4, label="darker")
+    weights = {}
+    for name, images in (("plain", dataset), ("darker", darker)):
+        for source in ("training", "synthetic"):
+            asked = replace(run, preprocessing="none", lsuv_data=source)
+            data, net = build_data(asked, images, "cpu"), build_net(asked, 10, "cpu")
+            init_net_(net, asked, data)
+            weights[name, source] = next(net.parameters())
+    assert torch.equal(weights["darker", "synthetic"], weights["plain", "training"])
+    assert not torch.equal(weights["darker", "training"], weights["plain", "training"])
     noisy = replace(run, lsuv_data="noise", lsuv_dropout=False, input_scale=0.5)
     # independent inputs of variance 1/4 and weights of length c give a variance of c²/4, less at the borders
     weight = conv1(noisy, tmp_path)
@@ -80,3 +89,11 @@ def test_lsuv_can_take_a_maxout_layer_as_a_whole(tiny: Run, tmp_path: Path) -> N
     matrix = next(net.parameters()).detach().flatten(1)  # 2·out in·9: orthogonal as a whole
     scale = float((matrix @ matrix.T).diagonal().mean())
     torch.testing.assert_close(matrix @ matrix.T, scale * torch.eye(len(matrix)), atol=1e-5, rtol=0)
+
+
+def test_other_initialisations_keep_the_pieces(tiny: Run, tmp_path: Path) -> None:
+    run = replace(tiny, init="maxout_normal", activation="maxout")
+    assert torch.equal(conv1(run, tmp_path), conv1(replace(run, lsuv_pieces=False), tmp_path))
+    data, net = build_data(run, load("synthetic", tmp_path), "cpu"), build_net(run, 10, "cpu")
+    rows, passes = init_net_(net, replace(run, lsuv_pieces=False), data)
+    assert (len(rows), passes) == (17 * 2 + 5 + 1, 0)

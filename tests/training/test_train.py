@@ -95,7 +95,8 @@ def test_a_run_leaves_its_record_its_curve_and_its_predictions(
     assert float(rows[-1]["train_loss"]) == pytest.approx(result.train_loss)
     assert result.init_passes > 19  # LSUV measures each layer at least once
     layers = [f"initialising layer {number} of 19" for number in range(1, 20)]
-    assert progress[:21] == [(0, None, stage) for stage in ("reading data", *layers, "first iterations")]
+    stages = ("reading data", "initialising", *layers, "first iterations")
+    assert progress[:22] == [(0, None, stage) for stage in stages]
     assert progress[-1] == (8, result.test_accuracy, "")
     right = read_predictions(RunFolder.of(options.out, run)).correct(load("synthetic", options.data_dir).test_labels)
     assert 100 * right.mean() == pytest.approx(result.test_accuracy, rel=1e-15)
