@@ -54,6 +54,22 @@ def test_settings_beyond_the_paper(tiny: Run, options: Options) -> None:
     assert other.weights_sha256 != result.weights_sha256 is not None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("lsuv-vs-bn", "depth", "fitnet1", "fitresnet4", "cifar100-rmsprop", "inits"),
+        *("lsuv-batch-size", "lsuv-tolerance", "lsuv-start"),
+    ],
+)
+def test_the_last_run_of_an_experiment_at_a_small_size(name: str, options: Options) -> None:
+    run = Experiment.load(Path(__file__).parents[2] / "experiments" / f"{name}.yaml").runs()[-1]
+    small = {"dataset": "synthetic", "width": 0.0625, "batch_size": 8, "iterations": 2, "milestones": ()}
+    size = min(run.lsuv_batch_size, 32)
+    result = train_run(replace(run, **small, precision="32-true", lsuv_max_iter=1, lsuv_batch_size=size), options)
+    assert (result.error, result.iteration) == (None, 2)
+    assert result.test_accuracy is not None
+
+
 def test_grey_images_of_28_pixels_are_learned(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
