@@ -17,7 +17,6 @@ from replicate.errors import UsageError, unknown
 from replicate.experiment_file import read_file
 from replicate.field_types import STRICT
 from replicate.grid import MAX_COMPARISONS, check_count, choose, matches, values_of
-from replicate.names import INITS
 from replicate.run import DEFAULTS, TYPES, Run, Settings
 
 NAME = r"^\w[\w .+-]{0,99}$"  # name of a folder
@@ -163,8 +162,6 @@ class Experiment:
                 continue
             if missing := [key for key in ("init", "activation") if key not in settings]:
                 raise UsageError(f"{missing[0]} is missing; give it in grid or in run")
-            if settings["init"] in INITS:
-                settings["plugin"] = None  # it is for the other initialisations of the grid
             runs.append(Run(**settings))
         if not runs:
             raise UsageError("no run is left: exclude covers the whole grid")

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ from replicate.names import INITS
 
 NAME = "[a-z][a-z0-9_]{0,59}"  # of an initialisation; it begins the names of folders
 DIGEST = "sha256:[0-9a-f]{16}"  # the prefix keeps YAML from reading digits as a number
+MAX_BYTES = 1_000_000  # of a file
 KINDS = ("shape", "model")  # the first parameter of a scheme, and that of a model initialisation
 
 
@@ -58,7 +59,7 @@ def register(plugins: Iterable[Plugin], any_name: bool = False) -> None:
         UsageError: two have an initialisation of the same name.
     """
     owners: dict[str, Plugin] = {}
-    plugins = [*plugins]
+    plugins = [*dict.fromkeys(plugins)]
     for plugin in plugins:
         for name, _ in plugin.inits:
             if name in owners:
@@ -92,6 +93,8 @@ def read_plugin(path: Path) -> Plugin:
     import ast  # here, because most commands have no plugin
 
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_BYTES):  # a pipe would block
+            raise UsageError(f"cannot read the plugin {path}: it is no file, or it has more than {MAX_BYTES:,} bytes")
         source = path.read_bytes()
         body = ast.parse(source).body
     except OSError as error:
@@ -100,21 +103,23 @@ def read_plugin(path: Path) -> Plugin:
         where = f"line {error.lineno}: " if error.lineno else ""
         raise UsageError(f"cannot read the plugin {path}: {where}{error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(f"cannot read the plugin {path}: {error or type(error).__name__}") from None
+        raise UsageError(f"cannot read the plugin {path}: {str(error) or type(error).__name__}") from None
     functions = [one for one in body if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")]
     found = {}
     for one in functions:
-        first = next(iter((*one.args.posonlyargs, *one.args.args)), None)
-        if first is None or first.arg not in KINDS:
+        arguments = [*one.args.posonlyargs, *one.args.args]
+        if not arguments or arguments[0].arg not in KINDS or (len(arguments) < 3 and one.args.vararg is None):
             continue
         if not re.fullmatch(NAME, one.name):
             problem = f"{path}: {one.name} is no name of an initialisation"
             raise UsageError(f"{problem}; use up to 60 lower-case letters, digits and _")
         if one.name in INITS:
             raise UsageError(f"{path}: there is an initialisation {one.name} already; give yours another name")
-        found[one.name] = (ast.get_docstring(one) or one.name).splitlines()[0]
+        says = (ast.get_docstring(one) or one.name).splitlines()[0]
+        found[one.name] = says.encode("utf-8", "replace").decode()  # lone surrogates cannot be written
     if not found:
-        raise UsageError(f"{path} has no initialisation: no function whose first parameter is shape or model")
+        kinds = "(shape, generator, negative_slope) or of (model, batches, generator)"
+        raise UsageError(f"{path} has no initialisation: no public `def` of {kinds} at its top level")
     return Plugin(path.absolute(), source, tuple(found.items()))
 
 
@@ -149,17 +154,31 @@ def load(plugin: Plugin) -> ModuleType:
             frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(plugin.path)
         ]
         where = f"line {lines[-1]}: " if lines else ""
-        raise UsageError(f"cannot import {plugin.path}: {where}{type(error).__name__}: {error}") from None
-    for name, _ in plugin.inits:
-        function: Any = getattr(module, name, None)
-        if not callable(function) or next(iter(inspect.signature(function).parameters), None) not in KINDS:
-            raise UsageError(
-                f"{plugin.path}: {name} is no function of shape or model any more after a decorator or `del`"
-            )
+        why = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
+        raise UsageError(f"cannot import {plugin.path}: {where}{why}") from None
+    if wrong := [name for name, _ in plugin.inits if _first_parameter(vars(module).get(name)) not in KINDS]:
+        raise UsageError(
+            f"{plugin.path}: {wrong[0]} is no function of shape or model any more, after a decorator or `del`"
+        )
     return module
+
+
+def _first_parameter(function: Any) -> str | None:
+    try:
+        return next(iter(inspect.signature(function).parameters), None)
+    except (TypeError, ValueError):  # it is no function, or one of C
+        return None
 
 
 def function_of(init: str, digest: str) -> Callable[..., Any]:
     """Return the function of an initialisation. Raises UsageError as `require` and `load`."""
     function: Callable[..., Any] = getattr(load(require(init, digest)), init)
-    return function
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except SystemExit as error:
+            raise RuntimeError(f"{init} calls sys.exit") from error
+
+    return call

@@ -141,7 +141,9 @@ class Run:
         return checked(handler, data)
 
     def __post_init__(self) -> None:
-        if self.plugin is None:  # a run that names a plugin can be read without it
+        if self.init in INITS:
+            object.__setattr__(self, "plugin", None)
+        elif self.plugin is None:  # a run that names a plugin can be read without it
             known_init(self.init)
             if (plugin := plugins.find(self.init)) is not None:
                 object.__setattr__(self, "plugin", plugin.digest)

@@ -1,6 +1,7 @@
 """Initialisations of the user's own: reading their file, the runs that use them, and a matrix from it to the table."""
 
 import json
+import os
 import pickle
 import signal
 import sys
@@ -16,10 +17,11 @@ import pytest
 from replicate import plugins
 from replicate.carry_out import Request, work
 from replicate.cli import main
+from replicate.commands.common import use_plugins
 from replicate.errors import UsageError
 from replicate.experiment import Experiment
 from replicate.matrix.plan import Selected
-from replicate.options import Options, Resources
+from replicate.options import Options, Resources, Selection
 from replicate.plugins import Plugin, function_of, load, read_plugin, register
 from replicate.run import Run, check_settings
 from replicate.store.result import read_result
@@ -39,7 +41,7 @@ def my_model(model, batches, generator):
     for parameter in model.parameters():
         parameter.normal_(0, 0.1, generator=generator)
 
-def _private(shape): ...
+def _private(shape, *_): ...
 def other(x): ...
 class Helper: ...
 SIZE = 0.1
@@ -69,15 +71,19 @@ def test_the_public_functions_of_shape_or_model_are_initialisations(file: Path) 
 
 
 WRONG = [
-    ("def f(x): ...", "has no initialisation: no function whose first parameter is shape or model"),
-    ("def _f(shape): ...", "has no initialisation"),
+    ("def f(x, y, z): ...", r"has no initialisation: no public `def` of \(shape, generator, negative_slope\)"),
+    ("def fan_in(shape): ...", "has no initialisation"),
+    ("def _f(shape, *_): ...", "has no initialisation"),
     ("x = 1\ny = (", r"cannot read the plugin .*mine.py: line 2: '\(' was never closed"),
     ("x = '\0'", "cannot read the plugin .*mine.py: source code .* null bytes"),
-    (f"x = {'-' * 100_000}1\n", "cannot read the plugin .*mine.py: "),
-    ("def MyInit(shape): ...", "MyInit is no name of an initialisation; use up to 60 lower-case letters, digits and _"),
-    ("def größe(shape): ...", "größe is no name of an initialisation"),
-    (f"def {'a' * 61}(shape): ...", "is no name of an initialisation"),
-    ("def lsuv(model): ...", "there is an initialisation lsuv already; give yours another name"),
+    (f"x = {'-' * 100_000}1\n", r"cannot read the plugin .*mine.py: [A-Z]\w+"),
+    (
+        "def MyInit(shape, *_): ...",
+        "MyInit is no name of an initialisation; use up to 60 lower-case letters, digits and _",
+    ),
+    ("def größe(shape, *_): ...", "größe is no name of an initialisation"),
+    (f"def {'a' * 61}(shape, *_): ...", "is no name of an initialisation"),
+    ("def lsuv(model, *_): ...", "there is an initialisation lsuv already; give yours another name"),
 ]
 
 
@@ -98,26 +104,51 @@ FAILING = [
 
 @pytest.mark.parametrize(("text", "message"), FAILING)
 def test_a_file_that_fails_is_refused_with_the_line(file: Path, text: str, message: str) -> None:
-    file.write_text(text + "def f(shape): ...")
+    file.write_text(text + "def f(shape, *_): ...")
     with pytest.raises(UsageError, match=f"^cannot import .*mine.py: {message}"):
         load(read_plugin(file))
 
 
-@pytest.mark.parametrize("change", ["del f", "f = 3", "f = (lambda g: lambda *a: g(*a))(f)"])
+@pytest.mark.parametrize("change", ["del f", "f = 3", "f = dict", "f = (lambda g: lambda *a: g(*a))(f)"])
 def test_a_name_that_is_no_initialisation_any_more_is_refused(file: Path, change: str) -> None:
-    file.write_text(f"def f(shape): ...\n{change}")
+    file.write_text(f"def f(shape, *_): ...\n{change}")
     with pytest.raises(UsageError, match="f is no function of shape or model"):
         load(read_plugin(file))
 
 
 def test_the_code_is_that_of_the_start_and_may_hold_classes(file: Path) -> None:
-    file.write_text("import dataclasses\n@dataclasses.dataclass\nclass A: x: int = 1\ndef f(shape): return A()")
+    file.write_text("import dataclasses\n@dataclasses.dataclass\nclass A: x: int = 1\ndef f(shape, *_): return A()")
     plugin = read_plugin(file)
     file.unlink()
     register([plugin])
     found = function_of("f", plugin.digest)(())
     assert found.x == 1
     assert isinstance(sys.modules[type(found).__module__], ModuleType)
+
+
+def test_a_function_that_exits_is_an_error(file: Path) -> None:
+    file.write_text("import sys\n\ndef f(shape, *_): sys.exit(0)\n")
+    register([read_plugin(file), read_plugin(file)])  # the same file twice is no contradiction
+    with pytest.raises(RuntimeError, match=r"f calls sys\.exit"):
+        function_of("f", read_plugin(file).digest)(())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "large"])
+def test_only_small_plain_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mine.py"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text("#" * 1_000_001)
+    with pytest.raises(UsageError, match=r"mine\.py: it is no file, or it has more than 1,000,000 bytes"):
+        read_plugin(path)
+
+
+def test_a_run_of_the_package_has_no_plugin() -> None:
+    assert Run("lsuv", "relu", plugin=f"sha256:{'0' * 16}") == Run("lsuv", "relu")
+    use_plugins(Selection(set=("plugin=null",)))  # without a digest there is nothing to read
+    with pytest.raises(UsageError, match="unknown init 'nosuch'"):
+        Run("nosuch", "relu")
 
 
 def test_two_files_may_not_have_the_same_name(file: Path, tmp_path: Path) -> None:
@@ -155,7 +186,6 @@ def test_a_function_is_found_by_exactly_its_digest(file: Path) -> None:
         function_of("my_model", plugin.digest)
     register([plugin])
     assert function_of("my_model", plugin.digest).__name__ == "my_model"
-    assert function_of("my_model", plugin.digest) is function_of("my_model", plugin.digest)
     with pytest.raises(UsageError, match=f"digest sha256:{'0' * 16}, but .*mine.py has {plugin.digest}"):
         function_of("my_model", f"sha256:{'0' * 16}")
 
@@ -179,7 +209,7 @@ def test_from_the_file_to_the_table(
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(EXPERIMENT)
     out, own = Path("results/local/tiny"), ["--plugin", "mine.py"]
-    resources = ["--devices", "cpu", "--wandb", "off"]
+    resources = ["--devices", "cpu", "--per-device", "1", "--wandb", "off"]
 
     def records() -> dict[str, bytes]:
         return {path.parent.name: path.read_bytes() for path in out.glob("runs/*/result.json")}

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from replicate.data.datamodule import DeviceData
 from replicate.data.dataset import Dataset
-from replicate.init import LSUVWarning
+from replicate.init import LSUVError, LSUVWarning
 from replicate.options import Options
 from replicate.report.text import count, terminal_text
 from replicate.run import Run
@@ -98,8 +98,17 @@ def sample(dataset: Dataset, train: int, test: int) -> Dataset:
 
 
 def start(run: Run, dataset: Dataset) -> tuple[Classifier, DeviceData]:
-    """Build the net and the data of a run, and initialise the net, as a training on the CPU does."""
+    """Build the net and the data of a run, and initialise the net, as a training on the CPU does.
+
+    Raises:
+        LSUVError: the initialisation failed.
+    """
     data = build_data(run, dataset, "cpu")
     net = build_net(run, len(dataset.classes), "cpu")
-    init_net_(net, run, data)
+    try:
+        init_net_(net, run, data)
+    except Exception as error:
+        if run.plugin is None:
+            raise
+        raise LSUVError(f"{run.init}: {type(error).__name__}: {error}") from error  # the user's code
     return Classifier(net, run), data

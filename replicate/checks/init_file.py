@@ -1,4 +1,4 @@
-"""`replicate check-init`: tries the initialisations of a plugin on small nets, in less than a minute on a core."""
+"""`replicate check-init`: tries the initialisations of a plugin on small nets, ten seconds each on a core."""
 
 import random
 import signal
@@ -44,7 +44,7 @@ TOY: dict[str, Any] = {
     "lr": 0.01,
 }
 # 2,000 images: the curve has a row, and the training a stop, after 4 iterations.
-STOPPED: dict[str, Any] = {"batch_size": 500, "iterations": 5}
+STOPPED: dict[str, Any] = {"batch_size": 500, "iterations": 5, "dropout": 0.2}
 STREAMS: dict[str, Callable[[], Any]] = {
     "python's random": random.getstate,
     "numpy.random": lambda: str(np.random.get_state()),
@@ -87,11 +87,12 @@ def findings(plugin: Plugin, say: Say) -> Iterator[tuple[str, Finding]]:
     few = sample(load("synthetic", Path()), train=200, test=20)
     for name, _ in plugin.inits:
         run, seen = Run(**{**TOY, "init": name, "plugin": plugin.digest}), Seen()
+        function = function_of(name, plugin.digest)
         checks: dict[str, Callable[[], Finding]] = {
             "same weights twice": partial(check_reproducible, run, few, seen),
             "random streams": partial(_no_others, seen.streams, "draws from", "its own generator only"),
             "values": partial(_no_others, seen.values, "", "of the right shape, in float32, and finite"),
-            "what it changes": partial(check_changes, run, few),
+            **({"what it changes": partial(check_changes, run, few)} if takes_model(function) else {}),
             "activations": partial(check_activations, run, few, say),
             "stop and resume": partial(check_resume, run),
         }
@@ -121,7 +122,7 @@ def check_reproducible(run: Run, few: Dataset, seen: Seen) -> Finding:
     first, again, other = (
         initialised(one, few, seen, seed) for seed, one in enumerate((run, run, replace(run, seed=1)))
     )
-    if not all(map(torch.equal, first, again)):
+    if not all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in zip(first, again, strict=True)):
         return Finding("failed", "two nets with the same seed differ")
     if seen.draws and all(map(torch.equal, first, other)):
         return Finding("failed", "it draws numbers, but two seeds give the same weights")
@@ -200,7 +201,7 @@ def check_changes(run: Run, few: Dataset) -> Finding:
 
 def check_activations(run: Run, few: Dataset, say: Say) -> Finding:
     """Train a net for a few iterations with each activation."""
-    diverged, losses = [], []
+    diverged = []
     for activation in ACTIVATIONS:
         say(f"{run.init}: {display_name(activation)}")
         one = replace(run, activation=activation)
@@ -209,7 +210,6 @@ def check_activations(run: Run, few: Dataset, say: Say) -> Finding:
             return Finding("failed", f"with {display_name(activation)}, {wrong[0]} holds NaN or inf")
         try:
             fit(one, module, data)
-            losses.append(module.take("train")[0])
         except DivergedError:
             diverged.append(display_name(activation))
     text = f"{count(run.iterations, 'iteration')} with each of {len(ACTIVATIONS)}"

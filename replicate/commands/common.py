@@ -36,7 +36,7 @@ def select(file: Path, selection: Selection, shard: str | None = None) -> "Selec
 
 def use_plugins(selection: Selection) -> None:
     """Make the initialisations of the plugins known that the user names, by their files or for reading by a digest."""
-    by_digest = any(word.startswith("plugin=") for word in selection.set)
+    by_digest = any(word.startswith("plugin=") and "sha256:" in word for word in selection.set)
     register([read_plugin(path) for path in selection.plugin], any_name=by_digest)
 
 

@@ -54,7 +54,7 @@ def check(file: File, /, *, selection: Select = Selection()) -> int:
 
 
 def check_init(file: InitFile, /) -> int:
-    """Check each initialisation of a Python file of your own on small nets, in less than a minute on one core.
+    """Check each initialisation of a Python file of your own on small nets, in about ten seconds on one core.
 
     Same weights twice; no other random stream, no buffer and no other parameter touched; shape, dtype and finite
     values; a few iterations with every activation; a stop and resume. The exit code is 1 if a check fails.

@@ -91,7 +91,7 @@ def _call(init: ModelInit, model: nn.Module, sequence: LayerSequence, generator:
             parameter.grad = gradient
             parameter.requires_grad_(is_trained)
     if wrong := [name for name in {**named, **after} if after.get(name) is not named.get(name)]:
-        raise LSUVError(f"{_name(init)} has replaced {wrong[0]}; change weights in place, as torch.nn.init does")
+        raise LSUVError(f"{_name(init)} has replaced {wrong[0]}; change weights in place, with copy_ or mul_")
 
 
 def _name(init: Callable[..., Any]) -> str:

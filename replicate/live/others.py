@@ -29,11 +29,9 @@ class Others(NamedTuple):
     @property
     def words(self) -> list[str]:
         """The settings as words for `--set`: `dataset=folder:jpeg`, `seed=[3,4]`."""
-        # That a run has no plugin follows from its init.
-        given = {
-            name: [value for value in values if name != "plugin" or value is not None]
-            for name, values in self.settings.items()
-        }
+        given = dict(self.settings)
+        if "plugin" in given:  # that a run has none follows from its init, and a table holds one
+            given["plugin"] = [value for value in given["plugin"] if value is not None][:1]
         return [assignment(name, some[0] if len(some) == 1 else some) for name, some in given.items() if some]
 
     def __str__(self) -> str:

@@ -137,7 +137,7 @@ def in_float64(model: nn.Module, *_: Any) -> None:
     ("init", "message"),
     [
         (slope, "slope has changed 1.weight, which is not the weight or bias of a layer to be initialised"),
-        (new_parameter, "new_parameter has replaced 0.weight; change weights in place, as torch.nn.init does"),
+        (new_parameter, "new_parameter has replaced 0.weight; change weights in place, with copy_ or mul_"),
         (new_layer, "new_layer has replaced 0.weight; "),
         (in_float64, "in_float64 has changed the shape, dtype or device of 0.weight"),
     ],

@@ -64,3 +64,10 @@ def test_an_empty_or_unreadable_folder_has_none(tmp_path: Path) -> None:
     fill(tmp_path, Run("lsuv", "relu", seed=1))
     next(tmp_path.glob("runs/*/result.json")).write_text("{")
     assert other_records(tmp_path, ASKED) == []
+
+
+def test_of_several_plugins_one_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, *(Run("mine", "relu", plugin=f"sha256:{digit * 16}") for digit in "12"))
+    (found,) = other_records(tmp_path, ASKED)
+    assert f"plugin=sha256:{'1' * 16}" in found.words
+    assert "sha256:2" not in str(found)
