@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from replicate.report.charts import Chart
 from replicate.report.document import Document
 from replicate.report.document import places as places_of
+from replicate.report.findings import NOUNS
 from replicate.report.line_figures import LEGEND, LEVEL_LINE, Picture, line_style, make_logarithmic, row_keys
 
 MIN_COLUMNS = 3
@@ -63,7 +64,9 @@ def by_column(doc: Document, variances: Chart | None) -> Picture | None:
     variance.set_title("variance of the layers")
     variance.axhline(1, zorder=1, **LEVEL_LINE)
     make_logarithmic(variance)
-    figure.legend(handles=row_keys(doc, markers=True), frameon=False, handlelength=3.5, loc="outside right center")
+    rows = doc["axes"][0]
+    place: dict[str, Any] = {"frameon": False, "handlelength": 3.5, "loc": "outside right center"}
+    figure.legend(handles=row_keys(doc, markers=True), title=NOUNS.get(rows, rows.replace("_", " ")), **place)
     notes = (
         "Accuracy: mean over a cell's converged runs (dots), unless most did not converge.",
         "Variance: of the pre-activations after initialisation, on training images without dropout; line: geometric "

@@ -51,6 +51,7 @@ def test_accuracy_share_and_variance_by_a_number() -> None:
     assert band.get_datalim(variance.transData).bounds == pytest.approx((2, 0.4, 30, 3.6))
     assert {axes.get_xscale() for axes in figure.axes} == {"log"}
     assert [axes.get_xlabel() for axes in figure.axes] == ["lsuv batch size"] * 3
+    assert figure.legends[0].get_title().get_text() == "initialisation"
 
 
 def test_a_cell_without_a_mean_interrupts_the_line_and_unknown_models_are_left_out() -> None:
