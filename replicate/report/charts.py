@@ -51,6 +51,7 @@ def read_charts(doc: Document, out: Path) -> dict[str, Any]:
     layers: dict[str, dict[int, list[Sample]]] = {quantity: defaultdict(list) for quantity in QUANTITIES}
     spectra: dict[str, tuple[list[Sample], list[Sample]]] = defaultdict(lambda: ([], []))
     dead: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    names: list[str] = []  # of the layers of the deepest net
     bad: dict[Path, str] = {}
     cells = places(doc)
     for run in doc["runs"]:
@@ -59,6 +60,7 @@ def read_charts(doc: Document, out: Path) -> dict[str, Any]:
             for metric, points in read_curve(folder, METRICS).items():
                 curves[metric].append((cell, run, points))
         layers["init_variance"][0] += [(cell, report["layer"], report["variance"]) for report in run["init"]]
+        names = max(names, list(dict.fromkeys(report["layer"] for report in run["init"])), key=len)
         try:
             snapshots = read_layers(folder, run["fingerprint"])
         except FileNotFoundError:
@@ -80,7 +82,7 @@ def read_charts(doc: Document, out: Path) -> dict[str, Any]:
         "curves": {metric: _curve_chart(METRICS[metric], runs) for metric, runs in curves.items()},
         "layers": {
             quantity: {
-                iteration: _mean_chart(QUANTITIES[quantity], samples, _x(samples))
+                iteration: _mean_chart(QUANTITIES[quantity], samples, dict.fromkeys([*names, *_x(samples)]))
                 for iteration, samples in sorted(snapshots.items())
             }
             for quantity, snapshots in layers.items()

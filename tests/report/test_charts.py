@@ -51,6 +51,15 @@ def test_reported_variances_in_forward_order(tmp_path: Path, small: Experiment, 
     assert chart["lines"][0]["y"] == [4, 0.1]
 
 
+def test_nets_of_different_depth_are_in_the_order_of_the_deepest(
+    tmp_path: Path, small: Experiment, relu: list[Result]
+) -> None:
+    shallow, deep = ([{"layer": name, "piece": 0, "variance": 1.0} for name in names] for names in ("az", "abz"))
+    results = [replace(relu[0], init=shallow), replace(relu[1], init=deep)]
+    charts = read(tmp_path, small, results)[1]["layers"]
+    assert charts["init_variance"][0]["x"] == ["a", "b", "z"]
+
+
 def test_layers_and_spectra_of_each_snapshot(tmp_path: Path, small: Experiment, relu: list[Result]) -> None:
     folders = [tmp_path / "runs" / result.run.run_id for result in relu]
     first = [layer(variance=1, singular=(8, 2, 0)), layer(piece=1, variance=4), layer("fc1", variance=9)]
