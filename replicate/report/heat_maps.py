@@ -17,16 +17,14 @@ from replicate.report.line_figures import Picture
 MAP: dict[str, Any] = {"cmap": "cividis", "cbar": False, "linewidths": 1}
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 SHARES = (50, 80)  # in % of a run's final accuracy
+SPEED = "Speed: median over the finished runs; runs that share a machine slow each other down."
+PASSES = (
+    "Passes: median over the finished runs. Those of LSUV end at the layer that is measured; each of MetaInit is followed "
+    "by three backward passes."
+)
 MEASURED = (  # field of the records, title, unit, note
-    (
-        *("images_per_second", "speed of training", "images per second"),
-        "Speed: median over the finished runs; runs that share a machine slow each other down.",
-    ),
-    (
-        *("init_passes", "passes of the initialisation", "forward passes"),
-        "Passes: median over the finished runs. Those of LSUV end at the layer that is measured; each of MetaInit is "
-        "followed by three backward passes.",
-    ),
+    ("images_per_second", "speed of training", "images per second", SPEED),
+    ("init_passes", "passes of the initialisation", "forward passes", PASSES),
 )
 MIN_TESTS = 5  # with fewer, the iterations to a share of the accuracy say little
 
