@@ -19,8 +19,8 @@ CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 SHARES = (50, 80)  # in % of a run's final accuracy
 SPEED = "Speed: median over the finished runs; runs that share a machine slow each other down."
 PASSES = (
-    "Passes: median over the finished runs. Those of LSUV end at the layer that is measured; each of MetaInit is followed "
-    "by three backward passes."
+    "Passes: median over the finished runs. Those of LSUV end at the layer that is measured; each of MetaInit is "
+    "followed by three backward passes."
 )
 MEASURED = (  # field of the records, title, unit, note
     ("images_per_second", "speed of training", "images per second", SPEED),
